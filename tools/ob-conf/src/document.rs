@@ -1,0 +1,299 @@
+//! The document: one line of JSON that says what a subhost is to be (CAPITALS, the plan) and what the stages have made of
+//! it so far (lower case, the facts). Its manual page is ob-document(5).
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// How the value of a variable stands in the document.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A text.
+    Text,
+    /// A path, made absolute against BASE when the configuration is read.
+    Path,
+    /// A list of words, divided by blanks.
+    Words,
+    /// A list with one element an assignment; the only kind that may be assigned more than once.
+    Lines,
+}
+
+/// A configuration variable.
+pub struct Variable {
+    /// Its name, in capitals.
+    pub name: &'static str,
+    /// How its value is written.
+    pub kind: Kind,
+    /// What it is when the configuration does not say; none if it then is absent.
+    pub default: Option<&'static str>,
+}
+
+const fn variable(name: &'static str, kind: Kind, default: Option<&'static str>) -> Variable {
+    Variable {
+        name,
+        kind,
+        default,
+    }
+}
+
+/// All variables, in the order in which they are read. NAME, LOG, CONFIG and BASE have defaults that depend on the file.
+pub const VARIABLES: &[Variable] = &[
+    variable("NAME", Kind::Text, None),
+    variable("LOG", Kind::Text, None),
+    variable("BASE", Kind::Path, None),
+    variable("CABLES", Kind::Words, Some("")),
+    variable("LIVE", Kind::Path, Some("live")),
+    variable("UPPER", Kind::Path, Some("root")),
+    variable("WORK", Kind::Path, Some("work")),
+    variable("LOWER", Kind::Path, Some("/")),
+    variable("START", Kind::Words, Some("networking ssh")),
+    variable("PREMOUNT", Kind::Text, None),
+    variable("POSTMOUNT", Kind::Text, None),
+    variable("INIT", Kind::Text, None),
+    variable("RAM_SIZE", Kind::Text, Some("50M")),
+    variable("SHARE", Kind::Lines, None),
+    variable("STOP_TIMEOUT", Kind::Text, Some("10")),
+    variable("LOG_MAX", Kind::Text, Some("10M")),
+];
+
+/// The subhost that flows through the stages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document(Map<String, Value>);
+
+impl Document {
+    /// An empty plan for the subhost `name`. Fails if that cannot be a name, see [`Document::name`].
+    pub fn new(name: &str) -> Result<Self> {
+        let mut document = Document(Map::new());
+        document.set("NAME", name);
+        document.check_name()?;
+        Ok(document)
+    }
+
+    /// Reads a document: one line, one JSON object, with a NAME, capitals that are texts or lists of texts.
+    ///
+    /// Fails with what is wrong: not JSON, cut short, more than one line, a wrong type, no NAME or an impossible one.
+    pub fn parse(input: &str) -> Result<Self> {
+        let line = input.strip_suffix('\n').unwrap_or(input);
+        ensure!(
+            !line.contains('\n'),
+            "the input has more than one line; a document is one line"
+        );
+        let value: Value = serde_json::from_str(line).context("the input is no document")?;
+        let Value::Object(map) = value else {
+            bail!("the input is no document: it is not a JSON object");
+        };
+        for (key, value) in &map {
+            let plain = match value {
+                Value::String(text) => !text.contains('\0'),
+                Value::Array(list) => list.iter().all(Value::is_string),
+                _ => false,
+            };
+            ensure!(
+                plain || !is_plan(key),
+                "the document's {key} is {value}; it must be a text or a list of texts"
+            );
+        }
+        let document = Document(map);
+        for variable in VARIABLES {
+            let Some(value) = document.0.get(variable.name) else {
+                continue;
+            };
+            ensure!(
+                value.is_array() == matches!(variable.kind, Kind::Words | Kind::Lines),
+                "the document's {} is {value}; it must be a {}",
+                variable.name,
+                if value.is_array() {
+                    "text"
+                } else {
+                    "list of texts"
+                }
+            );
+        }
+        document.check_name()?;
+        Ok(document)
+    }
+
+    fn check_name(&self) -> Result<()> {
+        let name = self.text("NAME")?;
+        ensure!(!name.is_empty(), "NAME is empty");
+        ensure!(
+            !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
+                && !name.starts_with(['.', '-'])
+                && name.len() <= 64,
+            "NAME={name} cannot be a name: it must have no blank and no '/', begin with neither '.' nor '-', and be no longer than 64"
+        );
+        Ok(())
+    }
+
+    /// The name of the subhost: not empty, without `/` and white space, good as a file name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0
+            .get("NAME")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+
+    /// The text `key`. Fails if it is not there or not a text.
+    pub fn text(&self, key: &str) -> Result<&str> {
+        match self.0.get(key) {
+            Some(Value::String(text)) => Ok(text),
+            None => bail!("the document has no {key}"),
+            Some(other) => bail!("the document's {key} is {other}; it must be a text"),
+        }
+    }
+
+    /// The text `key` if it is there and not empty.
+    #[must_use]
+    pub fn optional(&self, key: &str) -> Option<&str> {
+        self.text(key).ok().filter(|text| !text.is_empty())
+    }
+
+    /// The path `key`. Fails if it is not there or not absolute: paths are made absolute in ob-conf and nowhere else.
+    pub fn path(&self, key: &str) -> Result<&Path> {
+        let path = Path::new(self.text(key)?);
+        ensure!(
+            path.is_absolute(),
+            "{key}={} is not an absolute path",
+            path.display()
+        );
+        Ok(path)
+    }
+
+    /// The list `key`; empty if it is not there.
+    pub fn list(&self, key: &str) -> Result<Vec<&str>> {
+        match self.0.get(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(list)) => list
+                .iter()
+                .map(|element| {
+                    element
+                        .as_str()
+                        .with_context(|| format!("the document's {key} holds {element}, no text"))
+                })
+                .collect(),
+            Some(other) => bail!("the document's {key} is {other}; it must be a list of texts"),
+        }
+    }
+
+    /// The number `key`. Fails if it is not there or no whole number.
+    pub fn number(&self, key: &str) -> Result<u64> {
+        self.0
+            .get(key)
+            .and_then(Value::as_u64)
+            .with_context(|| format!("the document has no number {key}"))
+    }
+
+    /// Whether there is a `key`.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Notes a fact, or changes the plan.
+    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.0.insert(key.to_owned(), value.into());
+    }
+
+    /// Takes a fact back.
+    pub fn remove(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
+    /// Leaves only these keys.
+    pub fn retain(&mut self, keys: &[String]) {
+        self.0.retain(|key, _| keys.contains(key));
+    }
+
+    /// Key and value as they stand in a shell's or a hook's environment: lists joined, words by blanks, SHARE by newlines.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, String)> {
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), plain(key, value)))
+    }
+
+    /// The same for the plan alone: the environment that hooks get.
+    pub fn environment(&self) -> impl Iterator<Item = (&str, String)> {
+        self.variables().filter(|(key, _)| is_plan(key))
+    }
+
+    /// The document as its line of JSON, with the newline.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = Value::Object(self.0.clone()).to_string();
+        line.push('\n');
+        line
+    }
+}
+
+/// Whether `key` is of the plan: all in capitals, digits and underscores.
+pub(crate) fn is_plan(key: &str) -> bool {
+    key.starts_with(|c: char| c.is_ascii_uppercase())
+        && key
+            .chars()
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn plain(key: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(list) => {
+            let words: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+            let lines = VARIABLES
+                .iter()
+                .any(|variable| variable.name == key && variable.kind == Kind::Lines);
+            words.join(if lines { "\n" } else { " " })
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Quotes `text` as one word for a POSIX shell.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_document_is_refused_with_the_reason() {
+        for (input, reason) in [
+            ("{", "EOF while parsing"),
+            ("[1]\n", "not a JSON object"),
+            ("{\"NAME\":\"a\"}\n{\"NAME\":\"b\"}\n", "more than one line"),
+            ("{\"NAME\":\"a\",\"LIVE\":7}", "must be a text"),
+            ("{\"NAME\":\"a\",\"CABLES\":\"=\"}", "must be a list"),
+            ("{\"NAME\":\"a\",\"LIVE\":[\"x\"]}", "must be a text"),
+            ("{\"LIVE\":\"/x\"}", "has no NAME"),
+            ("{\"NAME\":\"a/b\"}", "cannot be a name"),
+            ("{\"NAME\":\"a b\"}", "cannot be a name"),
+            ("{\"NAME\":\"\"}", "NAME is empty"),
+        ] {
+            let error = format!("{:#}", Document::parse(input).unwrap_err());
+            assert!(error.contains(reason), "{input}: {error}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_kept_and_capitals_come_first() {
+        let line = "{\"NAME\":\"a\",\"X_NEW\":\"1\",\"zz\":{\"k\":[1]}}\n";
+        let mut document = Document::parse(line).unwrap();
+        document.set("net", "/run/netns/a");
+        assert_eq!(
+            document.line(),
+            "{\"NAME\":\"a\",\"X_NEW\":\"1\",\"net\":\"/run/netns/a\",\"zz\":{\"k\":[1]}}\n"
+        );
+    }
+
+    #[test]
+    fn the_shell_gets_every_byte_back() {
+        assert_eq!(
+            quote("a'b$(c)\n"),
+            r"'a'\''b$(c)
+'"
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! The frame of a filter: one document in, one document out, nothing made where it fails.
+
+use crate::{Document, Silent, Tool, Usage, log};
+use anyhow::{Context, Result, bail};
+use std::io::{IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+/// Reads a document from standard input, has `make` do its one thing and note it there, and prints the document.
+///
+/// If it cannot be printed, `unmake` takes the thing back; what `make` itself leaves half done, `make` takes back. A failure
+/// is told on stderr (by [`Tool::main`]) and in the subhost's log.
+pub fn filter(
+    tool: &Tool,
+    make: impl FnOnce(&mut Document) -> Result<()>,
+    unmake: impl FnOnce(&mut Document) -> Result<()>,
+) -> Result<ExitCode> {
+    let mut document = Document::parse(&read()?)?;
+    let name = document.name().to_owned();
+    make(&mut document)
+        .or_else(|error| log::failure(tool, &document, error))
+        .with_context(|| name.clone())?;
+    if let Err(error) = print(&document.line()) {
+        unmake(&mut document).with_context(|| format!("{name}: {error}; while undoing"))?;
+        bail!("{name}: {error}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads documents, one a line, has `unmake` take back its one thing from each, and prints them.
+///
+/// A failure does not keep it from the next document; all are told, and the status is 1.
+pub fn undo(tool: &Tool, mut unmake: impl FnMut(&mut Document) -> Result<()>) -> Result<ExitCode> {
+    let mut status = ExitCode::SUCCESS;
+    let mut lines = String::new();
+    for line in read()?.lines() {
+        let outcome = Document::parse(line).and_then(|mut document| {
+            let outcome = unmake(&mut document).with_context(|| document.name().to_owned());
+            lines.push_str(&document.line());
+            outcome
+        });
+        if let Err(error) = outcome {
+            let _ = writeln!(std::io::stderr(), "{}: {error:#}", tool.name);
+            status = ExitCode::FAILURE;
+        }
+    }
+    print(&lines)?;
+    Ok(status)
+}
+
+/// Reads standard input to its end. Empty input is [`Silent`]: the stage before us has failed and told so.
+fn read() -> Result<String> {
+    if std::io::stdin().is_terminal() {
+        bail!(Usage(
+            "expects a document on standard input, as ob-conf prints it; see --help".to_owned()
+        ));
+    }
+    let mut input = Vec::new();
+    std::io::stdin()
+        .read_to_end(&mut input)
+        .context("read the document")?;
+    if input.is_empty() {
+        bail!(Silent);
+    }
+    String::from_utf8(input).context("the input is no document: it is not UTF-8")
+}
+
+fn print(line: &str) -> Result<()> {
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(line.as_bytes())
+        .and_then(|()| stdout.flush())
+        .context("print the document")
+}

@@ -1,0 +1,19 @@
+//! The contract that all stages share: the document that flows through them ([`Document`]), the frame of a filter
+//! ([`filter`]), the document at rest ([`state`]), and what the words in it mean ([`Cable`]).
+#![forbid(unsafe_code)]
+
+mod cable;
+mod document;
+mod filter;
+mod hook;
+pub mod log;
+mod similar;
+pub mod state;
+mod tool;
+
+pub use cable::Cable;
+pub use document::{Document, Kind, VARIABLES, Variable, quote};
+pub use filter::{filter, undo};
+pub use hook::Hook;
+pub use similar::nearest;
+pub use tool::{Silent, Tool, Usage};

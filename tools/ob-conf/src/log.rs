@@ -1,0 +1,179 @@
+//! The log of a subhost: dated lines in a file that nobody else can slip under us.
+
+use crate::{Document, Tool};
+use anyhow::{Context, Error, Result, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Opens the log at `path` for appending, making it with mode 0640 if it is not there.
+///
+/// In a directory where others may write (the default's is /tmp) only a plain file of ours with a single name will do; whatever
+/// else stands there was planted, and is replaced, never followed and never written to. Elsewhere `path` may be what its
+/// administrator likes, a link or a device too. It is never waited for: a FIFO that nobody reads is an error.
+pub fn open(path: &Path) -> Result<File> {
+    open_file(path).with_context(|| format!("open the log {}", path.display()))
+}
+
+/// Opens the log as [`open`] does, and empties it: a log tells of one boot.
+pub fn begin(path: &Path) -> Result<File> {
+    let log = open(path)?;
+    if log.metadata()?.is_file() {
+        log.set_len(0)
+            .with_context(|| format!("empty the log {}", path.display()))?;
+    }
+    Ok(log)
+}
+
+const FLAGS: OFlag = OFlag::O_WRONLY
+    .union(OFlag::O_APPEND)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_NOCTTY)
+    .union(OFlag::O_CLOEXEC);
+const MODE: Mode = Mode::from_bits_truncate(0o640);
+
+fn open_file(path: &Path) -> Result<File> {
+    let parent = path.parent().context("it has no directory")?;
+    let file = path.file_name().context("it has no name")?;
+    let directory =
+        File::open(parent).with_context(|| format!("open its directory {}", parent.display()))?;
+    let status = fstat(&directory)?;
+    let others_may_write =
+        status.st_mode & 0o022 != 0 || (status.st_uid != 0 && status.st_uid != geteuid().as_raw());
+    if !others_may_write {
+        return Ok(openat(&directory, file, FLAGS | OFlag::O_CREAT, MODE)?.into());
+    }
+    for _ in 0..10 {
+        match openat(&directory, file, FLAGS | OFlag::O_NOFOLLOW, Mode::empty()) {
+            Ok(log) if is_ours(&log)? => return Ok(log.into()),
+            Ok(_) | Err(Errno::ELOOP | Errno::ENXIO | Errno::EACCES) => {
+                remove_planted(&directory, file)?;
+            }
+            Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let new = FLAGS | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+        match openat(&directory, file, new, MODE) {
+            Ok(log) => return Ok(log.into()),
+            Err(Errno::EEXIST) => {} // planted again, between our two looks
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Errno::EEXIST).context("somebody plants a file there again and again")
+}
+
+fn is_ours(file: impl AsFd) -> Result<bool> {
+    let status = fstat(file)?;
+    Ok(
+        SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG
+            && status.st_uid == geteuid().as_raw()
+            && status.st_nlink == 1,
+    )
+}
+
+fn remove_planted(directory: &File, file: &std::ffi::OsStr) -> Result<()> {
+    let status = fstatat(directory, file, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    ensure!(
+        status.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFDIR.bits(),
+        "it is a directory"
+    );
+    unlinkat(directory, file, UnlinkatFlags::NoRemoveDir)
+        .context("something that is not ours stands there, and cannot be removed")
+}
+
+/// Writes one dated line, `TIME TEXT`, in one write; a log that cannot be written is no reason to fail.
+pub fn line(log: &mut File, text: &str) {
+    let _ = log.write_all(format!("{} {text}\n", now()).as_bytes());
+}
+
+/// Tells the log of `document`, if it has one that can be opened, why `tool` failed, and returns the error.
+pub(crate) fn failure<T>(tool: &Tool, document: &Document, error: Error) -> Result<T> {
+    if let Some(mut log) = document
+        .optional("LOG")
+        .and_then(|path| open(Path::new(path)).ok())
+    {
+        line(&mut log, &format!("{}: {error:#}", tool.name));
+    }
+    Err(error)
+}
+
+/// The time in UTC as ISO 8601 writes it: 2026-11-22T22:17:57Z.
+#[must_use]
+pub fn now() -> String {
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs());
+    let (day, time) = (seconds / 86400, seconds % 86400);
+    let (year, month, day) = date(day);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        time / 3600,
+        time / 60 % 60,
+        time % 60
+    )
+}
+
+/// The date of a day since 1970, counting years from March, so that the odd day of a leap year comes last.
+fn date(day: u64) -> (u64, u64, u64) {
+    const FOUR_CENTURIES: u64 = 146_097;
+    let shifted = day + 719_468; // since 0000-03-01
+    let in_era = shifted % FOUR_CENTURIES;
+    let year_of_era = (in_era - in_era / 1460 + in_era / 36524 - in_era / 146_096) / 365;
+    let day_of_year = in_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let year = year_of_era + shifted / FOUR_CENTURIES * 400 + u64::from(month >= 10);
+    (year, if month < 10 { month + 3 } else { month - 9 }, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (day, expected) in [
+            (0, (1970, 1, 1)),
+            (58, (1970, 2, 28)),
+            (59, (1970, 3, 1)),
+            (11016, (2000, 2, 29)),
+            (19782, (2024, 2, 29)),
+            (20779, (2026, 11, 22)),
+        ] {
+            assert_eq!(date(day), expected, "day {day}");
+        }
+    }
+
+    #[test]
+    fn what_was_planted_in_a_shared_directory_is_replaced() {
+        let directory = std::env::temp_dir().join(format!("ob-log-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let shared = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        std::fs::set_permissions(&directory, shared).unwrap();
+        let (log, victim) = (directory.join("log"), directory.join("victim"));
+        std::fs::write(&victim, "kept").unwrap();
+        let plants: [&dyn Fn(); 3] = [
+            &|| std::os::unix::fs::symlink(&victim, &log).unwrap(),
+            &|| std::fs::hard_link(&victim, &log).unwrap(),
+            &|| nix::unistd::mkfifo(&log, Mode::S_IRWXU).unwrap(),
+        ];
+        for plant in plants {
+            plant();
+            line(&mut begin(&log).unwrap(), "hello");
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), "kept");
+            assert!(
+                std::fs::read_to_string(&log)
+                    .unwrap()
+                    .ends_with("Z hello\n")
+            );
+            std::fs::remove_file(&log).unwrap();
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,195 @@
+//! The document at rest, `/run/overlay-boot/NAME/subhost`, and the proof that it tells the truth.
+//!
+//! A subhost runs while somebody holds its `lock` and its pid 1 can be proven. Nothing is found by the name of a process.
+
+use crate::Document;
+use anyhow::{Context, Result};
+use nix::unistd::Pid;
+use ob_sys::process::pidfd_open;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where all subhosts rest, a directory of root alone.
+pub const DIRECTORY: &str = "/run/overlay-boot";
+
+/// The directory of one subhost, there from its boot to its end.
+pub struct Home(PathBuf);
+
+/// An exclusive lock (`flock(2)`) on a file or directory, held until the last descriptor of it is closed.
+pub type Lock = File;
+
+impl Home {
+    /// That of the subhost `name`, which is a name as [`Document::name`] has it.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Home(Path::new(DIRECTORY).join(name))
+    }
+
+    /// The path of a file in it.
+    #[must_use]
+    pub fn file(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+
+    /// Makes the directory, mode 0700, and takes the lock in it; none if another process holds it.
+    pub fn lock(&self) -> Result<Option<Lock>> {
+        let path = self.file("lock");
+        let context = || format!("lock {}", path.display());
+        loop {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.0)
+                .with_context(context)?;
+            let opened = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path);
+            let file = match opened {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue, // removed under us
+                file => file.with_context(context)?,
+            };
+            match unless_held(file.try_lock(), file).with_context(context)? {
+                // A lock on a file that its last holder has removed meanwhile protects nothing.
+                Some(lock) if !is_same(&lock, &path) => {}
+                lock => return Ok(lock),
+            }
+        }
+    }
+
+    /// Whether somebody holds the lock, that is, whether the subhost starts, runs or ends.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        File::open(self.file("lock")).is_ok_and(|file| file.try_lock_shared().is_err())
+    }
+
+    /// Whether `descriptor` is open on the lock's file.
+    #[must_use]
+    pub fn is_lock(&self, descriptor: impl AsFd) -> bool {
+        descriptor
+            .as_fd()
+            .try_clone_to_owned()
+            .is_ok_and(|descriptor| is_same(&File::from(descriptor), &self.file("lock")))
+    }
+
+    /// The document at rest; none if there is none. Fails if it is damaged.
+    pub fn document(&self) -> Result<Option<Document>> {
+        let path = self.file("subhost");
+        match std::fs::read_to_string(&path) {
+            Ok(line) => Document::parse(&line)
+                .map(Some)
+                .with_context(|| format!("read {}", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Lays the document to rest, in one step: who looks sees the old one or the new one, and never half of it.
+    pub fn write(&self, document: &Document) -> Result<()> {
+        let (new, path) = (self.file("subhost.new"), self.file("subhost"));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)
+            .with_context(|| format!("write {}", new.display()))?;
+        file.write_all(document.line().as_bytes())
+            .and_then(|()| std::fs::rename(&new, &path))
+            .with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Removes the directory. Only for the holder of the lock, and the last thing it does with it.
+    pub fn remove(&self) -> Result<()> {
+        match std::fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => result.with_context(|| format!("remove {}", self.0.display())),
+        }
+    }
+}
+
+/// Locks a directory such as UPPER for one subhost alone, or with `shared` for any number that share it; none if it is
+/// another's, [`owner`] tells whose.
+pub fn claim(directory: &Path, shared: bool) -> Result<Option<Lock>> {
+    let file = File::open(directory).with_context(|| format!("open {}", directory.display()))?;
+    let locked = if shared {
+        file.try_lock_shared()
+    } else {
+        file.try_lock()
+    };
+    unless_held(locked, file).with_context(|| format!("lock {}", directory.display()))
+}
+
+/// The name of the subhost whose document says `variable=directory`, by whatever path. For a message: it looks through all.
+#[must_use]
+pub fn owner(variable: &str, directory: &Path) -> Option<String> {
+    let wanted = std::fs::metadata(directory).ok()?;
+    names().into_iter().find(|name| {
+        let document = Home::of(name).document().ok().flatten();
+        document
+            .and_then(|document| std::fs::metadata(document.path(variable).ok()?).ok())
+            .is_some_and(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
+    })
+}
+
+/// The names of all subhosts that have a directory, sorted.
+#[must_use]
+pub fn names() -> Vec<String> {
+    let entries = std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| Document::new(name).is_ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Opens pid 1 of the subhost and proves that it is the one of the document: alive, with the pid namespace and the start time
+/// that were noted. None if it has ended, even if its number is now another's.
+#[must_use]
+pub fn prove(document: &Document) -> Option<OwnedFd> {
+    let pid = i32::try_from(document.number("pid").ok()?).ok()?;
+    let pidfd = pidfd_open(Pid::from_raw(pid)).ok()?;
+    let (pidns, start) = identify(pid).ok()?;
+    // What was read belongs to the process behind the descriptor, for its number cannot be used again while it lives.
+    let alive = ob_sys::process::pidfd_signal(&pidfd, None).is_ok();
+    let noted = (
+        document.number("pidns").ok()?,
+        document.number("start").ok()?,
+    );
+    (alive && noted == (pidns, start)).then_some(pidfd)
+}
+
+/// The number of the pid namespace of the process `pid` and the time it started, in clock ticks since the host did.
+pub fn identify(pid: i32) -> Result<(u64, u64)> {
+    let pidns = std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino();
+    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The command's name may hold anything, a parenthesis too; the 22nd field is the 20th after it.
+    let start = stat
+        .rsplit_once(')')
+        .and_then(|(_, fields)| fields.split_whitespace().nth(19))
+        .and_then(|start| start.parse().ok())
+        .with_context(|| format!("read /proc/{pid}/stat"))?;
+    Ok((pidns, start))
+}
+
+fn unless_held(locked: Result<(), TryLockError>, file: File) -> std::io::Result<Option<Lock>> {
+    match locked {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn is_same(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(file), Ok(path)) => (file.dev(), file.ino()) == (path.dev(), path.ino()),
+        _ => false,
+    }
+}

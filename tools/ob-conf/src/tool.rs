@@ -1,0 +1,102 @@
+//! What all the tools have in common at the prompt: help, version, usage errors, one line for a failure.
+
+use crate::nearest;
+use anyhow::{Result, anyhow};
+use lexopt::{Arg, Parser};
+use std::fmt;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// A tool as the user sees it.
+pub struct Tool {
+    /// The name that its messages begin with.
+    pub name: &'static str,
+    /// What `--help` prints; the long options in it are those that a mistyped one is compared with.
+    pub help: &'static str,
+    /// The status for "the tool failed": 1 for a filter, 125 for what runs a command (env(1)).
+    pub failed: u8,
+}
+
+/// The tool was called in a way that it does not understand: status 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+/// The failure has been reported already, by the stage before us: status 1, not a word.
+#[derive(Debug)]
+pub struct Silent;
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("reported already")
+    }
+}
+
+impl std::error::Error for Usage {}
+impl std::error::Error for Silent {}
+
+impl Tool {
+    /// Runs `body` on the command line; its error becomes one line on stderr and the status: 2 for [`Usage`], 1 without a
+    /// word for [`Silent`], else [`Tool::failed`].
+    pub fn main(&self, body: impl FnOnce(&Tool, Parser) -> Result<ExitCode>) -> ExitCode {
+        let error = match body(self, Parser::from_env()) {
+            Ok(status) => return status,
+            Err(error) => error,
+        };
+        if error.is::<Silent>() {
+            return ExitCode::from(1);
+        }
+        // Not eprintln, which would panic where stderr is closed.
+        let _ = writeln!(std::io::stderr(), "{}: {error:#}", self.name);
+        if error.is::<Usage>() || error.is::<lexopt::Error>() {
+            return ExitCode::from(2);
+        }
+        ExitCode::from(self.failed)
+    }
+
+    /// Handles an argument that the tool itself does not take: help, version, or a usage error that names the nearest option.
+    ///
+    /// Ends the process for the first two, as lexopt's own examples do: nothing has been made yet.
+    pub fn common(&self, arg: &Arg) -> anyhow::Error {
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => self.say(self.help),
+            Arg::Short('V') | Arg::Long("version") => {
+                self.say(&format!("{} {}\n", self.name, env!("CARGO_PKG_VERSION")))
+            }
+            Arg::Long(option) => {
+                let known = self
+                    .help
+                    .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+                    .filter_map(|word| word.strip_prefix("--"))
+                    .chain(["help", "version"]);
+                anyhow!(Usage(match nearest(option, known) {
+                    Some(meant) =>
+                        format!("there is no option --{option}; did you mean --{meant}?"),
+                    None => format!("there is no option --{option}; see {} --help", self.name),
+                }))
+            }
+            Arg::Short(option) => anyhow!(Usage(format!(
+                "there is no option -{option}; see {} --help",
+                self.name
+            ))),
+            Arg::Value(value) => anyhow!(Usage(format!(
+                "unexpected argument '{}'; see {} --help",
+                value.to_string_lossy(),
+                self.name
+            ))),
+        }
+    }
+
+    fn say(&self, text: &str) -> ! {
+        let status = match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => 0,
+            Err(_) => i32::from(self.failed),
+        };
+        std::process::exit(status)
+    }
+}

@@ -1,0 +1,123 @@
+//! Processes in new namespaces, and descriptors of processes.
+
+use crate::descriptor;
+use nix::Result;
+use nix::errno::Errno;
+use nix::libc::{self, c_int, c_uint, pid_t};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// A child process and the descriptor that stays true to it when its number is used again.
+pub struct Child {
+    /// Its number in our pid namespace.
+    pub pid: Pid,
+    /// Readable once it has ended.
+    pub pidfd: OwnedFd,
+}
+
+/// Or-ed `libc::CLONE_NEW*`. A plain number, since nix's flags lack the time namespace.
+pub type Namespaces = c_int;
+
+/// Wider than the type that libc gives it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Makes a child in new `namespaces`, in `cgroup` where one is given (a directory of a cgroup2 tree), that does `run` and ends
+/// with the status it returns.
+///
+/// Like `clone3(2)`: Linux 5.3, 5.7 for `cgroup`. Only for a process with one thread, which all our tools are.
+pub fn spawn(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd>,
+    run: impl FnOnce() -> u8,
+) -> Result<Child> {
+    let mut pidfd: RawFd = -1;
+    let mut flags = u64::from(namespaces.cast_unsigned()) | libc::CLONE_PIDFD as u64;
+    if cgroup.is_some() {
+        flags |= CLONE_INTO_CGROUP;
+    }
+    // SAFETY: clone_args is a plain structure of numbers, for which zero means "not asked for".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags;
+    args.pidfd = (&raw mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.cgroup = cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned()));
+    // SAFETY: without CLONE_VM this is fork(2): the child has a copy of all our memory, and with one thread no lock can be
+    // held by a thread that is not there any more. The kernel writes `pidfd` before it returns in the parent.
+    let pid = Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            size_of::<libc::clone_args>(),
+        )
+    })?;
+    if pid == 0 {
+        let status = run();
+        // SAFETY: ends this process at once, without the exit handlers that are its parent's.
+        unsafe { libc::_exit(c_int::from(status)) }
+    }
+    // SAFETY: CLONE_PIDFD gave us this descriptor.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Child {
+        pid: Pid::from_raw(pid_t::try_from(pid).map_err(|_| Errno::ERANGE)?),
+        pidfd,
+    })
+}
+
+/// Opens a descriptor of the process `pid`. `ESRCH`: there is none. Like `pidfd_open(2)`: Linux 5.3.
+pub fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
+    // SAFETY: takes numbers, makes a descriptor (which is close-on-exec from birth).
+    descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
+}
+
+/// Sends `signal` to the process behind `pidfd`, nothing but a test with `None`. `ESRCH`: it has ended and was reaped.
+pub fn pidfd_signal(pidfd: impl AsFd, signal: impl Into<Option<Signal>>) -> Result<()> {
+    let signal = signal.into().map_or(0, |signal| signal as c_int);
+    // SAFETY: takes numbers, and no siginfo.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Marks every descriptor from `first` on as close-on-exec, so that what we exec next starts with those below alone.
+///
+/// Like `close_range(2)` with `CLOSE_RANGE_CLOEXEC` (Linux 5.11); an older kernel is told one descriptor after the other.
+pub fn close_on_exec_from(first: RawFd) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: c_uint = 4;
+    // SAFETY: only sets a flag of descriptors; they stay open and owned.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            c_uint::MAX,
+            CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let open = std::fs::read_dir("/proc/self/fd").map_err(|_| Errno::ENOSYS)?;
+    for fd in open.flatten() {
+        let fd = fd.file_name().to_str().and_then(|fd| fd.parse().ok());
+        if let Some(fd) = fd.filter(|fd| *fd >= first) {
+            // SAFETY: as above. A number that has been closed meanwhile (the directory's own) gives EBADF.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
+/// Duplicates the descriptor number `fd` that our parent left open for us, as close-on-exec. `EBADF`: it is not open.
+///
+/// For the few numbers that are handed on by name in the environment.
+pub fn inherited(fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: a duplicate is a new descriptor, whoever owns `fd`; a number that is not open gives EBADF.
+    descriptor(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) }.into())
+}
