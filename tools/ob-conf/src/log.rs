@@ -103,6 +103,25 @@ pub(crate) fn failure<T>(tool: &Tool, document: &Document, error: Error) -> Resu
     Err(error)
 }
 
+/// Reads a size as LOG_MAX has it: a number of bytes, of kilobytes with `K`, megabytes with `M`, gigabytes with `G`.
+pub fn bytes(size: &str) -> Result<u64> {
+    let number = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &size[number.len()..] {
+        "" => 1,
+        "K" | "k" => 1 << 10,
+        "M" | "m" => 1 << 20,
+        "G" | "g" => 1 << 30,
+        _ => 0,
+    };
+    let bytes = number
+        .parse()
+        .ok()
+        .and_then(|count: u64| count.checked_mul(unit));
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .with_context(|| format!("{size} is not a size such as 10M"))
+}
+
 /// The time in UTC as ISO 8601 writes it: 2026-11-22T22:17:57Z.
 #[must_use]
 pub fn now() -> String {

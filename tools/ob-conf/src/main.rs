@@ -1,1 +1,185 @@
-fn main() {}
+//! Reads the configuration of a subhost and prints its document: the first stage.
+#![forbid(unsafe_code)]
+
+mod check;
+mod conf;
+
+use anyhow::{Context, Result, bail};
+use conf::{Conf, Evaluation};
+use lexopt::prelude::*;
+use ob_conf::{Document, Kind, Tool, Usage, VARIABLES, quote};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+const TOOL: Tool = Tool {
+    name: "ob-conf",
+    help: "\
+Usage: ob-conf CONF [VAR=VALUE...] [VAR...]     print the document of a subhost
+       ob-conf CONF [VAR=VALUE...] -- CMD...    run CMD with the variables exported
+       ob-conf - [KEY=VALUE...] [KEY...]        the same for a document on stdin
+       ob-conf --check CONF                     report every problem
+
+Reads a configuration, subhost.conf(5), and prints its document, ob-document(5).
+VAR=VALUE counts before what the file assigns. With VAR only these variables are
+evaluated and printed.
+
+  -e, --env       print for a shell's eval: NAME='mta', a variable a line
+  -c, --check     report every problem, with line and remedy; change nothing
+  -h, --help      print this
+  -V, --version   print the version
+
+Examples:
+  ob-conf mta.conf | ob-mount | ob-cable | ob-unshare
+  vars=$(ob-conf --env mta.conf NAME LOG) || exit; eval \"$vars\"
+",
+    failed: 1,
+};
+
+fn main() -> ExitCode {
+    TOOL.main(run)
+}
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Request {
+    env: bool,
+    check: bool,
+    source: String,
+    given: Vec<(String, String)>,
+    wanted: Vec<String>,
+    command: Option<Vec<std::ffi::OsString>>,
+}
+
+fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
+    let request = parse(tool, parser)?;
+    if request.check {
+        let conf = Conf::read(Path::new(&request.source))?;
+        return check::report(&conf);
+    }
+    let document = if request.source == "-" {
+        amend(&request)?
+    } else {
+        let conf = Conf::read(Path::new(&request.source))?;
+        Evaluation::new(&conf, &request.given, &request.wanted).document()?
+    };
+    match request.command {
+        Some(command) => Ok(become_command(&document, &command)),
+        None => print(&document, &request),
+    }
+}
+
+fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
+    let mut request = Request::default();
+    let mut operands = Vec::new();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Short('e') | Long("env") => request.env = true,
+            Short('c') | Long("check") => request.check = true,
+            Value(operand) => {
+                operands.push(operand);
+                break;
+            }
+            other => return Err(tool.common(&other)),
+        }
+    }
+    operands.extend(parser.raw_args()?);
+    if let Some(end) = operands.iter().position(|operand| operand == "--") {
+        let command = operands.split_off(end).split_off(1);
+        if command.is_empty() {
+            bail!(Usage("-- wants a command after it".to_owned()));
+        }
+        request.command = Some(command);
+    }
+    let mut operands = operands.into_iter().map(|operand| {
+        let text = operand.into_string();
+        text.map_err(|text| Usage(format!("{} is not UTF-8", text.display())))
+    });
+    let Some(source) = operands.next() else {
+        bail!(Usage(
+            "expects a configuration; see ob-conf --help".to_owned()
+        ));
+    };
+    request.source = source?;
+    for operand in operands {
+        let operand = operand?;
+        match operand.split_once('=') {
+            Some((key, value)) => request.given.push((key.to_owned(), value.to_owned())),
+            None => request.wanted.push(operand),
+        }
+    }
+    if request.check && !(request.given.is_empty() && request.wanted.is_empty()) {
+        bail!(Usage("--check takes a configuration alone".to_owned()));
+    }
+    Ok(request)
+}
+
+/// Reads a document from stdin and changes it as the command line says; so a stage in plain sh needs no other tool.
+fn amend(request: &Request) -> Result<Document> {
+    let mut input = String::new();
+    std::io::stdin()
+        .read_to_string(&mut input)
+        .context("read the document")?;
+    if input.is_empty() {
+        bail!(ob_conf::Silent);
+    }
+    let mut document = Document::parse(&input)?;
+    for (key, value) in &request.given {
+        document.set(key, amended(key, value));
+    }
+    let mut document = Document::parse(&document.line())?;
+    if !request.wanted.is_empty() {
+        document.retain(&request.wanted);
+    }
+    Ok(document)
+}
+
+/// A plan's value is of the kind that the variable has; a fact's is JSON where it reads as JSON, else a text.
+fn amended(key: &str, value: &str) -> Value {
+    let variable = VARIABLES.iter().find(|variable| variable.name == key);
+    match variable.map(|variable| variable.kind) {
+        Some(Kind::Words) => conf::words(value),
+        Some(Kind::Lines) => value.lines().map(Value::from).collect(),
+        Some(_) => value.into(),
+        None if key.starts_with(|c: char| c.is_ascii_uppercase()) => value.into(),
+        None => serde_json::from_str(value).unwrap_or_else(|_| value.into()),
+    }
+}
+
+/// Execs the command with the plan in its environment; returns the status of env(1) if that fails.
+fn become_command(document: &Document, command: &[std::ffi::OsString]) -> ExitCode {
+    let error = Command::new(&command[0])
+        .args(&command[1..])
+        .envs(document.environment())
+        .exec();
+    let name = document.name();
+    let command = command[0].display();
+    let _ = writeln!(std::io::stderr(), "ob-conf: {name}: run {command}: {error}");
+    ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    })
+}
+
+fn print(document: &Document, request: &Request) -> Result<ExitCode> {
+    let output = if request.env {
+        let environment = document.variables().filter(|(key, _)| {
+            let named = request.wanted.iter().any(|wanted| wanted == key);
+            named || key.starts_with(|c: char| c.is_ascii_uppercase())
+        });
+        environment
+            .map(|(key, value)| format!("{key}={}\n", quote(&value)))
+            .collect()
+    } else {
+        document.line()
+    };
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(output.as_bytes())
+        .and_then(|()| stdout.flush())
+        .context("print the document")?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,336 @@
+//! `ob-conf --check`: every problem of a configuration, where it stands, and what to do about it.
+
+use crate::conf::{Assignment, Conf, normal};
+use anyhow::Result;
+use nix::unistd::{AccessFlags, access};
+use ob_conf::{Cable, Document, Hook, Kind, VARIABLES, nearest};
+use std::fmt::Display;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The manual's advice for the length of NAME: then NAME0.4094 is a possible name of a link.
+const ADVISED_NAME: usize = 12;
+
+/// The problems found so far.
+struct Check<'a> {
+    conf: &'a Conf,
+    problems: Vec<(usize, usize, String)>,
+}
+
+/// Prints all problems on stdout, sorted by line, each with a mark below its column. Status 1 if there are any.
+pub fn report(conf: &Conf) -> Result<ExitCode> {
+    let mut check = Check {
+        conf,
+        problems: Vec::new(),
+    };
+    check.syntax();
+    check.repetitions();
+    check.permissions(0, &conf.path);
+    let base = check.base();
+    check.name();
+    if let Some(base) = base {
+        check.directories(&base);
+        check.hooks(&base);
+        check.shares(&base);
+    }
+    check.cables();
+    check.problems.sort();
+    let mut report = String::new();
+    for (line, column, problem) in &check.problems {
+        report += &match line {
+            0 => format!("{}: {problem}\n", conf.path.display()),
+            _ => format!(
+                "{}:{line}:{column}: {problem}\n    {}\n    {:>column$}\n",
+                conf.path.display(),
+                conf.lines[line - 1].replace('\t', " "),
+                '^'
+            ),
+        };
+    }
+    std::io::Write::write_all(&mut std::io::stdout(), report.as_bytes())?;
+    Ok(ExitCode::from(u8::from(!check.problems.is_empty())))
+}
+
+impl Check<'_> {
+    fn tell(&mut self, line: usize, column: usize, problem: impl Display) {
+        self.problems.push((line, column, problem.to_string()));
+    }
+
+    fn tell_value(&mut self, assignment: Assignment, problem: impl Display) {
+        let raw = assignment.raw;
+        let blanks = raw.len() - raw.trim_start().len();
+        let column = self.conf.lines[assignment.line - 1].len() - raw.len() + blanks + 1;
+        self.tell(assignment.line, column, problem);
+    }
+
+    /// Tells the problem of the variable's value, or if it has none the problem of its default, which stands on no line.
+    fn tell_variable(&mut self, name: &str, problem: impl Display) {
+        match self.conf.assigned(name) {
+            Some(assignment) => self.tell_value(assignment, problem),
+            None => self.tell(0, 0, problem),
+        }
+    }
+
+    /// Lines that look like assignments and are none, and values that look like a shell's.
+    fn syntax(&mut self) {
+        let conf = self.conf;
+        for (index, line) in conf.lines.iter().enumerate() {
+            let bare = line.trim_start_matches(['\u{feff}', ' ', '\t']);
+            let bare = bare.strip_prefix("export ").unwrap_or(bare).trim_start();
+            let Some((word, _)) = bare.split_once('=') else {
+                if !bare.trim().is_empty() && !bare.starts_with('#') {
+                    self.tell(
+                        index + 1,
+                        1,
+                        "is no assignment; write VAR=value, or # before a remark",
+                    );
+                }
+                continue;
+            };
+            let name = word.trim_end();
+            if bare.len() == line.len() && (name == word || name == "SHARE")
+                || name.starts_with('#')
+            {
+                continue;
+            }
+            if VARIABLES.iter().any(|variable| variable.name == name) {
+                self.tell(
+                    index + 1,
+                    1,
+                    format!("is ignored: {name}= must stand at the first column, with nothing before the ="),
+                );
+            }
+        }
+        for assignment in conf.assignments() {
+            let known = VARIABLES.iter().map(|variable| variable.name);
+            if !known.clone().any(|name| name == assignment.name) {
+                let name = assignment.name;
+                let meant = nearest(name, known)
+                    .map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+                self.tell(
+                    assignment.line,
+                    1,
+                    format!("{name} is not a variable{meant}"),
+                );
+                continue;
+            }
+            if assignment.command().is_some() {
+                continue;
+            }
+            let value = assignment.value();
+            if value.starts_with(['"', '\'']) {
+                self.tell_value(
+                    assignment,
+                    "the quotes are part of the value; leave them out",
+                );
+            } else if value.contains(['$', '`']) || value.starts_with('~') {
+                self.tell_value(assignment, "is taken as it stands; nothing is expanded");
+            } else if value.contains(" #") {
+                self.tell_value(
+                    assignment,
+                    "the remark is part of the value; give it a line of its own",
+                );
+            } else if assignment.raw.contains('\\') {
+                self.tell_value(assignment, "a backslash is dropped; write two for one");
+            }
+        }
+    }
+
+    /// Variables that are assigned again: the first counts.
+    fn repetitions(&mut self) {
+        let conf = self.conf;
+        let mut seen: Vec<Assignment> = Vec::new();
+        for assignment in conf.assignments() {
+            let known = VARIABLES
+                .iter()
+                .find(|variable| variable.name == assignment.name);
+            if known.is_none_or(|variable| variable.kind == Kind::Lines) {
+                continue;
+            }
+            match seen.iter().find(|first| first.name == assignment.name) {
+                Some(first) => {
+                    let line = first.line;
+                    let name = assignment.name;
+                    self.tell(
+                        assignment.line,
+                        1,
+                        format!("is ignored: {name} is assigned on line {line} already"),
+                    );
+                }
+                None => seen.push(assignment),
+            }
+        }
+    }
+
+    /// A value that is a command is not run: only whether it could be is looked at.
+    fn is_command(&mut self, name: &str, directory: &Path) -> bool {
+        let conf = self.conf;
+        let Some(assignment) = conf.assigned(name) else {
+            return false;
+        };
+        let Some(command) = assignment.command() else {
+            return false;
+        };
+        if let Err(error) = Hook::new(&command, directory).check() {
+            self.tell_value(assignment, error);
+        }
+        true
+    }
+
+    fn base(&mut self) -> Option<PathBuf> {
+        let conf = self.conf;
+        if self.is_command("BASE", Path::new(".")) {
+            return None;
+        }
+        let Some(assignment) = conf.assigned("BASE") else {
+            self.tell(0, 0, "BASE is not set; add the line BASE=.");
+            return None;
+        };
+        let base = conf.directory().join(assignment.value());
+        match base.canonicalize() {
+            Ok(base) if base.is_dir() => {
+                self.permissions(assignment.line, &base);
+                Some(base)
+            }
+            Ok(_) => {
+                self.tell_value(assignment, format!("{} is not a directory", base.display()));
+                None
+            }
+            Err(error) => {
+                self.tell_value(assignment, format!("{}: {error}", base.display()));
+                None
+            }
+        }
+    }
+
+    fn name(&mut self) {
+        if self.is_command("NAME", Path::new(".")) {
+            return;
+        }
+        let conf = self.conf;
+        let assigned = conf.assigned("NAME").map(|assignment| assignment.value());
+        let name = assigned.unwrap_or_else(|| conf.default_name());
+        if let Err(error) = Document::new(&name) {
+            self.tell_variable("NAME", error);
+        } else if name.len() > ADVISED_NAME {
+            let length = name.len();
+            self.tell_variable(
+                "NAME",
+                format!("'{name}' has {length} characters; {ADVISED_NAME} leave room for the names of links"),
+            );
+        }
+    }
+
+    fn directories(&mut self, base: &Path) {
+        let mut paths = Vec::new();
+        for name in ["LOWER", "UPPER", "LIVE", "WORK"] {
+            if self.is_command(name, base) {
+                continue;
+            }
+            let assigned = self
+                .conf
+                .assigned(name)
+                .map(|assignment| assignment.value());
+            let default = VARIABLES.iter().find(|variable| variable.name == name);
+            let value = assigned
+                .unwrap_or_else(|| default.and_then(|v| v.default).unwrap_or("").to_owned());
+            let path = normal(base, &value);
+            let overlay = paths.first() != paths.get(1);
+            if !path.is_dir() && (name != "WORK" || overlay) {
+                let remedy = if path.exists() {
+                    "is not a directory".to_owned()
+                } else {
+                    format!("does not exist; mkdir {}", path.display())
+                };
+                self.tell_variable(name, format!("{name}={} {remedy}", path.display()));
+            }
+            paths.push(path);
+        }
+        if let [_, upper, _, work] = &paths[..]
+            && let (Ok(upper), Ok(there)) = (upper.metadata(), work.metadata())
+            && upper.dev() != there.dev()
+        {
+            let text = format!("WORK={} is not on the filesystem of UPPER", work.display());
+            self.tell_variable("WORK", text);
+        }
+    }
+
+    fn hooks(&mut self, base: &Path) {
+        for name in ["PREMOUNT", "POSTMOUNT", "INIT"] {
+            if self.is_command(name, base) {
+                continue;
+            }
+            if let Some(assignment) = self.conf.assigned(name)
+                && let Err(error) = Hook::new(&assignment.value(), base).check()
+            {
+                self.tell_value(assignment, error);
+            }
+        }
+    }
+
+    fn shares(&mut self, base: &Path) {
+        let conf = self.conf;
+        for assignment in conf.assignments() {
+            let value = assignment.value();
+            let host = value.split(':').next().unwrap_or_default();
+            if assignment.name == "SHARE" && !host.is_empty() && !base.join(host).exists() {
+                self.tell_value(assignment, format!("{host} does not exist on the host"));
+            }
+        }
+    }
+
+    fn cables(&mut self) {
+        if self.is_command("CABLES", Path::new(".")) {
+            return;
+        }
+        let conf = self.conf;
+        let Some(assignment) = conf.assigned("CABLES") else {
+            return;
+        };
+        let mut cables = Vec::new();
+        for word in assignment.value().split_whitespace() {
+            match Cable::parse(word) {
+                Ok(cable) => cables.push(cable),
+                Err(error) => self.tell_value(assignment, error),
+            }
+        }
+        for cable in &cables {
+            let (Cable::Pair { bridge, .. } | Cable::Vlan { bridge, .. }) = cable;
+            if let Some(bridge) = bridge
+                && !Path::new("/sys/class/net")
+                    .join(bridge)
+                    .join("bridge")
+                    .exists()
+            {
+                self.tell_value(assignment, format!("there is no bridge {bridge} now"));
+            }
+        }
+        let name = conf.assigned("NAME").map(|assignment| assignment.value());
+        let name = name.unwrap_or_else(|| conf.default_name());
+        if let Err(error) = Cable::links(&name, &cables) {
+            self.tell_value(assignment, error);
+        }
+    }
+
+    /// What others may write is theirs to say what root runs.
+    fn permissions(&mut self, line: usize, path: &Path) {
+        let Ok(status) = path.metadata() else {
+            return;
+        };
+        if status.mode() & 0o022 != 0 {
+            let text = format!(
+                "{} can be written by others than its owner; chmod go-w it",
+                path.display()
+            );
+            self.tell(line, 1, text);
+        } else if access(path, AccessFlags::R_OK).is_ok() && status.uid() != 0 {
+            let text = format!(
+                "{} belongs to uid {}, who so decides what root runs",
+                path.display(),
+                status.uid()
+            );
+            self.tell(line, 1, text);
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The syntax of a configuration, subhost.conf(5), and what its variables come to.
+//!
+//! A line counts if it begins with `VAR=` at the first column. Values are literal: there is no quoting, no expansion, no
+//! comment after a value; a backslash is dropped and the character after it kept. `!COMMAND` stands for the first line
+//! that the command prints.
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use ob_conf::{Cable, Document, Hook, Kind, VARIABLES, Variable};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+/// A configuration as it was read, nothing evaluated yet.
+pub struct Conf {
+    /// Its absolute path, links not resolved: NAME comes from the name under which it is called.
+    pub path: PathBuf,
+    /// Its lines, without the newlines.
+    pub lines: Vec<String>,
+}
+
+/// One assignment.
+#[derive(Clone, Copy)]
+pub struct Assignment<'a> {
+    /// The line, from 1.
+    pub line: usize,
+    /// The variable.
+    pub name: &'a str,
+    /// What stands after the `=`, as it stands there.
+    pub raw: &'a str,
+}
+
+impl Conf {
+    /// Reads the file. Fails if it is missing, unreadable, a directory, or not UTF-8 (then naming the line).
+    pub fn read(path: &Path) -> Result<Self> {
+        let context = || path.display().to_string();
+        ensure!(!path.is_dir(), "{}: is a directory", path.display());
+        let bytes = std::fs::read(path).with_context(context)?;
+        let lines = bytes.split(|byte| *byte == b'\n').enumerate();
+        let lines: Result<Vec<String>> = lines
+            .map(|(index, line)| {
+                let line = std::str::from_utf8(line)
+                    .ok()
+                    .filter(|line| !line.contains('\0'));
+                line.map(str::to_owned)
+                    .with_context(|| format!("{}:{}: not UTF-8 text", path.display(), index + 1))
+            })
+            .collect();
+        Ok(Conf {
+            path: std::path::absolute(path).with_context(context)?,
+            lines: lines?,
+        })
+    }
+
+    /// All assignments, of unknown names too, in order.
+    pub fn assignments(&self) -> impl Iterator<Item = Assignment<'_>> {
+        self.lines.iter().enumerate().filter_map(|(index, line)| {
+            let (name, raw) = line.split_once('=')?;
+            // SHARE alone may have blanks before its =.
+            let name = if name.trim_end_matches(' ') == "SHARE" {
+                "SHARE"
+            } else {
+                name
+            };
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            (!name.is_empty() && name.chars().all(word)).then_some(Assignment {
+                line: index + 1,
+                name,
+                raw,
+            })
+        })
+    }
+
+    /// What the variable `name` is assigned first, if that is not empty: the one that counts.
+    pub fn assigned(&self, name: &str) -> Option<Assignment<'_>> {
+        self.assignments()
+            .find(|assignment| assignment.name == name)
+            .filter(|assignment| !assignment.value().is_empty())
+    }
+
+    /// The directory that a relative BASE begins from.
+    pub fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// `FILE:LINE: ` and what is wrong there.
+    pub fn at(&self, line: usize, error: anyhow::Error) -> anyhow::Error {
+        error.context(format!("{}:{line}", self.path.display()))
+    }
+
+    /// What the subhost is called if NAME does not say: the file's name less `.conf`.
+    pub fn default_name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        name.strip_suffix(".conf").unwrap_or(&name).to_owned()
+    }
+}
+
+impl<'a> Assignment<'a> {
+    /// The value: trimmed, backslashes dropped.
+    pub fn value(&self) -> String {
+        let blank: &[char] = if self.name == "SHARE" {
+            &[' ', '\r']
+        } else {
+            &[' ', '\t', '\r']
+        };
+        let mut value = String::new();
+        let mut characters = self.raw.trim_matches(blank).chars();
+        while let Some(character) = characters.next() {
+            if character == '\\' {
+                value.extend(characters.next());
+            } else {
+                value.push(character);
+            }
+        }
+        value
+    }
+
+    /// The command, if the value is one. SHARE has none.
+    pub fn command(&self) -> Option<String> {
+        let value = self.value();
+        let command = value.strip_prefix('!').filter(|_| self.name != "SHARE")?;
+        Some(command.trim_start().to_owned())
+    }
+}
+
+/// Evaluates a configuration, with assignments of the command line before those of the file.
+pub struct Evaluation<'a> {
+    conf: &'a Conf,
+    given: &'a [(String, String)],
+    wanted: &'a [String],
+}
+
+impl<'a> Evaluation<'a> {
+    /// `given`: assignments that count before the file's; `wanted`: the variables to evaluate, all if there are none.
+    pub fn new(conf: &'a Conf, given: &'a [(String, String)], wanted: &'a [String]) -> Self {
+        Evaluation {
+            conf,
+            given,
+            wanted,
+        }
+    }
+
+    /// The document. Runs the `!` commands of the wanted variables, each once, and no other.
+    ///
+    /// Fails at the first value that cannot be, with the file and line where it stands.
+    pub fn document(&self) -> Result<Document> {
+        let caller = std::env::current_dir().context("find the current directory")?;
+        let name = match self.value("NAME", &caller)? {
+            Some(name) => name,
+            None => self.conf.default_name(),
+        };
+        let mut document = Document::new(&name).map_err(|error| self.at("NAME", error))?;
+        document.set("CONFIG", text(&self.conf.path)?);
+        if self.wants("LOG") {
+            let log = self.value("LOG", &caller)?;
+            let log = log.unwrap_or_else(|| format!("/tmp/overlay-{name}.log"));
+            document.set("LOG", text(&normal(&caller, &log))?);
+        }
+        let rest = &VARIABLES[3..];
+        if self.wants("BASE") || rest.iter().any(|variable| self.wants(variable.name)) {
+            let base = self.base(&caller)?;
+            document.set("BASE", text(&base)?);
+            for variable in rest.iter().filter(|variable| self.wants(variable.name)) {
+                if let Some(value) = self.evaluate(variable, &base)? {
+                    document.set(variable.name, value);
+                }
+            }
+        }
+        let cables: Result<Vec<Cable>> = document
+            .list("CABLES")?
+            .into_iter()
+            .map(Cable::parse)
+            .collect();
+        cables
+            .and_then(|cables| Cable::links(&name, &cables))
+            .context("CABLES")
+            .map_err(|error| self.at("CABLES", error))?;
+        if !self.wanted.is_empty() {
+            document.retain(self.wanted);
+        }
+        Ok(document)
+    }
+
+    fn base(&self, caller: &Path) -> Result<PathBuf> {
+        let Some(base) = self.value("BASE", caller)? else {
+            bail!(
+                "{}: BASE is not set; add the line BASE=.",
+                self.conf.path.display()
+            );
+        };
+        let base = self.conf.directory().join(base);
+        let canonical = base
+            .canonicalize()
+            .map_err(anyhow::Error::from)
+            .and_then(|path| {
+                ensure!(path.is_dir(), "not a directory");
+                Ok(path)
+            });
+        canonical
+            .with_context(|| format!("BASE={}", base.display()))
+            .map_err(|error| self.at("BASE", error))
+    }
+
+    fn evaluate(&self, variable: &Variable, base: &Path) -> Result<Option<Value>> {
+        if variable.kind == Kind::Lines {
+            return self.shares(base);
+        }
+        let value = match self.value(variable.name, base)? {
+            Some(value) => value,
+            None => match variable.default {
+                Some(default) => default.to_owned(),
+                None => return Ok(None),
+            },
+        };
+        check(variable.name, &value).map_err(|error| self.at(variable.name, error))?;
+        Ok(Some(match variable.kind {
+            Kind::Path => text(&normal(base, &value))?.into(),
+            Kind::Words => words(&value),
+            Kind::Text | Kind::Lines => value.into(),
+        }))
+    }
+
+    /// The SHARE lines, the host's path of each made absolute. Those given before the file's come first.
+    fn shares(&self, base: &Path) -> Result<Option<Value>> {
+        let given = self.given.iter().filter(|(name, _)| name == "SHARE");
+        let mut shares: Vec<String> = given.map(|(_, value)| value.clone()).collect();
+        let assigned = self.conf.assignments();
+        shares.extend(
+            assigned
+                .filter(|assignment| assignment.name == "SHARE")
+                .map(|assignment| assignment.value()),
+        );
+        let shares: Result<Vec<Value>> = shares
+            .iter()
+            .filter(|share| !share.is_empty())
+            .map(|share| {
+                let (host, inside) = match share.split_once(':') {
+                    Some((host, inside)) => (host, format!(":{inside}")),
+                    None => (share.as_str(), String::new()),
+                };
+                Ok((text(&normal(base, host))? + &inside).into())
+            })
+            .collect();
+        Ok(Some(shares?)
+            .filter(|shares| !shares.is_empty())
+            .map(Value::Array))
+    }
+
+    /// The value of a variable, its command run in `directory`; none if it is empty or not assigned.
+    fn value(&self, name: &str, directory: &Path) -> Result<Option<String>> {
+        if let Some((_, value)) = self.given.iter().find(|(given, _)| given == name) {
+            return Ok(Some(value.clone()).filter(|value| !value.is_empty()));
+        }
+        let Some(assignment) = self.conf.assigned(name) else {
+            return Ok(None);
+        };
+        match assignment.command() {
+            None => Ok(Some(assignment.value())),
+            Some(command) => first_line(&command, directory, &self.conf.path)
+                .with_context(|| format!("{name}=!{command}"))
+                .map_err(|error| self.conf.at(assignment.line, error))
+                .map(Some),
+        }
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|wanted| wanted == name)
+    }
+
+    /// Says where the variable is assigned that is wrong; only the file, if it is not.
+    fn at(&self, name: &str, error: anyhow::Error) -> anyhow::Error {
+        match self.conf.assigned(name) {
+            Some(assignment) => self.conf.at(assignment.line, error),
+            None => error.context(self.conf.path.display().to_string()),
+        }
+    }
+}
+
+/// Refuses what can be seen to be wrong from the value alone.
+fn check(name: &str, value: &str) -> Result<()> {
+    match name {
+        "STOP_TIMEOUT" => value
+            .parse::<u32>()
+            .map(drop)
+            .map_err(|_| anyhow!("STOP_TIMEOUT={value} is not a number of seconds")),
+        "LOG_MAX" => ob_conf::log::bytes(value).map(drop).context("LOG_MAX"),
+        _ => Ok(()),
+    }
+}
+
+/// Runs the command and returns the first line of its output, trimmed. Its status does not matter, but an empty line fails.
+fn first_line(command: &str, directory: &Path, conf: &Path) -> Result<String> {
+    ensure!(!command.is_empty(), "there is no command");
+    ob_sys::process::close_on_exec_from(3)?;
+    let output = Hook::new(command, directory)
+        .command(None::<&str>)
+        .env("CONFIG", conf)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("run it")?;
+    let output = String::from_utf8(output.stdout).context("what it printed is not UTF-8")?;
+    let line = output.lines().next().unwrap_or_default().trim();
+    ensure!(
+        !line.is_empty() && !line.contains('\0'),
+        "the command printed nothing on its first line"
+    );
+    Ok(line.to_owned())
+}
+
+/// `path` against `base`, less doubled and trailing slashes and dots, so that two spellings of a place compare as the same.
+pub fn normal(base: &Path, path: &str) -> PathBuf {
+    base.join(path).components().collect()
+}
+
+/// The words of a list.
+pub fn words(value: &str) -> Value {
+    value.split_whitespace().map(Value::from).collect()
+}
+
+fn text(path: &Path) -> Result<String> {
+    let text = path.to_str();
+    text.map(str::to_owned)
+        .with_context(|| format!("the path {} is not UTF-8", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conf(lines: &str) -> Conf {
+        Conf {
+            path: "/opt/mta.conf".into(),
+            lines: lines.split('\n').map(str::to_owned).collect(),
+        }
+    }
+
+    fn value(line: &str) -> String {
+        let conf = conf(line);
+        conf.assignments().next().unwrap().value()
+    }
+
+    #[test]
+    fn values_are_literal_and_trimmed() {
+        assert_eq!(value("A= \t x  y \r"), "x  y");
+        assert_eq!(value("A=\"$x\" `y` ~ # z"), "\"$x\" `y` ~ # z");
+        assert_eq!(value(r"A=a\tb\\c"), r"atb\c");
+    }
+
+    #[test]
+    fn only_plain_assignments_at_the_first_column_count() {
+        let conf =
+            conf("# c\n BASE=1\nexport BASE=2\nBASE =3\nBASE=4\nBASE=5\nSHARE  = /x\nbase=6");
+        assert_eq!(conf.assigned("BASE").unwrap().value(), "4");
+        let shares: Vec<_> = conf.assignments().filter(|a| a.name == "SHARE").collect();
+        assert_eq!((shares.len(), shares[0].value().as_str()), (1, "/x"));
+    }
+
+    #[test]
+    fn an_empty_first_assignment_means_the_default() {
+        assert!(conf("LIVE=\nLIVE=x").assigned("LIVE").is_none());
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_the_first_name() {
+        assert!(conf("\u{feff}NAME=x").assigned("NAME").is_none());
+    }
+
+    #[test]
+    fn commands_are_what_follows_the_mark() {
+        let conf = conf("NAME=! echo x\nSHARE=!no");
+        let commands: Vec<_> = conf.assignments().map(|a| a.command()).collect();
+        assert_eq!(commands, [Some("echo x".to_owned()), None]);
+    }
+}
