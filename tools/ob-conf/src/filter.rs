@@ -20,8 +20,8 @@ pub fn filter(
         .or_else(|error| log::failure(tool, &document, error))
         .with_context(|| name.clone())?;
     if let Err(error) = print(&document.line()) {
-        unmake(&mut document).with_context(|| format!("{name}: {error}; while undoing"))?;
-        bail!("{name}: {error}");
+        unmake(&mut document).with_context(|| format!("{name}: {error:#}; while undoing"))?;
+        return Err(error).context(name);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -39,7 +39,7 @@ pub fn undo(tool: &Tool, mut unmake: impl FnMut(&mut Document) -> Result<()>) ->
             outcome
         });
         if let Err(error) = outcome {
-            let _ = writeln!(std::io::stderr(), "{}: {error:#}", tool.name);
+            tool.complain(&error);
             status = ExitCode::FAILURE;
         }
     }

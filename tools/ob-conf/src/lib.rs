@@ -16,4 +16,4 @@ pub use document::{Document, Kind, VARIABLES, Variable, quote};
 pub use filter::{filter, undo};
 pub use hook::Hook;
 pub use similar::nearest;
-pub use tool::{Silent, Tool, Usage};
+pub use tool::{Silent, Tool, Usage, sentence};

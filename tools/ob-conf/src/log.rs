@@ -1,6 +1,6 @@
 //! The log of a subhost: dated lines in a file that nobody else can slip under us.
 
-use crate::{Document, Tool};
+use crate::{Document, Tool, sentence};
 use anyhow::{Context, Error, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -98,7 +98,7 @@ pub(crate) fn failure<T>(tool: &Tool, document: &Document, error: Error) -> Resu
         .optional("LOG")
         .and_then(|path| open(Path::new(path)).ok())
     {
-        line(&mut log, &format!("{}: {error:#}", tool.name));
+        line(&mut log, &format!("{}: {}", tool.name, sentence(&error)));
     }
     Err(error)
 }

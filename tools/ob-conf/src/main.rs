@@ -154,14 +154,10 @@ fn become_command(document: &Document, command: &[std::ffi::OsString]) -> ExitCo
         .args(&command[1..])
         .envs(document.environment())
         .exec();
-    let name = document.name();
-    let command = command[0].display();
-    let _ = writeln!(std::io::stderr(), "ob-conf: {name}: run {command}: {error}");
-    ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound {
-        127
-    } else {
-        126
-    })
+    let missing = error.kind() == std::io::ErrorKind::NotFound;
+    let error = anyhow::Error::from(error).context(format!("run {}", command[0].display()));
+    TOOL.complain(&error.context(document.name().to_owned()));
+    ExitCode::from(if missing { 127 } else { 126 })
 }
 
 fn print(document: &Document, request: &Request) -> Result<ExitCode> {

@@ -3,6 +3,7 @@
 use crate::nearest;
 use anyhow::{Result, anyhow};
 use lexopt::{Arg, Parser};
+use nix::errno::Errno;
 use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
@@ -51,12 +52,17 @@ impl Tool {
         if error.is::<Silent>() {
             return ExitCode::from(1);
         }
-        // Not eprintln, which would panic where stderr is closed.
-        let _ = writeln!(std::io::stderr(), "{}: {error:#}", self.name);
+        self.complain(&error);
         if error.is::<Usage>() || error.is::<lexopt::Error>() {
             return ExitCode::from(2);
         }
         ExitCode::from(self.failed)
+    }
+
+    /// Prints the error as the one line that it is, on stderr.
+    pub fn complain(&self, error: &anyhow::Error) {
+        // Not eprintln, which would panic where stderr is closed.
+        let _ = writeln!(std::io::stderr(), "{}: {}", self.name, sentence(error));
     }
 
     /// Handles an argument that the tool itself does not take: help, version, or a usage error that names the nearest option.
@@ -99,4 +105,16 @@ impl Tool {
         };
         std::process::exit(status)
     }
+}
+
+/// The error and its causes as one line, the kernel's errors in words alone.
+#[must_use]
+pub fn sentence(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(|cause| {
+        let errno = cause.downcast_ref::<Errno>().copied();
+        let io = cause.downcast_ref::<std::io::Error>();
+        let errno = errno.or_else(|| io?.raw_os_error().map(Errno::from_raw));
+        errno.map_or_else(|| cause.to_string(), |errno| errno.desc().to_owned())
+    });
+    causes.collect::<Vec<_>>().join(": ").replace('\n', " ")
 }
