@@ -1,1 +1,224 @@
-fn main() {}
+//! Mounts the root of a subhost: the second stage.
+#![forbid(unsafe_code)]
+
+mod furnish;
+mod layers;
+mod prepare;
+mod root;
+mod share;
+
+use anyhow::{Context, Result, bail};
+use layers::Layers;
+use lexopt::prelude::*;
+use nix::mount::{MntFlags, umount2};
+use ob_conf::{Document, Hook, Tool, Usage, filter, log, undo};
+use ob_sys::process::close_on_exec_from;
+use root::Root;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+
+const TOOL: Tool = Tool {
+    name: "ob-mount",
+    help: "\
+Usage: ob-mount [--undo]                     a stage: document in, document out
+       ob-mount --share DIR[:DEST[:ro]]      a document of a running subhost in
+       ob-mount --prepare UPPER              what is done without a PREMOUNT
+       ob-mount --furnish LIVE               what is done without a POSTMOUNT
+
+Mounts the root of a subhost on LIVE: an overlay of UPPER on LOWER, a bind mount
+where these are the same, or what is there already; with the hooks before and
+after it, /dev and /run, and the shares. Notes root and mounts.
+
+      --undo      unmount again what the documents on stdin note
+      --share     put a directory or file of the host into a running subhost
+      --prepare   make etc/network/interfaces, if UPPER has none
+      --furnish   make /dev and /run (RAM_SIZE in the environment is its size)
+  -h, --help      print this
+  -V, --version   print the version
+
+Examples:
+  ob-conf mta.conf | ob-mount && chroot /opt/mta/live
+  ob-mount --share /srv/mail:/mail:ro </run/overlay-boot/mta/subhost
+",
+    failed: 1,
+};
+
+fn main() -> ExitCode {
+    TOOL.main(run)
+}
+
+fn run(tool: &Tool, mut parser: lexopt::Parser) -> Result<ExitCode> {
+    // Directories that the caller's umask would close to others are the subhost's /etc and /dev.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let mut undoing = false;
+    let mut other: Option<(&str, OsString)> = None;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("undo") => undoing = true,
+            Long("share") => other = Some(("share", parser.value()?)),
+            Long("prepare") => other = Some(("prepare", parser.value()?)),
+            Long("furnish") => other = Some(("furnish", parser.value()?)),
+            arg => return Err(tool.common(&arg)),
+        }
+    }
+    match other {
+        None if undoing => undo(tool, unmount),
+        None => filter(tool, mount, unmount),
+        Some(_) if undoing => bail!(Usage("--undo goes alone".to_owned())),
+        Some(("share", share)) => filter(
+            tool,
+            |document| share::into_running(document, &share.to_string_lossy()),
+            |_| Ok(()),
+        ),
+        Some(("prepare", upper)) => prepare::prepare(Path::new(&upper), cables())
+            .with_context(|| format!("prepare {}", upper.display()))
+            .map(|()| ExitCode::SUCCESS),
+        Some((_, live)) => furnish_alone(Path::new(&live)),
+    }
+}
+
+/// The stage: checks all it can before anything is made, then makes the root and what lies on it, from below upwards.
+fn mount(document: &mut Document) -> Result<()> {
+    let layers = Layers::plan(document)?;
+    for hook in ["PREMOUNT", "POSTMOUNT", "INIT"] {
+        if let Some(command) = Hook::of(document, hook) {
+            command.check().context(hook)?;
+        }
+    }
+    layers.claim(document)?;
+
+    let upper = document.path("UPPER")?.to_owned();
+    if layers.are_mounted_here() {
+        match Hook::of(document, "PREMOUNT") {
+            Some(hook) => run_hook(document, &hook, "PREMOUNT", &[&upper])?,
+            None => tolerate(document, prepare::prepare(&upper, pairs(document)), &upper),
+        }
+    }
+
+    let live = document.path("LIVE")?.to_owned();
+    let mut mounts = Vec::new();
+    if layers.mount(document.name(), &live)? {
+        mounts.push(live.clone());
+    }
+    document.set("root", document.text("LIVE")?.to_owned());
+    let outcome = dress(document, &live, &upper, &mut mounts);
+    let list: Vec<String> = mounts
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    document.set("mounts", list);
+    if outcome.is_err() {
+        let _ = unmount(document);
+    }
+    outcome
+}
+
+/// What lies on the root: the devices or what POSTMOUNT makes of them, then the shares.
+fn dress(document: &Document, live: &Path, upper: &Path, mounts: &mut Vec<PathBuf>) -> Result<()> {
+    let root = Root::open(live)?;
+    match Hook::of(document, "POSTMOUNT") {
+        Some(hook) => run_hook(document, &hook, "POSTMOUNT", &[live, upper])?,
+        None => {
+            let size = document.optional("RAM_SIZE").unwrap_or("50M");
+            mounts.extend(furnish::furnish(&root, size, |trouble| {
+                note(document, trouble)
+            })?);
+        }
+    }
+    if document.has("INIT") {
+        // A script of one's own may name it, as it could with the shell scripts that these tools come from.
+        if let Err(error) = furnish::provide_reaper(&root) {
+            note(
+                document,
+                &format!("/.reaper: {}", ob_conf::sentence(&error)),
+            );
+        }
+    }
+    let lower = document.path("LOWER").ok();
+    for share in document.list("SHARE")? {
+        match share::Share::parse(share)?.mount(&root, lower)? {
+            share::Outcome::Mounted(path) => mounts.push(path),
+            share::Outcome::IsLower => {}
+            share::Outcome::Missing => note(
+                document,
+                &format!("SHARE={share}: there is no such file on the host; not shared"),
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// Unmounts what was noted, last first. A mount that is not there any more is none of our affair.
+fn unmount(document: &mut Document) -> Result<()> {
+    let mut outcome = Ok(());
+    for path in document.list("mounts")?.into_iter().rev() {
+        // Detached rather than refused when busy: what still looks into it keeps it until it has done so.
+        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        match umount2(path, flags) {
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Err(error) => outcome = Err(error).with_context(|| format!("unmount {path}")),
+        }
+    }
+    document.remove("mounts");
+    document.remove("root");
+    outcome
+}
+
+/// Runs a hook with its output in the log. Its status is only told there: hooks that end in a failed test boot today.
+fn run_hook(document: &Document, hook: &Hook, name: &str, arguments: &[&Path]) -> Result<()> {
+    let log = log::open(document.path("LOG")?)?;
+    close_on_exec_from(3)?;
+    let status = hook
+        .with_plan(document, arguments)
+        .stdout(Stdio::from(log.try_clone()?))
+        .stderr(Stdio::from(log))
+        .status()
+        .with_context(|| format!("run {name}"))?;
+    if !status.success() {
+        note(document, &format!("{name} ended with {status}"));
+    }
+    Ok(())
+}
+
+/// An UPPER that cannot be written to may still boot: whether it can is for the mount to say.
+fn tolerate(document: &Document, outcome: Result<()>, upper: &Path) {
+    if let Err(error) = outcome {
+        let error = error.context(format!("prepare {}", upper.display()));
+        note(document, &ob_conf::sentence(&error));
+    }
+}
+
+/// Tells the log, where there is one.
+fn note(document: &Document, text: &str) {
+    let log: Result<File> = document.path("LOG").and_then(log::open);
+    if let Ok(mut log) = log {
+        log::line(&mut log, &format!("{}: {text}", TOOL.name));
+    }
+}
+
+/// How many links eth0, eth1… there will be inside.
+fn pairs(document: &Document) -> usize {
+    let words = document.list("CABLES").unwrap_or_default();
+    words.iter().filter(|word| !word.contains("=.")).count()
+}
+
+/// The same for a hook that calls us by hand, with the plan in the environment.
+fn cables() -> usize {
+    let cables = std::env::var("CABLES").unwrap_or_default();
+    cables
+        .split_whitespace()
+        .filter(|word| !word.contains("=."))
+        .count()
+}
+
+fn furnish_alone(live: &Path) -> Result<ExitCode> {
+    let size = std::env::var("RAM_SIZE").unwrap_or_else(|_| "50M".to_owned());
+    let root = Root::open(live)?;
+    furnish::furnish(&root, &size, |trouble| {
+        eprintln!("{}: {trouble}", TOOL.name)
+    })
+    .with_context(|| format!("furnish {}", live.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,182 @@
+//! What lies on the root where no POSTMOUNT does something else: /dev and /run, the host's adjtime.
+
+use crate::root::{Root, path_of};
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
+use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat, umask};
+use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The group of terminals, tty, as every distribution numbers it.
+const TTY: u32 = 5;
+
+/// Name, mode, group, major and minor number.
+const NODES: &[(&str, u32, u32, u64, u64)] = &[
+    ("console", 0o622, TTY, 5, 1),
+    ("full", 0o666, 0, 1, 7),
+    ("null", 0o666, 0, 1, 3),
+    ("ptmx", 0o666, TTY, 5, 2),
+    ("random", 0o444, 0, 1, 8),
+    ("tty", 0o666, TTY, 5, 0),
+    ("urandom", 0o444, 0, 1, 9),
+    ("zero", 0o666, 0, 1, 5),
+];
+
+const LINKS: &[(&str, &str)] = &[
+    ("core", "/proc/kcore"),
+    ("fd", "/proc/self/fd"),
+    ("stderr", "/proc/self/fd/2"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+];
+
+/// Mounts /dev with its nodes, /dev/pts, /dev/shm, and /run of `ram_size` (a size of tmpfs(5), or `none`), and the host's adjtime
+/// over one that is there. Makes the directories that a subhost needs where they are missing.
+///
+/// Returns where the mounts are, in order. A bad `ram_size` only goes to `tell`, since the subhost boots without it today.
+pub fn furnish(root: &Root, ram_size: &str, tell: impl Fn(&str)) -> Result<Vec<PathBuf>> {
+    let mut mounts = Vec::new();
+    let mut put = |filesystem: OwnedFd, path: &str| -> Result<()> {
+        let target = root
+            .make_directories(Path::new(path))
+            .with_context(|| format!("make the directory {path}"))?;
+        mounts.push(path_of(&target));
+        attach(filesystem, target).with_context(|| format!("mount {path}"))
+    };
+
+    let dev = make(
+        c"tmpfs",
+        &[(c"mode", "755"), (c"size", "50M")],
+        MOUNT_ATTR_NOSUID,
+    )?;
+    let missing = fill(&dev)?;
+    put(dev, "dev")?;
+    // Its own instance: terminals belong to the group tty, and anyone may open /dev/pts/ptmx.
+    let options = [(c"gid", "5"), (c"mode", "620"), (c"ptmxmode", "666")];
+    let flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
+    let pts =
+        make(c"devpts", &options, flags).or_else(|_| make(c"devpts", &options[1..], flags))?; // no gid 5 in this user namespace
+    put(pts, "dev/pts")?;
+    let flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    put(make(c"tmpfs", &[(c"mode", "1777")], flags)?, "dev/shm")?;
+    for node in missing {
+        borrow(root, node).with_context(|| format!("make /dev/{node}"))?;
+    }
+
+    if ram_size != "none" {
+        match make(c"tmpfs", &[(c"mode", "755"), (c"size", ram_size)], flags) {
+            Ok(run) => {
+                make_directory(&run, "lock", 0o1777)?;
+                put(run, "run")?;
+            }
+            Err(error) => tell(&format!(
+                "RAM_SIZE={ram_size}: no /run is mounted: {}",
+                ob_conf::sentence(&error)
+            )),
+        }
+    }
+    for directory in ["proc", "sys"] {
+        let made = root.make_directories(Path::new(directory));
+        made.with_context(|| format!("make the directory {directory}"))?;
+    }
+
+    let adjtime = Path::new("etc/adjtime");
+    if let (Ok(file), Ok(target)) = (
+        File::open("/etc/adjtime"),
+        root.find(adjtime, OFlag::O_PATH),
+    ) {
+        mounts.push(path_of(&target));
+        let file = clone_tree(file, c"", Depth::One).context("bind /etc/adjtime")?;
+        attach(file, target).context("bind /etc/adjtime")?;
+    }
+    Ok(mounts)
+}
+
+/// Makes a filesystem, not yet attached anywhere.
+fn make(kind: &CStr, options: &[(&CStr, &str)], attributes: Attributes) -> Result<OwnedFd> {
+    let made = || -> nix::Result<OwnedFd> {
+        let filesystem = Filesystem::new(kind)?;
+        filesystem.set(c"source", kind)?;
+        for (key, value) in options {
+            filesystem.set(key, *value)?;
+        }
+        filesystem.create()?;
+        filesystem.mount(attributes)
+    };
+    made().with_context(|| format!("make a {}", kind.to_string_lossy()))
+}
+
+/// Fills /dev; returns the nodes that we are not allowed to make.
+fn fill(dev: &OwnedFd) -> Result<Vec<&'static str>> {
+    let mut missing = Vec::new();
+    let old = umask(Mode::empty()); // the modes are meant as they are written
+    for (name, mode, group, major, minor) in NODES {
+        let made = mknodat(
+            dev,
+            *name,
+            SFlag::S_IFCHR,
+            Mode::from_bits_truncate(*mode),
+            makedev(*major, *minor),
+        );
+        match made {
+            Err(Errno::EPERM) => missing.push(*name), // not root of the host, but of a user namespace
+            made => made.with_context(|| format!("make /dev/{name}"))?,
+        }
+        if made.is_ok() && *group != 0 {
+            let (root, group) = (Uid::from_raw(0), Gid::from_raw(*group));
+            fchownat(
+                dev,
+                *name,
+                Some(root),
+                Some(group),
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            )
+            .with_context(|| format!("give /dev/{name} to its group"))?;
+        }
+    }
+    umask(old);
+    for (name, target) in LINKS {
+        symlinkat(*target, dev, *name).with_context(|| format!("make /dev/{name}"))?;
+    }
+    make_directory(dev, "pts", 0o755)?;
+    make_directory(dev, "shm", 0o755)?;
+    Ok(missing)
+}
+
+/// Binds a node of the host's /dev, which its kernel knows to be allowed.
+fn borrow(root: &Root, node: &str) -> Result<()> {
+    let target = root.make_file(&Path::new("dev").join(node))?;
+    let host = nix::fcntl::open(
+        &Path::new("/dev").join(node),
+        OFlag::O_PATH | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    Ok(attach(clone_tree(host, c"", Depth::One)?, target)?)
+}
+
+fn make_directory(parent: impl AsFd, name: &str, mode: u32) -> Result<()> {
+    let old = umask(Mode::empty());
+    let made = mkdirat(parent, name, Mode::from_bits_truncate(mode));
+    umask(old);
+    made.with_context(|| format!("make the directory {name}"))
+}
+
+/// Copies the reaper to /.reaper, where scripts of one's own may name it. One that is there already is theirs and stays.
+pub fn provide_reaper(root: &Root) -> Result<()> {
+    let path = Path::new(".reaper");
+    let nofollow = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+    if root.find(path, nofollow).is_ok() {
+        return Ok(());
+    }
+    let reaper = std::env::current_exe()?.with_file_name("ob-reaper");
+    let reaper = std::fs::read(&reaper).with_context(|| reaper.display().to_string())?;
+    root.create(path, 0o755)?.write_all(&reaper)?;
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Directories and files of the host in the subhost.
+
+use crate::root::{Root, path_of};
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc::{MOUNT_ATTR_RDONLY, S_IFDIR, S_IFMT};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{Mode, fstat};
+use ob_conf::{Document, Usage, state};
+use ob_sys::mount::{Depth, attach, clone_tree, set_attributes};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// One SHARE: `HOST[:DEST[:OPTIONS]]`.
+pub struct Share {
+    host: PathBuf,
+    /// Where it is put, from the subhost's root.
+    inside: PathBuf,
+    read_only: bool,
+    depth: Depth,
+}
+
+/// What has become of a SHARE of the plan.
+pub enum Outcome {
+    /// It is mounted at this path of the host's.
+    Mounted(PathBuf),
+    /// It is LOWER itself, which the subhost has anyway.
+    IsLower,
+    /// The host has no such file.
+    Missing,
+}
+
+impl Share {
+    /// Reads one. The options are words divided by commas: `ro`, read-only with all below it; `rec`, with the mounts below it.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (host, rest) = text.split_once(':').unwrap_or((text, ""));
+        let host = PathBuf::from(host);
+        ensure!(
+            host.is_absolute(),
+            "SHARE={text}: {} is not an absolute path",
+            host.display()
+        );
+        // What follows a second colon was always part of the path; it is taken for options only where it cannot be else.
+        let known = |options: &&str| {
+            let mut options = options.split(',');
+            options.all(|option| ["ro", "rw", "rec", ""].contains(&option))
+        };
+        let divided = rest.split_once(':').filter(|(_, options)| known(&options));
+        let (inside, options) = divided.unwrap_or((rest, ""));
+        let has = |option| options.split(',').any(|word| word == option);
+        Ok(Share {
+            inside: if inside.is_empty() {
+                host.clone()
+            } else {
+                Path::new("/").join(inside)
+            },
+            host,
+            read_only: has("ro"),
+            depth: if has("rec") {
+                Depth::Recursive
+            } else {
+                Depth::One
+            },
+        })
+    }
+
+    /// Puts it below `root`. A missing host path leaves nothing inside.
+    pub fn mount(&self, root: &Root, lower: Option<&Path>) -> Result<Outcome> {
+        let source = match open(&self.host, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(Outcome::Missing),
+            source => source.with_context(|| format!("share {}", self.host.display()))?,
+        };
+        if lower.is_some_and(|lower| path_of(&source) == lower) {
+            return Ok(Outcome::IsLower);
+        }
+        let tree = self.copy(&source)?;
+        let path = self.put(root, &source, tree)?;
+        Ok(Outcome::Mounted(path))
+    }
+
+    /// Makes the detached mount of it.
+    fn copy(&self, source: &OwnedFd) -> Result<OwnedFd> {
+        let context = || format!("share {}", self.host.display());
+        let tree = clone_tree(source, c"", self.depth).with_context(context)?;
+        if self.read_only {
+            set_attributes(&tree, self.depth, MOUNT_ATTR_RDONLY, 0, None)
+                .map_err(|error| match error {
+                    Errno::ENOSYS => anyhow::anyhow!("read-only shares need Linux 5.12"),
+                    error => error.into(),
+                })
+                .with_context(context)?;
+        }
+        Ok(tree)
+    }
+
+    /// Puts the mount on its place, made where it is not there: a directory for a directory, else an empty file.
+    fn put(&self, root: &Root, source: &OwnedFd, tree: OwnedFd) -> Result<PathBuf> {
+        let directory = fstat(source)?.st_mode & S_IFMT == S_IFDIR;
+        let target = if directory {
+            root.make_directories(&self.inside)
+        } else {
+            root.make_file(&self.inside)
+        };
+        let context = || format!("share {} at {}", self.host.display(), self.inside.display());
+        let target = target.with_context(context)?;
+        let path = path_of(&target);
+        attach(tree, target).with_context(context)?;
+        Ok(path)
+    }
+}
+
+/// Puts a share into the running subhost of `document`: copied here, where its path means something, and attached there.
+pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
+    let (host, rest) = share.split_once(':').unwrap_or((share, ""));
+    let host = Path::new(host).canonicalize().map_err(|error| {
+        Usage(format!(
+            "share {host}: {}",
+            ob_conf::sentence(&error.into())
+        ))
+    })?;
+    let share = Share::parse(&format!("{}:{rest}", host.display()))?;
+    let pidfd = state::prove(document).context("it is not running")?;
+    let source = open(&share.host, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .with_context(|| format!("share {}", share.host.display()))?;
+    let tree = share.copy(&source)?;
+    setns(&pidfd, CloneFlags::CLONE_NEWNS).context("join its mount namespace")?;
+    share.put(&Root::open(Path::new("/"))?, &source, tree)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_put_below_the_root_whatever_its_target_looks_like() {
+        for (text, inside, read_only) in [
+            ("/home", "/home", false),
+            ("/home:", "/home", false),
+            ("/a:b c", "/b c", false),
+            ("/a:/b:ro", "/b", true),
+            ("/a::ro", "/a", true),
+            ("/a:/b:rw", "/b", false),
+            ("/a:/b:c", "/b:c", false),
+        ] {
+            let share = Share::parse(text).unwrap();
+            assert_eq!(share.inside, Path::new(inside), "{text}");
+            assert_eq!(share.read_only, read_only, "{text}");
+        }
+        assert!(Share::parse("a").is_err());
+    }
+}
