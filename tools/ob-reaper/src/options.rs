@@ -1,0 +1,162 @@
+//! The command line.
+
+use crate::command::{Codes, Command};
+use crate::line::{number, say};
+use crate::sys::{self, Args};
+use crate::{HELP, VERSION, signal};
+
+/// How long pid 1 waits between TERM and KILL, in seconds, if not told otherwise.
+const PATIENCE: u32 = 10;
+/// The longest that it can be told: a day.
+const LONGEST: u32 = 86_400;
+
+/// What is to be done.
+pub enum Task<'a> {
+    /// Be pid 1 of the subhost `name`.
+    Reap {
+        /// Whose pid 1.
+        name: &'a [u8],
+        /// Seconds between TERM and KILL.
+        patience: u32,
+    },
+    /// Run a command.
+    Run(Command<'a>),
+    /// Be the stand-in.
+    StandIn,
+    /// Print a text.
+    Print(&'static [u8]),
+}
+
+/// An argument that is not understood, and what about it.
+pub struct Misuse<'a> {
+    what: &'static str,
+    argument: &'a [u8],
+}
+
+impl Misuse<'_> {
+    /// Says so.
+    pub fn tell(&self) {
+        say(&[
+            self.what.as_bytes(),
+            self.argument,
+            b"; see ob-reaper --help",
+        ]);
+    }
+}
+
+/// Finds out what is to be done.
+///
+/// # Errors
+/// An argument that is unknown, missing or too many.
+pub fn parse(args: &Args) -> Result<Task<'_>, Misuse<'_>> {
+    let Some(first) = args.get(1) else {
+        return Err(misuse("neither NAME nor -- CMD", b""));
+    };
+    match first {
+        b"--stand-in" => at_most(args, 2).map(|()| Task::StandIn),
+        [b'-', ..] => parse_command(args),
+        name => parse_name(args, name),
+    }
+}
+
+/// `NAME [SECONDS]`
+fn parse_name<'a>(args: &'a Args, name: &'a [u8]) -> Result<Task<'a>, Misuse<'a>> {
+    at_most(args, 2)?;
+    let patience = match args.get(2) {
+        Some(text) => number(text, LONGEST).ok_or(misuse("not a number of seconds: ", text))?,
+        None => PATIENCE,
+    };
+    Ok(Task::Reap { name, patience })
+}
+
+/// `[OPTION...] [--] CMD [ARG...]`, the options in tini's manner: joined or not, ending at the first operand.
+fn parse_command(args: &Args) -> Result<Task<'_>, Misuse<'_>> {
+    let mut command = Command {
+        args,
+        at: 1,
+        subreaper: sys::environment(c"TINI_SUBREAPER").is_some(),
+        group: sys::environment(c"TINI_KILL_PROCESS_GROUP").is_some(),
+        warn: false,
+        verbosity: sys::environment(c"TINI_VERBOSITY")
+            .and_then(|text| number(text, 9))
+            .unwrap_or(1),
+        parent_death: None,
+        fine: Codes::default(),
+    };
+    while let Some(argument) = args.get(command.at) {
+        let letters = match argument {
+            b"--" => {
+                command.at += 1;
+                break;
+            }
+            b"--help" => return Ok(Task::Print(HELP)),
+            b"--version" => return Ok(Task::Print(VERSION)),
+            [b'-', b'-', ..] => return Err(misuse("there is no option ", argument)),
+            [b'-', letters @ ..] if !letters.is_empty() => letters,
+            _ => break,
+        };
+        command.at += 1;
+        if let Some(task) = parse_letters(&mut command, letters)? {
+            return Ok(task);
+        }
+    }
+    match args.get(command.at) {
+        Some(_) => Ok(Task::Run(command)),
+        None => Err(misuse("there is no command to run", b"")),
+    }
+}
+
+/// The letters after one `-`. A value is the rest of them or else the next argument.
+fn parse_letters<'a>(
+    command: &mut Command<'a>,
+    mut letters: &'a [u8],
+) -> Result<Option<Task<'a>>, Misuse<'a>> {
+    while let [letter, rest @ ..] = letters {
+        match letter {
+            b's' => command.subreaper = true,
+            b'g' => command.group = true,
+            b'w' => command.warn = true,
+            b'v' => command.verbosity += 1,
+            b'h' => return Ok(Some(Task::Print(HELP))),
+            b'V' => return Ok(Some(Task::Print(VERSION))),
+            b'e' | b'p' => {
+                let value = if rest.is_empty() {
+                    let next = command.args.get(command.at);
+                    command.at += 1;
+                    next.ok_or(misuse("an option lacks its value: -", &letters[..1]))?
+                } else {
+                    rest
+                };
+                set(command, *letter, value)?;
+                return Ok(None);
+            }
+            _ => return Err(misuse("there is no option -", &letters[..1])),
+        }
+        letters = rest;
+    }
+    Ok(None)
+}
+
+fn set<'a>(command: &mut Command<'a>, letter: u8, value: &'a [u8]) -> Result<(), Misuse<'a>> {
+    if letter == b'p' {
+        let signal = signal::named(value).ok_or(misuse("there is no signal ", value))?;
+        command.parent_death = Some(signal);
+    } else {
+        let code = number(value, 255).and_then(|code| u8::try_from(code).ok());
+        command
+            .fine
+            .add(code.ok_or(misuse("not a status from 0 to 255: ", value))?);
+    }
+    Ok(())
+}
+
+fn at_most(args: &Args, last: usize) -> Result<(), Misuse<'_>> {
+    match args.get(last + 1) {
+        Some(more) => Err(misuse("unexpected argument: ", more)),
+        None => Ok(()),
+    }
+}
+
+fn misuse<'a>(what: &'static str, argument: &'a [u8]) -> Misuse<'a> {
+    Misuse { what, argument }
+}

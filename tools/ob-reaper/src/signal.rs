@@ -1,0 +1,69 @@
+//! Signals by name.
+
+use crate::line::number;
+use core::ffi::c_int;
+
+/// The highest signal number of the kernel.
+const LAST: u32 = 64;
+
+const NAMES: &[(&str, c_int)] = &[
+    ("HUP", libc::SIGHUP),
+    ("INT", libc::SIGINT),
+    ("QUIT", libc::SIGQUIT),
+    ("ILL", libc::SIGILL),
+    ("TRAP", libc::SIGTRAP),
+    ("ABRT", libc::SIGABRT),
+    ("BUS", libc::SIGBUS),
+    ("FPE", libc::SIGFPE),
+    ("KILL", libc::SIGKILL),
+    ("USR1", libc::SIGUSR1),
+    ("SEGV", libc::SIGSEGV),
+    ("USR2", libc::SIGUSR2),
+    ("PIPE", libc::SIGPIPE),
+    ("ALRM", libc::SIGALRM),
+    ("TERM", libc::SIGTERM),
+    ("CHLD", libc::SIGCHLD),
+    ("CONT", libc::SIGCONT),
+    ("STOP", libc::SIGSTOP),
+    ("TSTP", libc::SIGTSTP),
+    ("TTIN", libc::SIGTTIN),
+    ("TTOU", libc::SIGTTOU),
+    ("URG", libc::SIGURG),
+    ("XCPU", libc::SIGXCPU),
+    ("XFSZ", libc::SIGXFSZ),
+    ("VTALRM", libc::SIGVTALRM),
+    ("PROF", libc::SIGPROF),
+    ("WINCH", libc::SIGWINCH),
+    ("IO", libc::SIGIO),
+    ("PWR", libc::SIGPWR),
+    ("SYS", libc::SIGSYS),
+];
+
+/// The number of a signal that is called `SIGTERM`, `TERM` or `15`.
+pub fn named(text: &[u8]) -> Option<c_int> {
+    let name = text.strip_prefix(b"SIG").unwrap_or(text);
+    if let Some((_, signal)) = NAMES.iter().find(|(known, _)| known.as_bytes() == name) {
+        return Some(*signal);
+    }
+    let signal = number(text, LAST)?;
+    (signal > 0).then(|| signal.cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_has_three_spellings() {
+        for text in ["SIGTERM", "TERM", "15"] {
+            assert_eq!(named(text.as_bytes()), Some(libc::SIGTERM), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_signal_is_refused() {
+        for text in ["", "SIG", "term", "0", "65", "SIG15", "-1"] {
+            assert_eq!(named(text.as_bytes()), None, "{text}");
+        }
+    }
+}
