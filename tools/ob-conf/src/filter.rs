@@ -30,18 +30,36 @@ pub fn filter(
 ///
 /// A failure does not keep it from the next document; all are told, and the status is 1.
 pub fn undo(tool: &Tool, mut unmake: impl FnMut(&mut Document) -> Result<()>) -> Result<ExitCode> {
+    undo_together(tool, |documents| {
+        documents.iter_mut().map(&mut unmake).collect()
+    })
+}
+
+/// The same for a stage that has to wait, and waits for all at once: `unmake` gets all documents, and returns an outcome for
+/// each in the same order.
+pub fn undo_together(
+    tool: &Tool,
+    unmake: impl FnOnce(&mut [Document]) -> Vec<Result<()>>,
+) -> Result<ExitCode> {
     let mut status = ExitCode::SUCCESS;
-    let mut lines = String::new();
+    let mut fail = |error| {
+        tool.complain(&error);
+        status = ExitCode::FAILURE;
+    };
+    let mut documents = Vec::new();
     for line in read()?.lines() {
-        let outcome = Document::parse(line).and_then(|mut document| {
-            let outcome = unmake(&mut document).with_context(|| document.name().to_owned());
-            lines.push_str(&document.line());
-            outcome
-        });
-        if let Err(error) = outcome {
-            tool.complain(&error);
-            status = ExitCode::FAILURE;
+        match Document::parse(line) {
+            Ok(document) => documents.push(document),
+            Err(error) => fail(error),
         }
+    }
+    let outcomes = unmake(&mut documents);
+    let mut lines = String::new();
+    for (document, outcome) in documents.iter().zip(outcomes) {
+        if let Err(error) = outcome {
+            fail(error.context(document.name().to_owned()));
+        }
+        lines.push_str(&document.line());
     }
     print(&lines)?;
     Ok(status)

@@ -5,6 +5,7 @@
 
 pub mod keep;
 pub mod mount;
+pub mod netlink;
 pub mod process;
 
 use nix::errno::Errno;

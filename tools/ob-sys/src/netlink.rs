@@ -1,0 +1,22 @@
+//! What nix lacks of netlink sockets, `netlink(7)`.
+
+use nix::Result;
+use nix::errno::Errno;
+use nix::libc::{self, c_int, socklen_t};
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Asks the kernel to say in words why it refuses a request (`NETLINK_EXT_ACK`). `ENOPROTOOPT` before Linux 4.12.
+pub fn explain_refusals(socket: impl AsFd) -> Result<()> {
+    const YES: c_int = 1;
+    // SAFETY: the kernel reads an int that lives for ever.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_EXT_ACK,
+            (&raw const YES).cast(),
+            size_of::<c_int>() as socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
+}
