@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// Asks the kernel to say in words why it refuses a request (`NETLINK_EXT_ACK`). `ENOPROTOOPT` before Linux 4.12.
 pub fn explain_refusals(socket: impl AsFd) -> Result<()> {
-    const YES: c_int = 1;
-    // SAFETY: the kernel reads an int that lives for ever.
+    let yes: c_int = 1;
+    // SAFETY: the kernel reads an int that lives over the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_NETLINK,
             libc::NETLINK_EXT_ACK,
-            (&raw const YES).cast(),
+            (&raw const yes).cast(),
             size_of::<c_int>() as socklen_t,
         )
     };
