@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 /// Asks the kernel to say in words why it refuses a request (`NETLINK_EXT_ACK`). `ENOPROTOOPT` before Linux 4.12.
 pub fn explain_refusals(socket: impl AsFd) -> Result<()> {
     let yes: c_int = 1;
+    let size = socklen_t::try_from(size_of_val(&yes)).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the kernel reads an int that lives over the call.
     let result = unsafe {
         libc::setsockopt(
@@ -15,7 +16,7 @@ pub fn explain_refusals(socket: impl AsFd) -> Result<()> {
             libc::SOL_NETLINK,
             libc::NETLINK_EXT_ACK,
             (&raw const yes).cast(),
-            size_of::<c_int>() as socklen_t,
+            size,
         )
     };
     Errno::result(result).map(drop)
