@@ -14,16 +14,26 @@ pub fn filter(
     make: impl FnOnce(&mut Document) -> Result<()>,
     unmake: impl FnOnce(&mut Document) -> Result<()>,
 ) -> Result<ExitCode> {
-    let mut document = Document::parse(&read()?)?;
+    let mut document = receive()?;
     let name = document.name().to_owned();
     make(&mut document)
         .or_else(|error| log::failure(tool, &document, error))
         .with_context(|| name.clone())?;
-    if let Err(error) = print(&document.line()) {
+    if let Err(error) = send(&document) {
         unmake(&mut document).with_context(|| format!("{name}: {error:#}; while undoing"))?;
         return Err(error).context(name);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the one document on standard input, to its end. Empty input is [`Silent`]: the stage before us has told why.
+pub fn receive() -> Result<Document> {
+    Document::parse(&read()?)
+}
+
+/// Prints the document, at once.
+pub fn send(document: &Document) -> Result<()> {
+    print(&document.line())
 }
 
 /// Reads documents, one a line, has `unmake` take back its one thing from each, and prints them.

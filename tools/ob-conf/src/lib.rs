@@ -13,7 +13,7 @@ mod tool;
 
 pub use cable::Cable;
 pub use document::{Document, Kind, VARIABLES, Variable, quote};
-pub use filter::{filter, undo, undo_together};
+pub use filter::{filter, receive, send, undo, undo_together};
 pub use hook::Hook;
 pub use similar::nearest;
 pub use tool::{Silent, Tool, Usage, sentence};

@@ -93,7 +93,7 @@ pub fn line(log: &mut File, text: &str) {
 }
 
 /// Tells the log of `document`, if it has one that can be opened, why `tool` failed, and returns the error.
-pub(crate) fn failure<T>(tool: &Tool, document: &Document, error: Error) -> Result<T> {
+pub fn failure<T>(tool: &Tool, document: &Document, error: Error) -> Result<T> {
     if let Some(mut log) = document
         .optional("LOG")
         .and_then(|path| open(Path::new(path)).ok())

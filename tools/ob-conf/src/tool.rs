@@ -45,7 +45,12 @@ impl Tool {
     /// Runs `body` on the command line; its error becomes one line on stderr and the status: 2 for [`Usage`], 1 without a
     /// word for [`Silent`], else [`Tool::failed`].
     pub fn main(&self, body: impl FnOnce(&Tool, Parser) -> Result<ExitCode>) -> ExitCode {
-        let error = match body(self, Parser::from_env()) {
+        self.report(body(self, Parser::from_env()))
+    }
+
+    /// Turns the result of a tool into its exit status, as [`Tool::main`] does, telling an error on stderr.
+    pub fn report(&self, result: Result<ExitCode>) -> ExitCode {
+        let error = match result {
             Ok(status) => return status,
             Err(error) => error,
         };

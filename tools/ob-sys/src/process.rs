@@ -3,9 +3,12 @@
 use crate::descriptor;
 use nix::Result;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, c_int, c_uint, pid_t};
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::sys::signal::{self, SigHandler, SigSet, Signal};
+use nix::unistd::{Pid, execve};
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A child process and the descriptor that stays true to it when its number is used again.
@@ -120,4 +123,69 @@ pub fn close_on_exec_from(first: RawFd) -> Result<()> {
 pub fn inherited(fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: a duplicate is a new descriptor, whoever owns `fd`; a number that is not open gives EBADF.
     descriptor(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) }.into())
+}
+
+/// What a program is to start with: its descriptors 0, 1, 2, and one more where it wants one.
+pub struct Descriptors<'a> {
+    /// Standard input, output and error.
+    pub standard: [BorrowedFd<'a>; 3],
+    /// Another descriptor and its number.
+    pub extra: Option<(BorrowedFd<'a>, RawFd)>,
+}
+
+/// Execs `program` with these descriptors and no other, all signals at their defaults, in this environment.
+///
+/// Returns only if that fails, with the reason; this process must then end, since its own descriptors have been replaced.
+pub fn exec(
+    program: &CStr,
+    arguments: &[CString],
+    environment: &[CString],
+    descriptors: &Descriptors,
+) -> Errno {
+    let execed = || -> Result<Infallible> {
+        // First out of the way of the numbers that they are put on.
+        let mut moved = Vec::new();
+        for (number, fd) in (0..).zip(descriptors.standard) {
+            moved.push((number, fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(64))?));
+        }
+        if let Some((fd, number)) = descriptors.extra {
+            moved.push((number, fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(64))?));
+        }
+        close_on_exec_from(3)?;
+        for (number, fd) in moved {
+            // SAFETY: takes two numbers. Whatever was open at `number` is lost to its owner, who is this process, which
+            // does nothing any more but exec, or end.
+            Errno::result(unsafe { libc::dup2(fd, number) })?;
+        }
+        // A Rust program ignores SIGPIPE, and a blocked or ignored signal stays so over exec.
+        reset_signals();
+        execve(program, arguments, environment)
+    };
+    match execed() {
+        Err(error) => error,
+    }
+}
+
+/// Puts every signal at its default and blocks none.
+fn reset_signals() {
+    for signal in Signal::iterator() {
+        if !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
+            // SAFETY: the default action is no handler of ours.
+            let _ = unsafe { signal::signal(signal, SigHandler::SigDfl) };
+        }
+    }
+    let _ = SigSet::empty().thread_set_mask();
+}
+
+/// Gives this process a session keyring of its own, so that it sees none of its caller's keys. Like `keyctl(2)`.
+pub fn join_new_session_keyring() -> Result<()> {
+    // SAFETY: a null name asks for an anonymous keyring.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    };
+    Errno::result(result).map(drop)
 }

@@ -1,1 +1,118 @@
-fn main() {}
+//! Starts a subhost in namespaces of its own and supervises it: the last stage. Also makes the room that the stages stand in,
+//! and ends subhosts.
+#![forbid(unsafe_code)]
+
+mod cgroup;
+mod end;
+mod guard;
+mod init;
+mod inside;
+mod logger;
+mod room;
+mod supervise;
+
+use anyhow::{Result, bail};
+use lexopt::prelude::*;
+use ob_conf::{Tool, Usage, undo_together};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+const TOOL: Tool = Tool {
+    name: "ob-unshare",
+    help: "\
+Usage: ob-unshare [-- CMD [ARG...]]               a stage: start the subhost
+       ob-unshare --room CMD [ARG...]             run CMD in a room
+       ob-unshare --room --then LINE CMD [ARG...] the same, with a guard
+       ob-unshare --undo [--then LINE]            end subhosts
+
+Starts the subhost of the document on stdin: new pid, ipc, uts, time and mount
+namespaces around its root and its network, pid 1 in them. Prints the document
+with pid, closes its output and stays to supervise. With CMD, that is pid 1.
+
+A room is a mount namespace of its own, but for /run/netns, which stays the
+host's. With a guard the room is that of the subhost NAME, under its lock, in
+the background: the output of CMD is waited for, and LINE is run by sh with the
+document on its stdin when the room has ended.
+
+      --room        run CMD in a room
+      --undo        end the subhosts of the documents on stdin
+      --then LINE   then clean up with the shell line LINE
+      --foreground  with a guard: stay until the room has ended
+      --init        print what pid 1 is to do without an INIT
+  -h, --help        print this
+  -V, --version     print the version
+
+Examples:
+  ob-conf mta.conf | ob-mount | ob-cable | ob-unshare
+  ob-conf mta.conf | ob-mount | ob-unshare -- /bin/sh
+",
+    failed: 125,
+};
+
+fn main() -> ExitCode {
+    TOOL.main(run)
+}
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Request {
+    room: bool,
+    undo: bool,
+    init: bool,
+    foreground: bool,
+    then: Option<String>,
+    command: Vec<OsString>,
+}
+
+fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
+    let request = parse(tool, parser)?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let then = request.then.as_deref();
+    if request.init {
+        print!("{}", init::default_text_of_environment());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if request.undo {
+        return undo_together(tool, |documents| end::undo(documents, then));
+    }
+    match (request.room, then) {
+        (true, Some(then)) => guard::guard(&request.command, then, request.foreground),
+        (true, None) => room::become_command(&request.command),
+        // As a filter it fails with 1; 125 is for what runs a command.
+        (false, _) if request.command.is_empty() => {
+            let filter = Tool { failed: 1, ..TOOL };
+            Ok(filter.report(supervise::start(tool, &[])))
+        }
+        (false, _) => supervise::start(tool, &request.command),
+    }
+}
+
+fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
+    let mut request = Request::default();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("room") => request.room = true,
+            Long("undo") => request.undo = true,
+            Long("init") => request.init = true,
+            Long("foreground") => request.foreground = true,
+            Long("then") => request.then = Some(parser.value()?.string()?),
+            Value(word) if request.room => {
+                request.command.push(word);
+                break;
+            }
+            arg => return Err(tool.common(&arg)),
+        }
+    }
+    request.command.extend(parser.raw_args()?);
+    let usage = |text: &str| Usage(text.to_owned());
+    if request.room && request.command.is_empty() {
+        bail!(usage("--room wants a command"));
+    }
+    if request.undo && (request.room || !request.command.is_empty()) {
+        bail!(usage("--undo goes with --then alone"));
+    }
+    if request.then.is_some() && !request.room && !request.undo {
+        bail!(usage("--then goes with --room or --undo"));
+    }
+    Ok(request)
+}

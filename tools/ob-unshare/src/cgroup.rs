@@ -1,0 +1,90 @@
+//! The control group of a subhost, where the host has a cgroup2 tree.
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use ob_conf::Document;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where a cgroup2 tree is mounted: alone, or beside version 1. Looked for there, since the table of mounts grows with every
+/// subhost that runs.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// Makes the group of the subhost and notes it in the document as `cgroup`; none where there is no tree that we may write to.
+///
+/// Fails if a group of that name is there and not empty: it is somebody else's.
+pub fn make(document: &mut Document) -> Result<Option<File>> {
+    let Some(tree) = tree() else {
+        return Ok(None);
+    };
+    let path = tree.join(document.name());
+    let context = || format!("make the control group {}", path.display());
+    match std::fs::create_dir(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if !remove_tree(&path) {
+                bail!(
+                    "the control group {} is in use by something else; set another NAME",
+                    path.display()
+                );
+            }
+            std::fs::create_dir(&path).with_context(context)?;
+        }
+        Err(error) if is_forbidden(&error) => return Ok(None),
+        Err(error) => return Err(error).with_context(context),
+    }
+    let group = File::open(&path).with_context(context)?;
+    document.set("cgroup", path.to_str().context("its path is not UTF-8")?);
+    Ok(Some(group))
+}
+
+/// Removes the group that the document notes, with those that were made in it. `cgroup.kill` is the last means against processes
+/// that nothing else has ended; the kernel takes a moment to let go of the dead.
+pub fn remove(document: &Document) -> Result<()> {
+    let Ok(path) = document.path("cgroup") else {
+        return Ok(());
+    };
+    for attempt in 0..100 {
+        if remove_tree(path) {
+            return Ok(());
+        }
+        if attempt == 50 {
+            let _ = std::fs::write(path.join("cgroup.kill"), "1");
+        }
+        std::thread::sleep(Duration::from_millis(if attempt < 20 { 1 } else { 20 }));
+    }
+    bail!("remove the control group {}: it is busy", path.display())
+}
+
+fn tree() -> Option<PathBuf> {
+    MOUNTS
+        .iter()
+        .find(|path| statfs(**path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC))
+        .map(PathBuf::from)
+}
+
+/// Removes a group and all below it; tells whether it is gone. A group with processes stays.
+fn remove_tree(path: &Path) -> bool {
+    match std::fs::remove_dir(path) {
+        Ok(()) => return true,
+        Err(error) if error.kind() == ErrorKind::NotFound => return true,
+        Err(_) => {}
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in entries {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    std::fs::remove_dir(path).is_ok()
+}
+
+fn is_forbidden(error: &std::io::Error) -> bool {
+    let forbidden = [Errno::EACCES, Errno::EPERM, Errno::EROFS];
+    forbidden
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(*errno as i32))
+}

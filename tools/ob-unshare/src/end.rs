@@ -1,0 +1,282 @@
+//! The end of subhosts, of as many as are asked for at once: TERM to every process, a bounded wait, KILL.
+
+use crate::{cgroup, guard};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use ob_conf::Document;
+use ob_conf::state::{Home, Lock, prove};
+use ob_sys::mount::Filesystem;
+use ob_sys::process::{Child, pidfd_signal, spawn};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to end what was killed, and the guard to notice.
+const KILLED: Duration = Duration::from_secs(10);
+
+/// How long pid 1 may take to notice that it is alone.
+const ALONE: Duration = Duration::from_millis(200);
+
+/// A subhost on its way out.
+struct Ending {
+    pid_1: OwnedFd,
+    /// A process of ours in its pid namespace, which ends when nothing else is left there.
+    watcher: Option<Child>,
+    deadline: Instant,
+    killed: bool,
+}
+
+/// `--undo`: ends the subhosts, and starting ones with their guards; with `then`, waits until their guards have let go, runs the
+/// line on all documents, and removes what is left of them.
+pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
+    // Our being alive and holding these tells the guards that the cleaning up is ours.
+    let stopping: Vec<Option<Lock>> = documents.iter().map(|d| announce(d.name())).collect();
+    let mut outcomes = all(documents);
+    for (document, outcome) in documents.iter().zip(&mut outcomes) {
+        if outcome.is_ok() && prove(document).is_none() {
+            *outcome = guard::cancel(document);
+        }
+    }
+    if let Some(then) = then {
+        let mut locks = Vec::new();
+        for (document, outcome) in documents.iter().zip(&mut outcomes) {
+            match wait_for_lock(&Home::of(document.name())) {
+                Ok(lock) => locks.push(lock),
+                Err(error) => *outcome = Err(error),
+            }
+        }
+        let ended: Vec<&Document> = documents
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| outcome.is_ok())
+            .map(|(document, _)| document)
+            .collect();
+        let cleaned = clean_up(&ended, then);
+        drop((locks, stopping));
+        if let (Err(error), Some(outcome)) = (cleaned, outcomes.first_mut()) {
+            *outcome = Err(error);
+        }
+    }
+    for document in documents {
+        for fact in ["pid", "pidns", "start", "cgroup"] {
+            document.remove(fact);
+        }
+    }
+    outcomes
+}
+
+/// Ends the subhosts that run; one that does not has ended already.
+pub fn all(documents: &[Document]) -> Vec<Result<()>> {
+    let mut endings: Vec<Option<Ending>> = documents.iter().map(begin).collect();
+    while endings.iter().any(Option::is_some) {
+        wait(&endings);
+        for ending in &mut endings {
+            if ending.as_mut().is_some_and(|ending| ending.has_ended()) {
+                *ending = None;
+            }
+        }
+        if endings.iter().flatten().any(Ending::is_hopeless) {
+            break;
+        }
+    }
+    documents
+        .iter()
+        .zip(endings)
+        .map(|(document, ending)| match ending {
+            None => Ok(()),
+            Some(_) => {
+                let pid = document.number("pid").unwrap_or_default();
+                bail!("pid 1, {pid}, does not end though it was killed: it waits in the kernel")
+            }
+        })
+        .collect()
+}
+
+/// Tells all processes of the subhost to end, pid 1 too; none if it is not running.
+fn begin(document: &Document) -> Option<Ending> {
+    let pid_1 = prove(document)?;
+    let patience = document
+        .optional("STOP_TIMEOUT")
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(10);
+    // Our children from here on are born in its pid namespace, where one signal reaches all.
+    let watcher = setns(&pid_1, CloneFlags::CLONE_NEWPID)
+        .ok()
+        .and_then(|()| spawn(0, None, watch).ok());
+    let _ = pidfd_signal(&pid_1, Signal::SIGTERM);
+    Some(Ending {
+        pid_1,
+        watcher,
+        deadline: Instant::now() + Duration::from_secs(patience),
+        killed: false,
+    })
+}
+
+impl Ending {
+    /// Looks whether pid 1 has ended; kills it when it is alone, or its time is up.
+    fn has_ended(&mut self) -> bool {
+        // A watcher that we do not reap keeps its namespace, and so pid 1, from ending.
+        if let Some(watcher) = &self.watcher
+            && is_readable(&watcher.pidfd)
+        {
+            let _ = waitid(Id::PIDFd(watcher.pidfd.as_fd()), WaitPidFlag::WEXITED);
+            self.watcher = None;
+            self.deadline = self.deadline.min(Instant::now() + ALONE);
+        }
+        if is_readable(&self.pid_1) {
+            return self.watcher.is_none();
+        }
+        if Instant::now() >= self.deadline && !self.killed {
+            let _ = pidfd_signal(&self.pid_1, Signal::SIGKILL);
+            self.killed = true;
+            self.deadline = Instant::now() + KILLED;
+        }
+        false
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.killed && Instant::now() >= self.deadline
+    }
+}
+
+/// Waits until something has happened to one of them, or the next deadline.
+fn wait(endings: &[Option<Ending>]) {
+    let mut events = Vec::new();
+    let mut next = Duration::from_secs(1);
+    for ending in endings.iter().flatten() {
+        events.push(PollFd::new(ending.pid_1.as_fd(), PollFlags::POLLIN));
+        if let Some(watcher) = &ending.watcher {
+            events.push(PollFd::new(watcher.pidfd.as_fd(), PollFlags::POLLIN));
+        }
+        next = next.min(ending.deadline.saturating_duration_since(Instant::now()));
+    }
+    let milliseconds = u16::try_from(next.as_millis() + 1).unwrap_or(1000);
+    let _ = poll(&mut events, PollTimeout::from(milliseconds));
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut event = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut event, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// The watcher, in the subhost's pid namespace: tells all there to end, and ends itself when none is left but pid 1.
+fn watch() -> u8 {
+    let everyone = Pid::from_raw(-1);
+    if kill(everyone, Signal::SIGTERM) == Err(Errno::ESRCH) {
+        return 0;
+    }
+    // A stopped process would sleep through its TERM.
+    let _ = kill(everyone, Signal::SIGCONT);
+    let mut pause = 1;
+    loop {
+        std::thread::sleep(Duration::from_millis(pause));
+        pause = (pause * 2).min(50);
+        // Zombies can be signalled too, and a pid 1 that is no init leaves them lying about.
+        if kill(everyone, None) == Err(Errno::ESRCH) || (pause > 8 && only_zombies()) {
+            return 0;
+        }
+    }
+}
+
+/// Whether all in this pid namespace but pid 1 and us are dead, by a procfs of its own that is mounted nowhere.
+fn only_zombies() -> bool {
+    let mount = || -> nix::Result<OwnedFd> {
+        let proc = Filesystem::new(c"proc")?;
+        proc.create()?;
+        proc.mount(0)
+    };
+    let Ok(proc) = mount() else {
+        return false;
+    };
+    let path = format!("/proc/self/fd/{}", proc.as_raw_fd());
+    let us = std::fs::read_link(Path::new(&path).join("self")).unwrap_or_default();
+    let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| {
+            let name = entry.file_name();
+            let number = name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+            number && name != "1" && name != us
+        })
+        .all(|entry| {
+            let status = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let state = status.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            state.is_empty() || state.starts_with(['Z', 'X'])
+        })
+}
+
+/// Marks the subhost as stopping, for its guard and for who lists it.
+fn announce(name: &str) -> Option<Lock> {
+    let file = File::create(Home::of(name).file("stopping")).ok()?;
+    file.try_lock().ok()?;
+    Some(file)
+}
+
+/// Waits until guard and supervisor have let go of the subhost, and takes its lock.
+fn wait_for_lock(home: &Home) -> Result<Lock> {
+    let deadline = Instant::now() + KILLED;
+    let mut pause = Duration::from_micros(100);
+    loop {
+        if let Some(lock) = home.lock()? {
+            return Ok(lock);
+        }
+        if Instant::now() >= deadline {
+            bail!("it has ended, but its supervisor does not let go of it");
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Runs the line `then` with the documents on its stdin, and removes control groups and state directories. Only for the holder of
+/// their locks.
+pub fn clean_up(documents: &[&Document], then: &str) -> Result<()> {
+    if documents.is_empty() {
+        return Ok(());
+    }
+    let lines: String = documents.iter().map(|document| document.line()).collect();
+    ob_sys::process::close_on_exec_from(3)?;
+    let mut shell = std::process::Command::new("/bin/sh")
+        .args(["-c", then])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("run /bin/sh")?;
+    let written = shell
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut stdin| stdin.write_all(lines.as_bytes()));
+    let status = shell.wait()?;
+    let mut outcome = written.map_err(anyhow::Error::from);
+    if !status.success() {
+        outcome = Err(anyhow::anyhow!("'{then}' ended with {status}"));
+    }
+    for document in documents {
+        outcome = outcome
+            .and(cgroup::remove(document))
+            .and(Home::of(document.name()).remove());
+    }
+    outcome
+}
+
+/// Runs `then` on what a predecessor has left that was killed. Only for the holder of the lock.
+pub fn clean_up_after(home: &Home, name: &str, then: &str) -> Result<bool> {
+    let left = match home.document() {
+        Ok(Some(document)) => document,
+        Ok(None) => return Ok(false),
+        // Damaged, as by a full /run: the name is enough to clean up.
+        Err(_) => Document::new(name)?,
+    };
+    for outcome in all(std::slice::from_ref(&left)) {
+        outcome?;
+    }
+    clean_up(&[&left], then)?;
+    Ok(true)
+}

@@ -1,0 +1,362 @@
+//! The guard: stays outside the room of one subhost, in the background, and cleans up when the room has ended, however it did.
+//!
+//! Three processes: the caller waits for the document and returns; the guard, its child, is the reaper of all that happens
+//! in the room; the room's first process, a child of the guard, becomes the command line.
+
+use crate::supervise::running;
+use crate::{TOOL, end, room};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
+use ob_conf::state::{Home, Lock, identify, prove};
+use ob_conf::{Document, Usage, log, sentence};
+use ob_sys::keep::{Keep, VARIABLE};
+use ob_sys::process::{Child, pidfd_open, pidfd_signal, spawn};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// How long what a hook has left running in the room may take to end when the subhost has.
+const LEFT_OVER: Duration = Duration::from_secs(2);
+
+/// How long the stages may take to end when they are told to, above what the subhost itself may.
+const CANCELLED: Duration = Duration::from_secs(15);
+
+/// Runs `command` in a guarded room. Returns when it has printed the document (0), or when it has ended without and nothing is left
+/// of it (1). With `foreground` it stays until the room has ended, passing on the signals that ask for that.
+///
+/// The subhost is the one that NAME in the environment names; LOG and CONFIG are used where they are there.
+pub fn guard(command: &[OsString], then: &str, foreground: bool) -> Result<ExitCode> {
+    let name = std::env::var("NAME").map_err(|_| {
+        Usage("--room with --then wants NAME in the environment, as ob-conf --env prints it".into())
+    })?;
+    let guard = Guard::new(&name, then).with_context(|| name.clone())?;
+    let (mut news, teller) = pipe2(OFlag::O_CLOEXEC)?;
+    let child = spawn(0, None, || guard.run(command, teller.as_fd())).context("start the guard")?;
+    drop((guard, teller));
+
+    let mut document = Vec::new();
+    let up = wait_for_line(&mut news, &mut document)?;
+    if up {
+        std::io::stdout().write_all(&document)?;
+    }
+    drop(news);
+    if !up || foreground {
+        stay(&child)?;
+    }
+    Ok(ExitCode::from(u8::from(!up)))
+}
+
+/// Reads one line; tells whether there was one.
+fn wait_for_line(news: &mut OwnedFd, line: &mut Vec<u8>) -> Result<bool> {
+    let mut news = File::from(news.try_clone()?);
+    let mut buffer = [0; 4096];
+    while !line.ends_with(b"\n") {
+        match news.read(&mut buffer)? {
+            0 => return Ok(false),
+            length => line.extend_from_slice(&buffer[..length]),
+        }
+    }
+    Ok(true)
+}
+
+/// Waits for the guard's end, and passes TERM, INT and HUP on to it.
+fn stay(guard: &Child) -> Result<()> {
+    let signals = take_signals(&[])?;
+    loop {
+        let mut events = [
+            PollFd::new(guard.pidfd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut events, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            polled => polled?,
+        };
+        if signals.read_signal()?.is_some() {
+            let _ = pidfd_signal(&guard.pidfd, Signal::SIGTERM);
+        }
+        if events[0].any() == Some(true) {
+            waitid(Id::PIDFd(guard.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+            return Ok(());
+        }
+    }
+}
+
+/// Ends the guard of a subhost that has not begun, and with it the boot.
+pub fn cancel(document: &Document) -> Result<()> {
+    let (Ok(guard), Ok(start)) = (document.number("guard"), document.number("guardstart")) else {
+        return Ok(());
+    };
+    let pid = i32::try_from(guard)?;
+    let Ok(pidfd) = pidfd_open(Pid::from_raw(pid)) else {
+        return Ok(());
+    };
+    if identify(pid).is_ok_and(|(_, found)| found == start) {
+        let _ = pidfd_signal(pidfd, Signal::SIGTERM);
+    }
+    Ok(())
+}
+
+/// What the guard holds.
+struct Guard<'a> {
+    home: Home,
+    name: &'a str,
+    then: &'a str,
+    keep: Keep,
+    log: Option<File>,
+    _lock: Lock,
+}
+
+impl<'a> Guard<'a> {
+    /// Takes the lock of the subhost, cleans up after a predecessor that was killed, begins the log, and lays down a document
+    /// that tells who we are: from here on the subhost is starting.
+    fn new(name: &'a str, then: &'a str) -> Result<Self> {
+        Document::new(name)?;
+        let home = Home::of(name);
+        let lock = loop {
+            let lock = home.lock()?.with_context(|| running(&home))?;
+            // Cleaning up removes the directory, and with it the file that we hold the lock on.
+            if !end::clean_up_after(&home, name, then).context("clean up after a predecessor")? {
+                break lock;
+            }
+            eprintln!(
+                "{}: {name}: cleaned up what a killed predecessor had left",
+                TOOL.name
+            );
+        };
+        let made = (|| {
+            let log = std::env::var_os("LOG");
+            let log = log.map(|path| log::begin(Path::new(&path))).transpose()?;
+            let keep = room::keep()?;
+            keep.put(&lock).context("keep the lock")?;
+            anyhow::Ok((log, keep))
+        })();
+        let (log, keep) = made.inspect_err(|_| {
+            let _ = home.remove();
+        })?;
+        Ok(Guard {
+            home,
+            name,
+            then,
+            keep,
+            log,
+            _lock: lock,
+        })
+    }
+
+    /// The guard's life, in a process of its own. What it has to say from here on goes to the log.
+    fn run(&self, command: &[OsString], teller: impl AsFd) -> u8 {
+        let outcome = self.watch_room(command, teller);
+        if let Err(error) = &outcome {
+            self.note(&sentence(error));
+        }
+        u8::from(outcome.is_err())
+    }
+
+    fn watch_room(&self, command: &[OsString], teller: impl AsFd) -> Result<()> {
+        // Nothing that happens to the caller's terminal is to happen to the subhost.
+        let _ = setsid();
+        // Whatever outlives its parent in the room becomes our child: the room has ended when we have none.
+        set_child_subreaper(true).context("become the reaper of the room")?;
+        self.lay_down_document()?;
+        let signals = take_signals(&[Signal::SIGCHLD])?;
+        let child = spawn(0, None, || {
+            let error = self.enter_room(command, &teller);
+            TOOL.complain(&error.context(self.name.to_owned()));
+            1
+        });
+        child.context("start the room")?;
+        self.step_back()?;
+        drop(teller);
+        self.reap(&signals)?;
+        self.clean_up()
+    }
+
+    fn lay_down_document(&self) -> Result<()> {
+        let mut document = Document::new(self.name)?;
+        for variable in ["CONFIG", "LOG"] {
+            if let Ok(value) = std::env::var(variable) {
+                document.set(variable, value);
+            }
+        }
+        let pid = std::process::id();
+        document.set("guard", pid);
+        document.set("guardstart", identify(i32::try_from(pid)?)?.1);
+        self.home.write(&document)
+    }
+
+    /// The room's first process: becomes the command, printing to who waits for the document. Returns why it could not.
+    fn enter_room(&self, command: &[OsString], teller: impl AsFd) -> anyhow::Error {
+        let entered = (|| {
+            let _ = SigSet::empty().thread_set_mask();
+            dup2_stdout(teller)?;
+            room::enter()
+        })();
+        if let Err(error) = entered {
+            return error;
+        }
+        let error = Command::new(&command[0])
+            .args(&command[1..])
+            .env(VARIABLE, self.keep.address())
+            .exec();
+        anyhow::Error::from(error).context(format!("run {}", command[0].display()))
+    }
+
+    /// Lets go of all that the caller waits for, and shows in `ps` what this process stands for.
+    fn step_back(&self) -> Result<()> {
+        let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+        match &self.log {
+            Some(log) => dup2_stderr(log)?,
+            None => dup2_stderr(&null)?,
+        }
+        std::env::set_current_dir("/")?;
+        if let Ok(conf) = std::env::var("CONFIG") {
+            let _ = show_as(&format!("overlay-boot {conf}"));
+        }
+        Ok(())
+    }
+
+    /// Waits until no process of the room is left. Told to end, or when the subhost has ended, it hurries them.
+    fn reap(&self, signals: &SignalFd) -> Result<()> {
+        let mut hurry: Option<Hurry> = None;
+        loop {
+            loop {
+                match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                    Err(Errno::ECHILD) => return Ok(()),
+                    Ok(WaitStatus::StillAlive) => break,
+                    _ => {}
+                }
+            }
+            if hurry.is_none() && self.subhost_has_ended() {
+                hurry = Some(Hurry::within(LEFT_OVER));
+            }
+            let timeout = hurry
+                .as_mut()
+                .map_or(PollTimeout::NONE, |hurry| hurry.press());
+            let mut events = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut events, timeout);
+            while let Some(signal) = signals.read_signal()? {
+                if signal.ssi_signo != Signal::SIGCHLD as u32 && hurry.is_none() {
+                    hurry = Some(Hurry::within(self.patience() + CANCELLED));
+                }
+            }
+        }
+    }
+
+    /// Whether there was a pid 1 that is gone.
+    fn subhost_has_ended(&self) -> bool {
+        let document = self.home.document().ok().flatten();
+        document.is_some_and(|document| document.has("pid") && prove(&document).is_none())
+    }
+
+    fn patience(&self) -> Duration {
+        let document = self.home.document().ok().flatten();
+        let seconds =
+            document.and_then(|document| document.text("STOP_TIMEOUT").ok()?.parse().ok());
+        Duration::from_secs(seconds.unwrap_or(10))
+    }
+
+    /// Runs the line on what is left, unless somebody is there who stops the subhost and will do so.
+    fn clean_up(&self) -> Result<()> {
+        let stopper = File::open(self.home.file("stopping"));
+        if stopper.is_ok_and(|file| file.try_lock_shared().is_err()) {
+            return Ok(());
+        }
+        let document = self.home.document().ok().flatten();
+        let document = document.map_or_else(|| Document::new(self.name), Ok)?;
+        end::clean_up(&[&document], self.then)
+    }
+
+    fn note(&self, text: &str) {
+        if let Some(log) = &self.log
+            && let Ok(mut log) = log.try_clone()
+        {
+            log::line(&mut log, &format!("{}: {text}", TOOL.name));
+        }
+    }
+}
+
+/// The end of processes that do not end by themselves: TERM, once to each, and KILL when the time is up.
+struct Hurry {
+    deadline: Instant,
+    told: Vec<Pid>,
+}
+
+impl Hurry {
+    fn within(time: Duration) -> Self {
+        Hurry {
+            deadline: Instant::now() + time,
+            told: Vec::new(),
+        }
+    }
+
+    /// Tells all our children that have not been told; says how long to wait before the next look.
+    fn press(&mut self) -> PollTimeout {
+        let late = Instant::now() >= self.deadline;
+        for child in children() {
+            // A child of ours is ours until we have reaped it, so its number cannot be another's.
+            if late {
+                let _ = kill(child, Signal::SIGKILL);
+            } else if !self.told.contains(&child) {
+                let _ = kill(child, Signal::SIGTERM);
+                self.told.push(child);
+            }
+        }
+        PollTimeout::from(50_u8)
+    }
+}
+
+/// Our children, as the kernel lists them.
+fn children() -> Vec<Pid> {
+    let list = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()));
+    let list = list.unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|pid| pid.parse().ok().map(Pid::from_raw))
+        .collect()
+}
+
+/// Blocks the signals that ask us to end, and `more`, for a descriptor that tells of them.
+fn take_signals(more: &[Signal]) -> Result<SignalFd> {
+    let ending = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    let mask: SigSet = ending.iter().chain(more).copied().collect();
+    mask.thread_block()?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(&mask, flags).context("wait for signals")
+}
+
+/// Writes `title` over our own command line, which is where `ps` reads it.
+fn show_as(title: &str) -> Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat
+        .rsplit_once(") ")
+        .context("stat")?
+        .1
+        .split(' ')
+        .collect();
+    // Fields 48 and 49, of which the third was the first after the name.
+    let (start, end): (u64, u64) = match fields.get(45..47) {
+        Some([start, end]) => (start.parse()?, end.parse()?),
+        _ => bail!("stat"),
+    };
+    let length = usize::try_from(end - start)?;
+    let mut line = title.as_bytes().to_vec();
+    line.resize(length, 0);
+    line[length - 1] = 0;
+    let mut memory = File::options().write(true).open("/proc/self/mem")?;
+    memory.seek(SeekFrom::Start(start))?;
+    Ok(memory.write_all(&line)?)
+}

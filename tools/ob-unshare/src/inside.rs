@@ -1,0 +1,170 @@
+//! The way of pid 1 from its birth in new namespaces to the subhost's own shell. Nothing of the host goes with it.
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, fstat, major, minor};
+use nix::unistd::{chdir, fchdir, pipe2, pivot_root, setsid};
+use ob_sys::mount::{Depth, attach, clone_tree};
+use ob_sys::process::{Descriptors, exec, join_new_session_keyring};
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What pid 1 needs to know.
+pub struct Plan<'a> {
+    /// Its root, as the room sees it.
+    pub root: PathBuf,
+    /// Its network namespace; none for the host's.
+    pub net: Option<File>,
+    /// The command and its words; the first is looked up on the path inside.
+    pub command: Vec<CString>,
+    /// `VAR=value`, all of it.
+    pub environment: Vec<CString>,
+    /// Where output and errors go; none for what the supervisor itself has.
+    pub output: Option<BorrowedFd<'a>>,
+    /// The reaper, and the number it is to have.
+    pub reaper: Option<(BorrowedFd<'a>, i32)>,
+}
+
+/// Becomes the command of the plan. Returns only if that fails: with the status of env(1), and why.
+///
+/// `supervisor` is the writing end of a pipe that only the supervisor reads.
+pub fn become_pid_1(plan: &Plan, supervisor: impl AsFd) -> (u8, anyhow::Error) {
+    match prepare(plan, supervisor).and_then(|()| stdin()) {
+        Err(error) => (125, error),
+        Ok(stdin) => run(plan, &stdin),
+    }
+}
+
+fn prepare(plan: &Plan, supervisor: impl AsFd) -> Result<()> {
+    die_with(supervisor)?;
+    setsid().context("begin a session")?;
+    // The keys of whoever boots are no affair of the subhost. A kernel without keyrings has none to hide.
+    let _ = join_new_session_keyring();
+    if let Some(net) = &plan.net {
+        setns(net, CloneFlags::CLONE_NEWNET).context("join its network namespace")?;
+    }
+    pivot(&plan.root).with_context(|| format!("make {} the root", plan.root.display()))?;
+    show_namespaces()
+}
+
+/// Has the kernel kill us with our supervisor, and makes sure that it was not gone before we said so.
+fn die_with(supervisor: impl AsFd) -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).context("set the parent death signal")?;
+    let mut pipe = [PollFd::new(supervisor.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut pipe, PollTimeout::ZERO)?;
+    let broken = pipe[0]
+        .revents()
+        .is_some_and(|events| events.contains(PollFlags::POLLERR));
+    ensure!(!broken, "the supervisor has ended");
+    Ok(())
+}
+
+/// Makes `root` the root of this mount namespace, with nothing else in it.
+fn pivot(root: &Path) -> Result<()> {
+    // Our copies of the host's mounts are peers of theirs: what we do next must not reach them.
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
+    chdir(root)?;
+    match pivot_root(".", ".") {
+        // It is no mount, or the root already: a copy of it on itself is one.
+        Err(Errno::EINVAL | Errno::EBUSY) => {
+            let here = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+            let tree = clone_tree(&here, c"", Depth::Recursive)?;
+            attach(&tree, &here)?;
+            fchdir(&tree)?;
+            pivot_root(".", ".")?;
+        }
+        pivoted => pivoted?,
+    }
+    // The old root now lies on the new one, as its working directory still does below: no directory is needed to put it.
+    umount2(".", MntFlags::MNT_DETACH)?;
+    Ok(chdir("/")?)
+}
+
+/// Mounts what shows the namespaces that we are in: it can only be mounted from within them. A root without /sys does without.
+fn show_namespaces() -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
+        .context("mount proc on /proc")?;
+    match mount(Some("sysfs"), "/sys", Some("sysfs"), flags, None::<&str>) {
+        // Not ours to mount where the network namespace belongs to another user namespace.
+        Ok(()) | Err(Errno::ENOENT | Errno::EPERM) => Ok(()),
+        Err(error) => Err(error).context("mount sysfs on /sys"),
+    }
+}
+
+/// The subhost's /dev/null, if it is that, else a pipe at its end. Never the host's node, whose mode could be changed through it.
+fn stdin() -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    if let Ok(null) = open("/dev/null", flags, Mode::empty())
+        && fstat(&null).is_ok_and(|status| (major(status.st_rdev), minor(status.st_rdev)) == (1, 3))
+    {
+        return Ok(null);
+    }
+    Ok(pipe2(OFlag::O_CLOEXEC)?.0)
+}
+
+/// Execs the command, looked up on the path inside.
+fn run(plan: &Plan, stdin: &OwnedFd) -> (u8, anyhow::Error) {
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    let descriptors = Descriptors {
+        standard: [
+            stdin.as_fd(),
+            plan.output.unwrap_or(stdout.as_fd()),
+            plan.output.unwrap_or(stderr.as_fd()),
+        ],
+        extra: plan.reaper,
+    };
+    let result: Result<Infallible> = candidates(plan).and_then(|candidates| {
+        let mut reason = Errno::ENOENT;
+        for candidate in candidates {
+            match exec(&candidate, &plan.command, &plan.environment, &descriptors) {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                error => reason = error,
+            }
+        }
+        bail!(reason)
+    });
+    let error = match result {
+        Err(error) => error,
+        Ok(never) => match never {},
+    };
+    let missing = error.downcast_ref() == Some(&Errno::ENOENT);
+    let command = plan.command[0].to_string_lossy().into_owned();
+    let error = if missing {
+        anyhow::anyhow!("there is no {command} in its root")
+    } else {
+        error.context(format!("run {command}"))
+    };
+    (if missing { 127 } else { 126 }, error)
+}
+
+fn candidates(plan: &Plan) -> Result<Vec<CString>> {
+    let command = &plan.command[0];
+    if command.as_bytes().contains(&b'/') {
+        return Ok(vec![command.clone()]);
+    }
+    let path = super::supervise::PATH.split(':');
+    path.map(|directory| {
+        let command = command.to_str()?;
+        Ok(CString::new(format!("{directory}/{command}"))?)
+    })
+    .collect()
+}
+
+/// The time namespace has no name among nix's flags.
+pub const NAMESPACES: ob_sys::process::Namespaces = libc::CLONE_NEWPID
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWTIME;

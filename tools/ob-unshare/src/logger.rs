@@ -1,0 +1,94 @@
+//! What the subhost prints, line by line and dated, from a pipe into its log. The subhost never waits for the log's disk: what
+//! cannot be written is dropped and counted.
+
+use ob_conf::{Document, log};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// The longest line that is kept together.
+const LONGEST: usize = 4096;
+
+/// The log of a running subhost.
+pub struct Logger {
+    path: PathBuf,
+    file: File,
+    /// Bytes in the file, and how many there may be before it is set aside.
+    size: u64,
+    largest: u64,
+    /// A line that has not ended yet.
+    line: Vec<u8>,
+    lost: u64,
+}
+
+impl Logger {
+    /// Opens the log of the document.
+    pub fn open(document: &Document) -> anyhow::Result<Self> {
+        let path = document.path("LOG")?.to_owned();
+        let file = log::open(&path)?;
+        Ok(Logger {
+            size: file.metadata()?.len(),
+            largest: log::bytes(document.optional("LOG_MAX").unwrap_or("10M"))?,
+            path,
+            file,
+            line: Vec::new(),
+            lost: 0,
+        })
+    }
+
+    /// Takes what was read from the subhost, and writes the lines that it completes.
+    pub fn take(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") || self.line.len() >= LONGEST {
+                self.flush();
+            }
+        }
+    }
+
+    /// Writes a line of our own.
+    pub fn say(&mut self, text: &str) {
+        self.flush();
+        self.take(format!("ob-unshare: {text}\n").as_bytes());
+    }
+
+    /// Writes the line as far as it has come.
+    pub fn flush(&mut self) {
+        if self.line.is_empty() {
+            return;
+        }
+        let mut entry = format!("{} ", log::now()).into_bytes();
+        if self.lost > 0 {
+            entry.extend_from_slice(format!("({} lines lost) ", self.lost).as_bytes());
+        }
+        entry.extend_from_slice(self.line.strip_suffix(b"\n").unwrap_or(&self.line));
+        entry.push(b'\n');
+        self.line.clear();
+        if self.size + entry.len() as u64 > self.largest {
+            self.set_aside();
+        }
+        // One write: a log on a full disk gets no half of a line.
+        match self.file.write(&entry) {
+            Ok(written) if written == entry.len() => {
+                self.lost = 0;
+                self.size += written as u64;
+            }
+            _ => self.lost += 1,
+        }
+    }
+
+    /// Begins a new file and keeps the old one as LOG.1: a log takes no more than twice LOG_MAX.
+    fn set_aside(&mut self) {
+        let mut old = self.path.clone().into_os_string();
+        old.push(".1");
+        let plain = self.file.metadata().is_ok_and(|status| status.is_file());
+        if plain && std::fs::rename(&self.path, &old).is_ok() {
+            if let Ok(file) = log::open(&self.path) {
+                self.file = file;
+            }
+        } else if plain {
+            let _ = self.file.set_len(0);
+        }
+        self.size = 0;
+    }
+}

@@ -1,0 +1,301 @@
+//! The stage: starts pid 1, tells of it, and stays: to keep the log, to end the subhost when told to, to pass on its end.
+
+use crate::init::{REAPER_FD, Reaper, text};
+use crate::inside::{self, NAMESPACES, Plan};
+use crate::logger::Logger;
+use crate::{cgroup, end};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
+use ob_conf::state::{self, Home, Lock};
+use ob_conf::{Document, Tool, receive, send};
+use ob_sys::keep::Keep;
+use ob_sys::process::{Child, spawn};
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+
+/// Where programs are looked for inside.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A subhost that has just begun.
+struct Subhost {
+    child: Child,
+    /// What it prints, the reading end; none if it has the supervisor's own output.
+    output: Option<File>,
+    logger: Logger,
+    _locks: Vec<OwnedFd>,
+}
+
+/// Starts the subhost of the document on stdin, and supervises it until its end. With a `command` that is pid 1, and its status
+/// is ours.
+pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
+    let mut document = receive()?;
+    let name = document.name().to_owned();
+    let (locks, host) = locks(&document).with_context(|| name.clone())?;
+    let home = Home::of(&name);
+    let begun = begin(&mut document, command, locks)
+        .and_then(|subhost| {
+            home.write(&document)?;
+            Ok(subhost)
+        })
+        .or_else(|error| ob_conf::log::failure(tool, &document, error));
+    let subhost = match begun {
+        Ok(subhost) => subhost,
+        Err(error) => {
+            let _ = cgroup::remove(&document);
+            return Err(error.context(name));
+        }
+    };
+    if let Some(host) = host {
+        // The kernel takes back the mounts of the room, now that the subhost has its own.
+        setns(host, CloneFlags::CLONE_NEWNS).context("leave the room")?;
+    }
+    if command.is_empty() {
+        send(&document)?;
+        let_go_of_the_caller()?;
+    }
+    let alone = std::env::var_os(ob_sys::keep::VARIABLE).is_none();
+    let status = supervise(&document, subhost)?;
+    let _ = cgroup::remove(&document);
+    if alone {
+        home.remove()?;
+    }
+    Ok(if command.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        status
+    })
+}
+
+/// The locks of this subhost: those that the room keeps, or its own where there is no room or no guard has taken it.
+///
+/// Also returns the way out of the room.
+fn locks(document: &Document) -> Result<(Vec<OwnedFd>, Option<OwnedFd>)> {
+    let keep = Keep::of_room().context("reach the room")?;
+    let mut kept = match keep {
+        Some(keep) => keep.take().context("take the locks from the room")?,
+        None => Vec::new(),
+    };
+    let host = (!kept.is_empty()).then(|| kept.remove(0));
+    let home = Home::of(document.name());
+    if kept.iter().any(|lock| home.is_lock(lock)) {
+        return Ok((kept, host));
+    }
+    let lock: Option<Lock> = home.lock()?;
+    kept.push(lock.with_context(|| running(&home))?.into());
+    Ok((kept, host))
+}
+
+/// What keeps a second one of a name from starting.
+pub fn running(home: &Home) -> String {
+    let document = home.document().ok().flatten();
+    let fact = |key| {
+        let document = document.as_ref()?;
+        Some(document.variables().find(|(name, _)| *name == key)?.1)
+    };
+    let conf = fact("CONFIG").map_or_else(String::new, |conf| format!(" of {conf}"));
+    match fact("pid") {
+        Some(pid) => format!("it runs already, as pid {pid}{conf}"),
+        None => format!("it is starting or ending already, by another command{conf}"),
+    }
+}
+
+/// Starts pid 1 and notes it in the document. Returns once it has become what it is to be.
+fn begin(document: &mut Document, command: &[OsString], locks: Vec<OwnedFd>) -> Result<Subhost> {
+    let reaper = Reaper::provide()?;
+    let words = if command.is_empty() {
+        let text = text(document, &reaper.path)?;
+        vec![c"/bin/sh".into(), c"-c".into(), CString::new(text)?]
+    } else {
+        let words = command.iter().cloned().map(OsString::into_vec);
+        words.map(CString::new).collect::<Result<_, _>>()?
+    };
+    let logger = Logger::open(document)?;
+    let net = document.has("net").then(|| document.path("net"));
+    let net = net.transpose()?.map(|path| {
+        File::open(path).with_context(|| format!("open its network namespace {}", path.display()))
+    });
+    let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
+    let (news, teller) = pipe2(OFlag::O_CLOEXEC)?;
+    let plan = Plan {
+        root: document.path("root")?.to_owned(),
+        net: net.transpose()?,
+        command: words,
+        environment: environment(document, &reaper)?,
+        output: command.is_empty().then_some(writing.as_fd()),
+        reaper: reaper.copy.as_ref().map(|copy| (copy.as_fd(), REAPER_FD)),
+    };
+    let group = cgroup::make(document)?;
+    let child = in_namespaces(group.as_ref(), || {
+        let (status, error) = inside::become_pid_1(&plan, &teller);
+        let message = ob_conf::sentence(&error);
+        let _ = File::from(teller.try_clone().expect("a descriptor")).write_all(message.as_bytes());
+        status
+    })?;
+    drop((teller, writing));
+    // Exec closes the teller: nothing to read means that the shell has begun.
+    let mut message = String::new();
+    File::from(news).read_to_string(&mut message)?;
+    if !message.is_empty() {
+        let _ = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
+        bail!(message);
+    }
+    let pid = child.pid.as_raw();
+    match state::identify(pid) {
+        Ok((pidns, start)) => {
+            document.set("pidns", pidns);
+            document.set("start", start);
+        }
+        // So short was its life that the supervisor only has to tell of its end.
+        Err(error) => drop(error),
+    }
+    document.set("pid", pid);
+    // What the guard has laid down of itself stays true.
+    if let Some(guarded) = Home::of(document.name()).document()? {
+        for fact in ["guard", "guardstart"] {
+            if let Ok(number) = guarded.number(fact) {
+                document.set(fact, number);
+            }
+        }
+    }
+    let output = command.is_empty().then(|| File::from(reading));
+    Ok(Subhost {
+        child,
+        output,
+        logger,
+        _locks: locks,
+    })
+}
+
+fn in_namespaces(group: Option<&File>, run: impl Fn() -> u8) -> Result<Child> {
+    let group = group.map(AsFd::as_fd);
+    match spawn(NAMESPACES, group, &run) {
+        // A kernel built without time namespaces.
+        Err(Errno::EINVAL) => spawn(NAMESPACES & !libc::CLONE_NEWTIME, group, &run),
+        child => child,
+    }
+    .context("start pid 1 in new namespaces")
+}
+
+/// All that pid 1 finds in its environment: nothing of the caller's but its language.
+fn environment(document: &Document, reaper: &Reaper) -> Result<Vec<CString>> {
+    let mut variables = vec![
+        format!("PATH={PATH}"),
+        "HOME=/root".to_owned(),
+        "container=overlay-boot".to_owned(),
+        format!("NAME={}", document.name()),
+    ];
+    if document.has("INIT") {
+        variables.push(format!("REAPER={}", reaper.path));
+    }
+    for name in ["LANG", "TERM", "TZ"] {
+        if let Ok(value) = std::env::var(name) {
+            variables.push(format!("{name}={value}"));
+        }
+    }
+    variables
+        .into_iter()
+        .map(|variable| CString::new(variable).map_err(|_| anyhow!("a zero byte in a variable")))
+        .collect()
+}
+
+/// Whoever waits for us to close what we have from the caller has waited long enough: the subhost is up.
+fn let_go_of_the_caller() -> Result<()> {
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    Ok(nix::unistd::chdir("/")?)
+}
+
+/// Waits for the end of pid 1, copying what the subhost prints; told to end, ends it.
+fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
+    let mask: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+        .into_iter()
+        .collect();
+    mask.thread_block()?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    subhost
+        .logger
+        .say(&format!("pid 1 has started, as {}", subhost.child.pid));
+    loop {
+        let mut events = vec![
+            PollFd::new(subhost.child.pidfd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(output) = &subhost.output {
+            events.push(PollFd::new(output.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut events, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            polled => polled.context("wait")?,
+        };
+        let ready: Vec<bool> = events
+            .iter()
+            .map(|event| event.revents().is_some_and(|events| !events.is_empty()))
+            .collect();
+        if ready.get(2) == Some(&true) {
+            copy(&mut subhost);
+        }
+        if ready[0] {
+            break;
+        }
+        if ready[1] && signals.read_signal()?.is_some() {
+            subhost.logger.say("told to end");
+            if let Some(error) = end::all(std::slice::from_ref(document))
+                .pop()
+                .and_then(Result::err)
+            {
+                subhost.logger.say(&ob_conf::sentence(&error));
+            }
+        }
+    }
+    // All that it printed is in the pipe, and nobody is left to write more.
+    while copy(&mut subhost) {}
+    let status = waitid(Id::PIDFd(subhost.child.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    let (code, text) = match status {
+        WaitStatus::Signaled(_, signal, _) => (
+            128 + signal as i32,
+            format!("pid 1 was ended by {}", signal.as_str()),
+        ),
+        WaitStatus::Exited(_, code) => (code, format!("pid 1 has ended with status {code}")),
+        other => (125, format!("pid 1 has ended: {other:?}")),
+    };
+    subhost.logger.say(&text);
+    subhost.logger.flush();
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)))
+}
+
+/// Copies what is in the pipe; tells whether there was anything. At its end, it is closed.
+fn copy(subhost: &mut Subhost) -> bool {
+    let Some(output) = &mut subhost.output else {
+        return false;
+    };
+    let mut waiting = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut waiting, PollTimeout::ZERO) == Ok(0) {
+        return false;
+    }
+    let mut buffer = [0; 4096];
+    match output.read(&mut buffer) {
+        Ok(0) | Err(_) => {
+            subhost.output = None;
+            false
+        }
+        Ok(length) => {
+            subhost.logger.take(&buffer[..length]);
+            true
+        }
+    }
+}
