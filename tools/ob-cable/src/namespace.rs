@@ -1,0 +1,186 @@
+//! Network namespaces with a name: pinned on a file in /run/netns, as `ip netns` has them.
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use nix::unistd::unlink;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where the names are.
+const DIRECTORY: &str = "/run/netns";
+/// The network namespace that this process is in.
+const OWN: &str = "/proc/self/ns/net";
+
+/// A network namespace, held open.
+pub struct Namespace {
+    descriptor: OwnedFd,
+    /// Whether it is new, and not one that had the name before.
+    pub is_new: bool,
+}
+
+impl Namespace {
+    /// The one that this process is in.
+    pub fn own() -> Result<Self> {
+        let descriptor = open(OWN, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .with_context(|| format!("open {OWN}"))?;
+        Ok(Namespace {
+            descriptor,
+            is_new: false,
+        })
+    }
+
+    /// Takes this process into the namespace called `name`. If there is none it is made, and so named on the host as
+    /// `ip netns add` would.
+    pub fn enter(name: &str) -> Result<Self> {
+        prepare_directory()?;
+        let path = path(name);
+        for _ in 0..2 {
+            let new = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+            match open(&path, new, Mode::empty()) {
+                Ok(_) => {
+                    return Namespace::make(&path).inspect_err(|_| {
+                        let _ = unpin(name);
+                    });
+                }
+                Err(Errno::EEXIST) => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("make {}", path.display()));
+                }
+            }
+            if let Some(namespace) = Namespace::open(name)? {
+                namespace.join()?;
+                return Ok(namespace);
+            }
+            match unlink(&path) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("replace the stale file {}", path.display()));
+                }
+            }
+        }
+        bail!("{}: somebody else makes this namespace", path.display())
+    }
+
+    fn make(path: &Path) -> Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+        mount(
+            Some(OWN),
+            path,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .with_context(|| format!("name the network namespace {}", path.display()))?;
+        let own = Namespace::own()?;
+        Ok(Namespace {
+            is_new: true,
+            ..own
+        })
+    }
+
+    /// Opens the one called `name`; none if there is none, be it that the file there is no namespace. Fails if something
+    /// stands there that is neither.
+    pub fn open(name: &str) -> Result<Option<Self>> {
+        let path = path(name);
+        let context = || format!("open {}", path.display());
+        let flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let descriptor = match open(&path, flags, Mode::empty()) {
+            Ok(descriptor) => descriptor,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(error) => return Err(error).with_context(context),
+        };
+        if fstatfs(&descriptor)
+            .with_context(context)?
+            .filesystem_type()
+            == NSFS_MAGIC
+        {
+            return Ok(Some(Namespace {
+                descriptor,
+                is_new: false,
+            }));
+        }
+        let mode = fstat(&descriptor).with_context(context)?.st_mode;
+        if mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+            bail!("{} is neither a namespace nor a plain file", path.display());
+        }
+        Ok(None)
+    }
+
+    /// Takes this process into it.
+    pub fn join(&self) -> Result<()> {
+        setns(&self.descriptor, CloneFlags::CLONE_NEWNET).context("enter the network namespace")
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// Where the namespace called `name` is pinned.
+#[must_use]
+pub fn path(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(name)
+}
+
+/// Takes the name back; nothing there is no error. The namespace ends when its last process and descriptor have, and takes its
+/// links with it.
+pub fn unpin(name: &str) -> Result<()> {
+    let path = path(name);
+    let context = || format!("take away {}", path.display());
+    loop {
+        match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {} // there may be one below it
+            Err(Errno::EINVAL) => break,
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(error) => return Err(error).with_context(context),
+        }
+    }
+    match unlink(&path) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error).with_context(context),
+    }
+}
+
+/// Makes the directory a shared mount of its own, so that a name given in one mount namespace is taken back in all.
+fn prepare_directory() -> Result<()> {
+    // A mount already, as a rule: then this changes nothing. What is mounted below is not touched; it may be a thousand.
+    match share_directory() {
+        Err(Errno::EINVAL | Errno::ENOENT) => {}
+        result => return result.with_context(|| format!("share {DIRECTORY}")),
+    }
+    let made = DirBuilder::new().mode(0o755).create(DIRECTORY);
+    if made.is_ok() {
+        // Whatever the caller's umask is.
+        fs::set_permissions(DIRECTORY, Permissions::from_mode(0o755))
+            .with_context(|| format!("make {DIRECTORY}"))?;
+    }
+    let directory = File::open(DIRECTORY).with_context(|| format!("make {DIRECTORY}"))?;
+    // One at a time, as iproute2 does: each bind mount doubles what is mounted below.
+    directory
+        .lock()
+        .with_context(|| format!("lock {DIRECTORY}"))?;
+    match share_directory() {
+        Err(Errno::EINVAL) => {}
+        result => return result.with_context(|| format!("share {DIRECTORY}")),
+    }
+    let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+    let here = Some(DIRECTORY);
+    mount(here, DIRECTORY, None::<&str>, bind, None::<&str>)
+        .and_then(|()| share_directory())
+        .with_context(|| format!("mount {DIRECTORY} on itself"))
+}
+
+fn share_directory() -> nix::Result<()> {
+    let none = None::<&str>;
+    mount(none, DIRECTORY, none, MsFlags::MS_SHARED, none)
+}

@@ -1,0 +1,149 @@
+//! Taking the cables and the namespaces of subhosts back, of all of them at once.
+
+use crate::ifupdown;
+use crate::links::{Links, Watch};
+use crate::namespace::{self, Namespace};
+use crate::netlink::Link;
+use anyhow::{Context, Result, anyhow};
+use ob_conf::Document;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to end a namespace that nobody needs any more, before its links are deleted one by one.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// How long the `down` commands may take.
+const IFDOWN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Takes the names of the subhosts' namespaces back and waits until the cables are gone; an outcome for each. What is not
+/// there is no error.
+///
+/// Needs only NAME. The kernel ends a namespace with all its links much faster than we could delete them, so we let it.
+pub fn unwire(documents: &mut [Document]) -> Vec<Result<()>> {
+    // Listen before anything is looked for: then no end of a link is missed.
+    let (mut watch, mut host) = match Watch::begin().and_then(|watch| Ok((watch, Links::here()?))) {
+        Ok(opened) => opened,
+        Err(refusal) => {
+            let error =
+                |_: &Document| Err(anyhow!(refusal.clone()).context("open a netlink socket"));
+            return documents.iter().map(error).collect();
+        }
+    };
+    let mut outcomes: Vec<Result<Vec<Link>>> = Vec::new();
+    for document in documents.iter() {
+        outcomes.push(links_of(document, &mut host));
+    }
+    let mut found: Vec<(&Document, &[Link])> = Vec::new();
+    for (document, outcome) in documents.iter().zip(&outcomes) {
+        found.extend(
+            outcome
+                .as_ref()
+                .ok()
+                .map(|links| (document, links.as_slice())),
+        );
+    }
+    bring_down(&found);
+    let mut awaited = Vec::new();
+    for (document, outcome) in documents.iter().zip(&mut outcomes) {
+        if let Err(error) = namespace::unpin(document.name()) {
+            *outcome = Err(error);
+        } else if let Ok(links) = outcome {
+            awaited.extend(links.iter().map(|link| link.index));
+        }
+    }
+    // What is left, or if listening fails, may still be there.
+    let _ = watch.wait(&mut host, &mut awaited, PATIENCE);
+    let mut finish = |outcome: Result<Vec<Link>>| -> Result<()> {
+        for link in outcome?.iter().filter(|link| awaited.contains(&link.index)) {
+            // Somebody else keeps the namespace alive.
+            host.delete(link.index)
+                .with_context(|| format!("delete the link {}", link.name))?;
+        }
+        Ok(())
+    };
+    let outcomes = documents
+        .iter_mut()
+        .zip(outcomes)
+        .map(|(document, outcome)| {
+            finish(outcome)?;
+            document.remove("net");
+            document.remove("cables");
+            Ok(())
+        });
+    outcomes.collect()
+}
+
+/// The host's ends of a subhost's cables that are there.
+///
+/// They are those that ob-cable noted. Without its notes they are found by their names, and are cables of the subhost only
+/// if the other end is in its namespace; a link that only happens to be called so is somebody else's.
+fn links_of(document: &Document, host: &mut Links) -> Result<Vec<Link>> {
+    let name = document.name();
+    let mut links = Vec::new();
+    if document.has("cables") {
+        for cable in document.list("cables")? {
+            links.extend(find_pair(host, cable)?);
+        }
+        return Ok(links);
+    }
+    let Some(namespace) = Namespace::open(name)? else {
+        return Ok(links);
+    };
+    for number in 0.. {
+        match find_pair(host, &format!("{name}{number}"))? {
+            Some(link) => links.push(link),
+            None => break,
+        }
+    }
+    if !links.is_empty() {
+        let id = host
+            .namespace_id(namespace.as_fd())
+            .context("look for the cables")?;
+        links.retain(|link| id.is_some() && link.below_in == id);
+    }
+    Ok(links)
+}
+
+fn find_pair(host: &mut Links, name: &str) -> Result<Option<Link>> {
+    let link = host
+        .find(name)
+        .with_context(|| format!("look for the link {name}"))?;
+    Ok(link.filter(|link| link.kind == "veth"))
+}
+
+/// Has ifupdown take down what it holds to be up of these links and their VLANs, of all subhosts at once. A failure is told in
+/// the log.
+pub(crate) fn bring_down(subhosts: &[(&Document, &[Link])]) {
+    if subhosts.iter().all(|(_, links)| links.is_empty()) {
+        return;
+    }
+    let state = ifupdown::State::read();
+    let up = subhosts.iter().flat_map(|(document, links)| {
+        let names = links.iter().flat_map(|link| state.of(&link.name));
+        names.map(move |name| (*document, name))
+    });
+    let is_pair = |name: &str| {
+        let mut all = subhosts.iter().flat_map(|(_, links)| *links);
+        all.any(|link| link.name == name)
+    };
+    let (pairs, vlans): (Vec<_>, Vec<_>) = up.partition(|(_, name)| is_pair(name));
+    let end = Instant::now() + IFDOWN_PATIENCE;
+    for batch in [vlans, pairs] {
+        run_ifdown(&batch, end);
+    }
+}
+
+fn run_ifdown(batch: &[(&Document, &str)], end: Instant) {
+    let Some(ifdown) = ifupdown::ifdown().filter(|_| !batch.is_empty()) else {
+        return;
+    };
+    let start = |(document, link): &(&Document, &str)| ifupdown::start(&ifdown, &[link], document);
+    // All are started before the first is waited for.
+    let children: Vec<_> = batch.iter().map(start).collect();
+    for ((document, link), child) in batch.iter().zip(children) {
+        match child.and_then(|mut child| ifupdown::wait(&mut child, end)) {
+            Ok(status) if status.success() => {}
+            Ok(status) => ifupdown::note(document, &format!("ifdown {link}: {status}")),
+            Err(error) => ifupdown::note(document, &format!("ifdown {link}: {error}")),
+        }
+    }
+}

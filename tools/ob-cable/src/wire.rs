@@ -1,0 +1,312 @@
+//! Laying the cables of one subhost, all of them or none.
+
+use crate::ifupdown;
+use crate::links::{Links, Pair, Watch};
+use crate::namespace::{self, Namespace};
+use crate::netlink::Refusal;
+use crate::unwire;
+use anyhow::{Context, Error, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::libc;
+use ob_conf::{Cable, Document};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long a link of the last subhost of this name may take to end after its stop.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What CABLES asks for, checked as far as can be without making anything.
+struct Plan {
+    cables: Vec<Cable>,
+    /// The name of each cable's link on the host.
+    links: Vec<String>,
+    /// The index of each cable's bridge.
+    bridges: Vec<Option<i32>>,
+}
+
+/// What has been made for a subhost.
+pub struct Wiring {
+    name: String,
+    host: Links,
+    inside: Links,
+    namespace: Namespace,
+    ifup: Option<PathBuf>,
+    /// The pairs' names, as long as they may have to be taken back.
+    made: Vec<String>,
+}
+
+/// Makes the namespace and the cables of a subhost, and notes them in its document. If it fails, nothing has been made.
+///
+/// The process is left in either namespace, and should end soon: it may keep the new one alive.
+pub fn wire(document: &mut Document) -> Result<Wiring> {
+    let mut host = Links::here().context("open a netlink socket")?;
+    let plan = Plan::of(document, &mut host).context("CABLES")?;
+    let mut wiring = Wiring::begin(document.name(), host, plan.asks_for_ifup())?;
+    if let Err(error) = wiring.lay(&plan, document) {
+        return Err(match wiring.take_back(document) {
+            Ok(()) => error,
+            Err(again) => error.context(format!("while taking back: {again:#}; before that")),
+        });
+    }
+    let path = namespace::path(document.name());
+    document.set("net", path.to_string_lossy().as_ref());
+    document.set("cables", plan.links);
+    Ok(wiring)
+}
+
+impl Plan {
+    fn of(document: &Document, host: &mut Links) -> Result<Self> {
+        let words = document.list("CABLES")?;
+        let cables = words.iter().map(|word| Cable::parse(word));
+        let cables: Vec<Cable> = cables.collect::<Result<_>>()?;
+        let links = Cable::links(document.name(), &cables)?;
+        let mut known: Vec<(&str, i32)> = Vec::new();
+        let mut bridges = Vec::new();
+        for cable in &cables {
+            let (Cable::Pair { bridge, .. } | Cable::Vlan { bridge, .. }) = cable;
+            let Some(bridge) = bridge.as_deref() else {
+                bridges.push(None);
+                continue;
+            };
+            let index = match known.iter().find(|(name, _)| *name == bridge) {
+                Some((_, index)) => *index,
+                None => find_bridge(host, bridge)?,
+            };
+            known.push((bridge, index));
+            bridges.push(Some(index));
+        }
+        Ok(Plan {
+            cables,
+            links,
+            bridges,
+        })
+    }
+
+    fn asks_for_ifup(&self) -> bool {
+        self.cables.iter().any(|cable| match cable {
+            Cable::Pair { bridge, .. } => bridge.is_none(),
+            Cable::Vlan { .. } => true,
+        })
+    }
+}
+
+fn find_bridge(host: &mut Links, name: &str) -> Result<i32> {
+    let link = host
+        .find(name)
+        .with_context(|| format!("look for the bridge {name}"))?;
+    let link = link.with_context(|| format!("there is no bridge {name}"))?;
+    ensure!(link.kind == "bridge", "{name} is a link, but not a bridge");
+    Ok(link.index)
+}
+
+impl Wiring {
+    fn begin(name: &str, host: Links, asks_for_ifup: bool) -> Result<Self> {
+        let ifup = ifupdown::ifup().filter(|_| asks_for_ifup);
+        let home = match ifup {
+            Some(_) => Some(Namespace::own()?),
+            None => None,
+        };
+        let namespace = Namespace::enter(name)?;
+        let begun = || -> Result<Links> {
+            let mut inside = Links::here().context("open a netlink socket")?;
+            inside.set_loopback_up().context("set lo up")?;
+            // What ifup brings up is the host's.
+            home.map_or(Ok(()), |home| home.join())?;
+            Ok(inside)
+        };
+        match begun() {
+            Ok(inside) => Ok(Wiring {
+                name: name.to_owned(),
+                host,
+                inside,
+                namespace,
+                ifup,
+                made: Vec::new(),
+            }),
+            Err(error) if namespace.is_new => {
+                namespace::unpin(name)?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lay(&mut self, plan: &Plan, document: &Document) -> Result<()> {
+        for (cable, (link, bridge)) in plan.cables.iter().zip(plan.links.iter().zip(&plan.bridges))
+        {
+            match cable {
+                Cable::Pair { mac, .. } => self.lay_pair(link, *bridge, *mac, document)?,
+                Cable::Vlan { tag, .. } => self.lay_vlan(link, *bridge, *tag, document)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn lay_pair(
+        &mut self,
+        link: &str,
+        bridge: Option<i32>,
+        mac: Option<[u8; 6]>,
+        document: &Document,
+    ) -> Result<()> {
+        // Without a bridge it is ifupdown's affair: its commands before `up` expect a link that is down.
+        let to_ifup = bridge.is_none() && self.ifup.is_some();
+        if to_ifup {
+            self.forget_stale(link, document)?;
+        }
+        let pair = Pair {
+            outside: link,
+            inside: &format!("eth{}", self.made.len()),
+            mac,
+            bridge,
+            up: !to_ifup,
+        };
+        self.make_pair(&pair)?;
+        self.made.push(link.to_owned());
+        if to_ifup && !self.run_ifup(link, document) {
+            let made = self.host.find(link)?;
+            let made = made.with_context(|| format!("{link} is gone after ifup"))?;
+            self.host
+                .set_up(made.index, None)
+                .with_context(|| format!("set {link} up"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a pair; if the link of a subhost of this name that has just been stopped is in the way, waits until it is gone.
+    fn make_pair(&mut self, pair: &Pair) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        let (outside, inside) = (pair.outside, pair.inside);
+        let context = || format!("make the link {outside}");
+        loop {
+            let refusal = match self.host.make_pair(pair, self.namespace.as_fd()) {
+                Err(refusal) if refusal.errno == Errno::EEXIST => refusal,
+                done => return done.with_context(context),
+            };
+            // Listen first, then look: it cannot end between the two.
+            let mut watch = Watch::begin().with_context(context)?;
+            if let Some(old) = self.host.find(outside).with_context(context)? {
+                let mut left = vec![old.index];
+                if old.kind == "veth" {
+                    let patience = end.saturating_duration_since(Instant::now());
+                    watch
+                        .wait(&mut self.host, &mut left, patience)
+                        .with_context(context)?;
+                }
+                ensure!(
+                    left.is_empty(),
+                    "{}: there is one of that name already; if nothing needs it, ip link del {outside}",
+                    context()
+                );
+            } else if self.inside.find(inside).with_context(context)?.is_some() {
+                let name = &self.name;
+                bail!(
+                    "make the link {inside} in /run/netns/{name}: there is one of that name already; if nothing needs it, ip -n {name} link del {inside}"
+                );
+            } else if Instant::now() >= end {
+                return Err(refusal).with_context(context);
+            }
+        }
+    }
+
+    /// Makes a VLAN on the last pair: ifup may do it, or we do.
+    fn lay_vlan(
+        &mut self,
+        link: &str,
+        bridge: Option<i32>,
+        tag: u16,
+        document: &Document,
+    ) -> Result<()> {
+        let context = || format!("make the VLAN {link}");
+        if self.host.find(link).with_context(context)?.is_some() {
+            bail!(
+                "{}: there is a link of that name already; if nothing needs it, ip link del {link}",
+                context()
+            );
+        }
+        self.forget_stale(link, document)?;
+        let is_up = self.run_ifup(link, document);
+        if let Some(found) = self.host.find(link).with_context(context)? {
+            if bridge.is_some() || !is_up {
+                self.host
+                    .set_up(found.index, bridge)
+                    .with_context(|| format!("set {link} up"))?;
+            }
+            return Ok(());
+        }
+        let parent = self.made.last().context("there is no cable before it")?;
+        let parent = self.host.find(parent).with_context(context)?;
+        let parent = parent.context("the cable before it is gone")?;
+        // A VLAN cannot go up before what it is of; ifup may have left that down.
+        if parent.flags & libc::IFF_UP == 0 {
+            let up = self.host.set_up(parent.index, None);
+            up.with_context(|| format!("set {} up", parent.name))?;
+        }
+        self.host
+            .make_vlan(link, parent.index, tag, bridge)
+            .map_err(without_vlans)
+            .with_context(context)
+    }
+
+    /// If ifupdown takes `link` for up which is not there, takes it down in its notes: it would do nothing otherwise.
+    fn forget_stale(&mut self, link: &str, document: &Document) -> Result<()> {
+        if !ifupdown::State::read().has(link) || self.host.find(link)?.is_some() {
+            return Ok(());
+        }
+        if let Some(ifdown) = ifupdown::ifdown() {
+            run(&ifdown, &["-f", link], document);
+        }
+        Ok(())
+    }
+
+    /// Whether there is an ifup and it succeeds on `link`.
+    fn run_ifup(&self, link: &str, document: &Document) -> bool {
+        let ifup = self.ifup.as_ref();
+        ifup.is_some_and(|ifup| run(ifup, &[link], document))
+    }
+
+    /// Takes back what has been made, and the facts. A namespace that was there before stays.
+    pub fn take_back(&mut self, document: &mut Document) -> Result<()> {
+        let mut found = Vec::new();
+        for link in &self.made {
+            found.extend(self.host.find(link)?);
+        }
+        unwire::bring_down(&[(document, &found)]);
+        for link in found {
+            self.host
+                .delete(link.index)
+                .with_context(|| format!("delete the link {}", link.name))?;
+        }
+        if self.namespace.is_new {
+            namespace::unpin(&self.name)?;
+        }
+        document.remove("net");
+        document.remove("cables");
+        Ok(())
+    }
+}
+
+/// Runs ifup or ifdown; a failure is told in the log, and is no reason not to boot.
+fn run(program: &std::path::Path, arguments: &[&str], document: &Document) -> bool {
+    let failure =
+        match ifupdown::start(program, arguments, document).and_then(|mut child| child.wait()) {
+            Ok(status) if status.success() => return true,
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+    let arguments = arguments.join(" ");
+    let text = format!(
+        "{} {arguments}: {failure}; going on without",
+        program.display()
+    );
+    ifupdown::note(document, &text);
+    false
+}
+
+fn without_vlans(refusal: Refusal) -> Error {
+    if refusal.errno == Errno::EOPNOTSUPP {
+        return Error::new(refusal).context("this kernel has no VLANs; modprobe 8021q");
+    }
+    refusal.into()
+}
