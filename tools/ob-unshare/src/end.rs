@@ -107,10 +107,7 @@ fn begin(document: &Document) -> Option<Ending> {
         .optional("STOP_TIMEOUT")
         .and_then(|seconds| seconds.parse().ok())
         .unwrap_or(10);
-    // Our children from here on are born in its pid namespace, where one signal reaches all.
-    let watcher = setns(&pid_1, CloneFlags::CLONE_NEWPID)
-        .ok()
-        .and_then(|()| spawn(0, None, watch).ok());
+    let watcher = spawn_watcher(&pid_1).ok();
     let _ = pidfd_signal(&pid_1, Signal::SIGTERM);
     Some(Ending {
         pid_1,
@@ -118,6 +115,16 @@ fn begin(document: &Document) -> Option<Ending> {
         deadline: Instant::now() + Duration::from_secs(patience),
         killed: false,
     })
+}
+
+/// Starts the watcher: as a child that is born in the pid namespace of `pid_1`, where one signal reaches all.
+fn spawn_watcher(pid_1: &OwnedFd) -> Result<Child> {
+    let ours = File::open("/proc/self/ns/pid")?;
+    setns(pid_1, CloneFlags::CLONE_NEWPID)?;
+    let watcher = spawn(0, None, watch);
+    // In a namespace whose pid 1 has ended nothing can be born any more.
+    setns(ours, CloneFlags::CLONE_NEWPID)?;
+    Ok(watcher?)
 }
 
 impl Ending {

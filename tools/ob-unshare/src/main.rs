@@ -75,14 +75,15 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     if request.undo {
         return undo_together(tool, |documents| end::undo(documents, then));
     }
+    // What runs a command fails with 125, as env(1); a stage or a guard with 1.
+    let stage = Tool { failed: 1, ..TOOL };
     match (request.room, then) {
-        (true, Some(then)) => guard::guard(&request.command, then, request.foreground),
-        (true, None) => room::become_command(&request.command),
-        // As a filter it fails with 1; 125 is for what runs a command.
-        (false, _) if request.command.is_empty() => {
-            let filter = Tool { failed: 1, ..TOOL };
-            Ok(filter.report(supervise::start(tool, &[])))
+        (true, Some(then)) => {
+            let outcome = guard::guard(&request.command, then, request.foreground);
+            Ok(stage.report(outcome))
         }
+        (true, None) => room::become_command(&request.command),
+        (false, _) if request.command.is_empty() => Ok(stage.report(supervise::start(&stage, &[]))),
         (false, _) => supervise::start(tool, &request.command),
     }
 }
