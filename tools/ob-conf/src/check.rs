@@ -1,8 +1,8 @@
 //! `ob-conf --check`: every problem of a configuration, where it stands, and what to do about it.
 
-use crate::conf::{Assignment, Conf, normal};
 use anyhow::Result;
 use nix::unistd::{AccessFlags, access};
+use ob_conf::conf::{Assignment, Conf, normal};
 use ob_conf::{Cable, Document, Hook, Kind, VARIABLES, nearest};
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;

@@ -1,8 +1,9 @@
-//! The contract that all stages share: the document that flows through them ([`Document`]), the frame of a filter
+//! The contract that all stages share: the configuration ([`conf`]), the document that flows through them ([`Document`]), the frame of a filter
 //! ([`filter`]), the document at rest ([`state`]), and what the words in it mean ([`Cable`]).
 #![forbid(unsafe_code)]
 
 mod cable;
+pub mod conf;
 mod document;
 mod filter;
 mod hook;

@@ -2,11 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod check;
-mod conf;
 
 use anyhow::{Context, Result, bail};
-use conf::{Conf, Evaluation};
 use lexopt::prelude::*;
+use ob_conf::conf::{self, Conf, Evaluation};
 use ob_conf::{Document, Kind, Tool, Usage, VARIABLES, quote};
 use serde_json::Value;
 use std::io::{Read, Write};
