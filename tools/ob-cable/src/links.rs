@@ -14,20 +14,19 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// What the kernel makes its own datagrams fit into.
-const DATAGRAM: usize = 32 * 1024;
+/// Room for a datagram, each of which tells of one link, in two kilobytes as a rule.
+const DATAGRAM: usize = 16 * 1024;
 /// The longest name of an interface.
 const LONGEST_NAME: usize = 15;
 /// `lo` is the first link of every network namespace.
 const LOOPBACK: i32 = 1;
-/// Leaves the statistics, most of its bytes, out of what is told about a link.
+/// Leaves the statistics of IPv6, which the kernel has to add up, out of what is told about a link.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
 /// The links of the network namespace that the process was in when it opened them.
 pub struct Links {
     socket: OwnedFd,
     sequence: u32,
-    datagram: Vec<u8>,
 }
 
 /// A pair of virtual Ethernet links to be made.
@@ -53,7 +52,6 @@ impl Links {
         Ok(Links {
             socket,
             sequence: 0,
-            datagram: vec![0; DATAGRAM],
         })
     }
 
@@ -177,8 +175,9 @@ impl Links {
         self.sequence += 1;
         let request = request.seal(self.sequence);
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty())?;
+        let mut buffer = [0; DATAGRAM];
         loop {
-            let datagram = receive(&self.socket, &mut self.datagram, MsgFlags::empty())?;
+            let datagram = receive(&self.socket, &mut buffer, MsgFlags::empty())?;
             for message in messages(datagram).filter(|found| found.sequence == self.sequence) {
                 if let Some(verdict) = message.verdict() {
                     return verdict.map(|()| None);
@@ -203,7 +202,6 @@ fn new_link(name: &str, flags: i32) -> Request {
 /// end unheard.
 pub struct Watch {
     socket: OwnedFd,
-    datagram: Vec<u8>,
 }
 
 impl Watch {
@@ -215,23 +213,21 @@ impl Watch {
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20));
         let group = libc::RTMGRP_LINK.cast_unsigned();
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, group))?;
-        Ok(Watch {
-            socket,
-            datagram: vec![0; DATAGRAM],
-        })
+        Ok(Watch { socket })
     }
 
     /// Waits until the kernel has told of the end of all links `awaited` (indices), or the time is over; what is left in
     /// `awaited` is still there.
     pub fn wait(
-        &mut self,
+        &self,
         links: &mut Links,
         awaited: &mut Vec<i32>,
         at_most: Duration,
     ) -> Result<(), Refusal> {
         let end = Instant::now() + at_most;
+        let mut buffer = [0; DATAGRAM];
         while !awaited.is_empty() {
-            match receive(&self.socket, &mut self.datagram, MsgFlags::MSG_DONTWAIT) {
+            match receive(&self.socket, &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(datagram) => {
                     for message in messages(datagram).filter(|m| m.kind == libc::RTM_DELLINK) {
                         if let Some(gone) = message.link() {

@@ -20,7 +20,7 @@ const IFDOWN_PATIENCE: Duration = Duration::from_secs(10);
 /// Needs only NAME. The kernel ends a namespace with all its links much faster than we could delete them, so we let it.
 pub fn unwire(documents: &mut [Document]) -> Vec<Result<()>> {
     // Listen before anything is looked for: then no end of a link is missed.
-    let (mut watch, mut host) = match Watch::begin().and_then(|watch| Ok((watch, Links::here()?))) {
+    let (watch, mut host) = match Watch::begin().and_then(|watch| Ok((watch, Links::here()?))) {
         Ok(opened) => opened,
         Err(refusal) => {
             let error =

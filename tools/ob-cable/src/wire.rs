@@ -37,12 +37,10 @@ pub struct Wiring {
 }
 
 /// Makes the namespace and the cables of a subhost, and notes them in its document. If it fails, nothing has been made.
-///
-/// The process is left in either namespace, and should end soon: it may keep the new one alive.
 pub fn wire(document: &mut Document) -> Result<Wiring> {
     let mut host = Links::here().context("open a netlink socket")?;
     let plan = Plan::of(document, &mut host).context("CABLES")?;
-    let mut wiring = Wiring::begin(document.name(), host, plan.asks_for_ifup())?;
+    let mut wiring = Wiring::begin(document.name(), host, &plan)?;
     if let Err(error) = wiring.lay(&plan, document) {
         return Err(match wiring.take_back(document) {
             Ok(()) => error,
@@ -101,17 +99,18 @@ fn find_bridge(host: &mut Links, name: &str) -> Result<i32> {
 }
 
 impl Wiring {
-    fn begin(name: &str, host: Links, asks_for_ifup: bool) -> Result<Self> {
-        let ifup = ifupdown::ifup().filter(|_| asks_for_ifup);
-        let home = match ifup {
-            Some(_) => Some(Namespace::own()?),
-            None => None,
+    fn begin(name: &str, host: Links, plan: &Plan) -> Result<Self> {
+        let ifup = plan.asks_for_ifup().then(ifupdown::ifup).flatten();
+        // Without cables there is nothing to do outside, where someone who is root here alone may not return to.
+        let home = match plan.cables.is_empty() {
+            true => None,
+            false => Some(Namespace::own()?),
         };
         let namespace = Namespace::enter(name)?;
         let begun = || -> Result<Links> {
             let mut inside = Links::here().context("open a netlink socket")?;
             inside.set_loopback_up().context("set lo up")?;
-            // What ifup brings up is the host's.
+            // The links that are listened to, and that ifup brings up, are the host's.
             home.map_or(Ok(()), |home| home.join())?;
             Ok(inside)
         };
@@ -185,7 +184,7 @@ impl Wiring {
                 done => return done.with_context(context),
             };
             // Listen first, then look: it cannot end between the two.
-            let mut watch = Watch::begin().with_context(context)?;
+            let watch = Watch::begin().with_context(context)?;
             if let Some(old) = self.host.find(outside).with_context(context)? {
                 let mut left = vec![old.index];
                 if old.kind == "veth" {

@@ -1,0 +1,206 @@
+//! The tool in a world of its own: new mount, network and pid namespaces with a fresh /run, as root or as anybody.
+
+use std::process::{Command, Output};
+
+/// Runs `script` in a new world, where the tool is on PATH and there is a bridge br0, and returns what it says.
+fn world(script: &str) -> String {
+    let tool = std::path::Path::new(env!("CARGO_BIN_EXE_ob-cable"));
+    let directory = tool.parent().unwrap().to_str().unwrap();
+    let prelude = format!(
+        "set -eu; PATH={directory}:$PATH:/usr/sbin:/sbin; mount -t tmpfs tmpfs /run; ip link add br0 type bridge; ip link set br0 up\n"
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "--pid", "--fork", "--mount-proc"]);
+    if !nix::unistd::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    let output: Output = command
+        .args(["sh", "-c", &(prelude + script)])
+        .output()
+        .expect("unshare(1) of util-linux is needed");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complaint}");
+    said
+}
+
+#[test]
+fn a_cable_has_its_bridge_its_address_and_its_end_inside() {
+    let said = world(
+        r#"echo '{"NAME":"a","CABLES":["br0=","br0=02:00:5e:10:00:01"],"zz":{"k":1}}' | ob-cable
+        ip -n a -o link show lo | grep -o LOOPBACK,UP
+        ip -n a -o link show eth1 | grep -o 02:00:5e:10:00:01
+        ip -n a -o link show eth1 | grep -c ,UP || :
+        ip -o link show a1 | grep -o 'master br0'
+        ip -o link show a1 | grep -o 'MULTICAST,UP'"#,
+    );
+    let expected = concat!(
+        r#"{"CABLES":["br0=","br0=02:00:5e:10:00:01"],"NAME":"a","cables":["a0","a1"],"net":"/run/netns/a","zz":{"k":1}}"#,
+        "\nLOOPBACK,UP\n02:00:5e:10:00:01\n0\nmaster br0\nMULTICAST,UP\n"
+    );
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn undo_leaves_nothing_and_may_be_repeated() {
+    let said = world(
+        r#"for name in a b c; do echo '{"NAME":"'$name'","CABLES":["br0=","br0="]}' | ob-cable; done > /run/made
+        ob-cable --undo < /run/made > /run/undone
+        ob-cable --undo < /run/made
+        grep -c cables /run/undone || :
+        ls /run/netns; ip -br link | grep -c @ || :; grep -c nsfs /proc/self/mountinfo || :"#,
+    );
+    let undone = |name| format!("{{\"CABLES\":[\"br0=\",\"br0=\"],\"NAME\":\"{name}\"}}\n");
+    let expected = ["a", "b", "c"].map(undone).concat() + "0\n0\n0\n";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn undo_with_a_name_alone_takes_only_cables_of_that_namespace() {
+    let said = world(
+        r#"echo '{"NAME":"a","CABLES":["br0="]}' | ob-cable > /run/made
+        ip link add b0 type veth peer name other
+        ip netns add b
+        printf '{"NAME":"a"}\n{"NAME":"b"}\n' | ob-cable --undo
+        ls /run/netns; ip -br link | grep -o '^[ab][0-9]'"#,
+    );
+    assert_eq!(said, "{\"NAME\":\"a\"}\n{\"NAME\":\"b\"}\nb0\n");
+}
+
+#[test]
+fn hazard_34_a_refusal_names_its_object_and_leaves_nothing() {
+    let said = world(
+        r#"ip link add e0 type veth peer name x
+        ip link add b1 type bridge
+        for document in '{"NAME":"a","CABLES":["br0=","nobr="]}' '{"NAME":"a","CABLES":["br0=","x="]}' \
+            '{"NAME":"a","CABLES":["br0=","=zz"]}' '{"NAME":"b","CABLES":["br0=","br0="]}' \
+            '{"NAME":"hazard-22-long-","CABLES":["br0="]}'
+        do
+            if echo "$document" | ob-cable 2>&1; then echo made; fi
+        done
+        ls /run/netns 2>/dev/null; ip -br link | grep -c '^[abh].*@' || :"#,
+    );
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 6, "{said}");
+    assert!(lines[0].ends_with("a: CABLES: there is no bridge nobr"));
+    assert!(lines[1].ends_with("x is a link, but not a bridge"));
+    assert!(lines[2].contains("'zz' is not a MAC address"));
+    assert!(lines[3].contains("make the link b1: there is one of that name already"));
+    assert!(lines[4].contains("longer than 15 characters"));
+    assert_eq!(lines[5], "0");
+}
+
+#[test]
+fn hazard_15_a_namespace_made_by_hand_is_used_with_lo_up_and_stays() {
+    let said = world(
+        r#"ip netns add a; ip -n a link add eth1 type bridge
+        if echo '{"NAME":"a","CABLES":["br0=","br0="]}' | ob-cable 2>&1; then echo made; fi
+        ls /run/netns; ip -n a -br link | cut -d' ' -f1; ip -br link | grep -c @ || :
+        ip -n a -o link show lo | grep -o LOOPBACK,UP"#,
+    );
+    let refusal = "ob-cable: a: make the link eth1 in /run/netns/a: there is one of that name already; if nothing needs it, ip -n a link del eth1\n";
+    assert_eq!(said, format!("{refusal}a\nlo\neth1\n0\nLOOPBACK,UP\n"));
+}
+
+#[test]
+fn what_cannot_be_printed_is_taken_back() {
+    let said = world(
+        r#"if echo '{"NAME":"a","CABLES":["br0="]}' | ob-cable 2>&1 >/dev/full; then echo made; fi
+        ls /run/netns; ip -br link | grep -c @ || :"#,
+    );
+    let refusal = "ob-cable: a: print the document: No space left on device\n";
+    assert_eq!(said, format!("{refusal}0\n"));
+}
+
+#[test]
+fn a_stop_and_a_boot_at_once_do_not_meet() {
+    // The old namespace lives as long as the process in it, and with it the link that is in the way.
+    let said = world(
+        r#"echo '{"NAME":"a","CABLES":["br0="]}' | ob-cable >/dev/null
+        nsenter --net=/run/netns/a sleep 0.4 & sleep 0.1; ip netns del a
+        echo '{"NAME":"a","CABLES":["br0="]}' | ob-cable | grep -o '"cables.*'
+        wait; ip -n a -br link | grep -o eth0"#,
+    );
+    assert_eq!(
+        said,
+        "\"cables\":[\"a0\"],\"net\":\"/run/netns/a\"}\neth0\n"
+    );
+}
+
+#[test]
+fn a_namespace_that_somebody_keeps_loses_its_cables_nonetheless() {
+    let said = world(
+        r#"echo '{"NAME":"a","CABLES":["br0="]}' | ob-cable > /run/made
+        nsenter --net=/run/netns/a sleep 60 & sleep 0.1
+        ob-cable --undo < /run/made; ls /run/netns; ip -br link | grep -c @ || :; kill $!"#,
+    );
+    assert_eq!(said, "{\"CABLES\":[\"br0=\"],\"NAME\":\"a\"}\n0\n");
+}
+
+#[test]
+fn many_at_once_mount_the_directory_once() {
+    let said = world(
+        r#"for n in 1 2 3 4 5 6 7 8; do echo '{"NAME":"a'$n'"}' | ob-cable >/dev/null & done; wait
+        grep -c ' /run/netns ' /proc/self/mountinfo; grep -c nsfs /proc/self/mountinfo; stat -c %a /run/netns"#,
+    );
+    assert_eq!(said, "1\n8\n755\n");
+}
+
+#[test]
+fn a_stale_file_is_replaced_and_anything_else_is_not() {
+    let said = world(
+        r#"mkdir -p /run/netns/d; touch /run/netns/a
+        echo '{"NAME":"a"}' | ob-cable; ip -n a -br link | cut -d' ' -f1
+        if echo '{"NAME":"d"}' | ob-cable 2>&1; then echo made; fi"#,
+    );
+    let made = "{\"NAME\":\"a\",\"cables\":[],\"net\":\"/run/netns/a\"}\nlo\n";
+    let refusal = "ob-cable: d: /run/netns/d is neither a namespace nor a plain file\n";
+    assert_eq!(said, format!("{made}{refusal}"));
+}
+
+/// An ifup and an ifdown that tell on stdout what they are called with, and keep notes as ifupdown does.
+const IFUPDOWN: &str = r#"mkdir /run/bin /run/network; PATH=/run/bin:$PATH
+    cat > /run/bin/ifup <<'X'
+#!/bin/sh
+echo "ifup $*, $(ip -o link show "$1" | grep -o '<.*>')"
+case $1 in (a0) ip link set a0 up; echo a0=a0 >> /run/network/ifstate;; (*) exit 1;; esac
+X
+    cat > /run/bin/ifdown <<'X'
+#!/bin/sh
+echo "ifdown $*"
+for link; do :; done
+sed -i "/^$link=/d" /run/network/ifstate
+X
+    chmod +x /run/bin/*
+    "#;
+
+#[test]
+fn hazard_21_a_cable_without_a_bridge_goes_up_and_down_with_ifupdown() {
+    let said = world(
+        &(IFUPDOWN.to_owned()
+            + r#"echo '{"NAME":"a","CABLES":["=","="],"LOG":"/run/log"}' | ob-cable > /run/made
+        ip -o link show a1 | grep -o MULTICAST,UP
+        ob-cable --undo < /run/made
+        sed 's/^20[^ ]* //' /run/log; cat /run/network/ifstate"#),
+    );
+    let expected = "\
+MULTICAST,UP
+{\"CABLES\":[\"=\",\"=\"],\"LOG\":\"/run/log\",\"NAME\":\"a\"}
+ifup a0, <BROADCAST,MULTICAST>
+ifup a1, <BROADCAST,MULTICAST>
+ob-cable: /run/bin/ifup a1: exit status: 1; going on without
+ifdown a0
+";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn stale_notes_of_ifupdown_are_mended_before_ifup() {
+    let said = world(
+        &(IFUPDOWN.to_owned()
+            + r#"echo a0=a0 > /run/network/ifstate
+        echo '{"NAME":"a","CABLES":["="],"LOG":"/run/log"}' | ob-cable >/dev/null
+        cat /run/log"#),
+    );
+    assert_eq!(said, "ifdown -f a0\nifup a0, <BROADCAST,MULTICAST>\n");
+}
