@@ -34,7 +34,7 @@ pub fn idle(mut args: Args) -> u8 {
             None
         }
     };
-    // A write is told by a signal (IO), so that there is one place to wait at; the read afterwards tells whether it was one.
+    // A write is told by a signal (IO), so that there is one place to wait at.
     while !fifo.as_ref().is_some_and(Fifo::is_written) {
         let signal = signals.wait();
         if let Some(libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) = signal {

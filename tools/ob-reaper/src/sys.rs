@@ -398,11 +398,17 @@ impl Fifo<'_> {
         Ok(fifo)
     }
 
-    /// Whether something was written; takes it.
+    /// Whether something was written.
+    ///
+    /// Looks, but does not read: a read by somebody who could write too is told by IO as well, and we would never rest.
     pub fn is_written(&self) -> bool {
-        let mut byte = 0u8;
-        // SAFETY: the kernel writes one byte to where we say.
-        unsafe { libc::read(self.fd, (&raw mut byte).cast(), 1) == 1 }
+        let mut fifo = libc::pollfd {
+            fd: self.fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one structure, which the kernel fills; it does not wait.
+        unsafe { libc::poll(&raw mut fifo, 1, 0) == 1 && fifo.revents & libc::POLLIN != 0 }
     }
 
     /// Removes it, if we have made it and it is still the one there.
