@@ -133,7 +133,10 @@ pub(crate) fn bring_down(subhosts: &[(&Document, &[Link])]) {
 }
 
 fn run_ifdown(batch: &[(&Document, &str)], end: Instant) {
-    let Some(ifdown) = ifupdown::ifdown().filter(|_| !batch.is_empty()) else {
+    if batch.is_empty() {
+        return;
+    }
+    let Some(ifdown) = ifupdown::ifdown() else {
         return;
     };
     let start = |(document, link): &(&Document, &str)| ifupdown::start(&ifdown, &[link], document);
