@@ -6,7 +6,7 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs, statfs};
 use nix::unistd::unlink;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -57,6 +57,13 @@ impl Namespace {
             if let Some(namespace) = Namespace::open(name)? {
                 namespace.join()?;
                 return Ok(namespace);
+            }
+            // To unlink the file would take the name back in all mount namespaces.
+            if is_pinned_on_host(&path) {
+                bail!(
+                    "{} is a namespace on the host, and not seen in this mount namespace",
+                    path.display()
+                );
             }
             match unlink(&path) {
                 Ok(()) | Err(Errno::ENOENT) => {}
@@ -149,6 +156,12 @@ pub fn unpin(name: &str) -> Result<()> {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(error) => Err(error).with_context(context),
     }
+}
+
+/// Whether the first process, whose mount namespace is the host's, sees a namespace at `path`.
+fn is_pinned_on_host(path: &Path) -> bool {
+    let seen = Path::new("/proc/1/root").join(path.strip_prefix("/").unwrap_or(path));
+    statfs(&seen).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
 }
 
 /// Makes the directory a shared mount of its own, so that a name given in one mount namespace is taken back in all.

@@ -158,6 +158,18 @@ fn a_stale_file_is_replaced_and_anything_else_is_not() {
     assert_eq!(said, format!("{made}{refusal}"));
 }
 
+#[test]
+fn a_namespace_that_is_not_seen_here_is_not_taken_for_a_stale_file() {
+    let said = world(
+        r#"ip netns add a
+        unshare --mount sh -c 'mount --bind /run/netns /run/netns; stat -fc %T /run/netns/a
+            if echo "{\"NAME\":\"a\"}" | ob-cable 2>&1; then echo made; fi'
+        stat -fc %T /run/netns/a"#,
+    );
+    let refusal = "ob-cable: a: /run/netns/a is a namespace on the host, and not seen in this mount namespace\n";
+    assert_eq!(said, format!("tmpfs\n{refusal}nsfs\n"));
+}
+
 /// An ifup and an ifdown that tell on stdout what they are called with, and keep notes as ifupdown does.
 const IFUPDOWN: &str = r#"mkdir /run/bin /run/network; PATH=/run/bin:$PATH
     cat > /run/bin/ifup <<'X'
