@@ -148,11 +148,16 @@ fn idles_without_a_fifo_where_none_can_be_made() {
     expect("a file", "File exists");
     assert_eq!(fs::read(place.fifo()).unwrap(), b"a file");
 
+    const LOOP: &str = if cfg!(target_env = "musl") {
+        "Symbolic link loop"
+    } else {
+        "Too many levels of symbolic links"
+    };
     let target = place.0.join("target");
     nix::unistd::mkfifo(&target, nix::sys::stat::Mode::S_IRWXU).unwrap();
     fs::remove_file(place.fifo()).unwrap();
     symlink(&target, place.fifo()).unwrap();
-    expect("a planted link", "Too many levels of symbolic links");
+    expect("a planted link", LOOP);
     assert!(place.fifo().is_symlink() && target.exists());
 
     fs::remove_dir_all(&place.0).unwrap();

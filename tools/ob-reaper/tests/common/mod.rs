@@ -29,6 +29,8 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 pub fn reaper(args: &[&str]) -> Command {
     let mut command = Command::new(REAPER);
     command.args(args);
+    // A directory that may not be searched makes of "not found" a "permission denied".
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     command
 }
 
