@@ -36,7 +36,7 @@ fn ends_with_its_last_child() {
 
 #[test]
 fn hears_of_children_though_its_shell_ignored_them() {
-    let script = format!(r#"{LISTENER} trap "" CHLD; exec "$REAPER" mta"#);
+    let script = format!(r#"{LISTENER} exec env --ignore-signal=CHLD "$REAPER" mta"#);
     let mut running = Running::start(world(&script));
     running.pid1();
     running.hang_up();
@@ -64,8 +64,10 @@ fn term_int_and_pwr_end_it_in_good_order() {
 
 #[test]
 fn term_from_inside_ends_it() {
-    let script = format!(r#"{POLITE} (read go; kill -TERM 1) <&3 & exec "$REAPER" mta 60"#);
-    let mut running = Running::start(world(&script));
+    let script = r#"exec 3<&0
+        sh -c 'trap "echo bye; exit" TERM; echo ready; read go; kill -TERM 1; while :; do :; done' <&3 &
+        exec "$REAPER" mta 60"#;
+    let mut running = Running::start(world(script));
     running.ready();
     running.pid1();
     running.tell("go\n");
