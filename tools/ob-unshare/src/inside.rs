@@ -54,7 +54,10 @@ fn prepare(plan: &Plan, supervisor: impl AsFd) -> Result<()> {
         setns(net, CloneFlags::CLONE_NEWNET).context("join its network namespace")?;
     }
     pivot(&plan.root).with_context(|| format!("make {} the root", plan.root.display()))?;
-    show_namespaces()
+    show_namespaces()?;
+    // The old root lies on the new one, where our working directory still is: no directory is needed to put it.
+    umount2(".", MntFlags::MNT_DETACH).context("detach the old root")?;
+    Ok(chdir("/")?)
 }
 
 /// Has the kernel kill us with our supervisor, and makes sure that it was not gone before we said so.
@@ -69,7 +72,7 @@ fn die_with(supervisor: impl AsFd) -> Result<()> {
     Ok(())
 }
 
-/// Makes `root` the root of this mount namespace, with nothing else in it.
+/// Makes `root` the root of this mount namespace; the old one is on top of it, out of sight.
 fn pivot(root: &Path) -> Result<()> {
     // Our copies of the host's mounts are peers of theirs: what we do next must not reach them.
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -86,12 +89,12 @@ fn pivot(root: &Path) -> Result<()> {
         }
         pivoted => pivoted?,
     }
-    // The old root now lies on the new one, as its working directory still does below: no directory is needed to put it.
-    umount2(".", MntFlags::MNT_DETACH)?;
-    Ok(chdir("/")?)
+    Ok(())
 }
 
 /// Mounts what shows the namespaces that we are in: it can only be mounted from within them. A root without /sys does without.
+///
+/// In a user namespace the kernel allows it only as long as the old root shows the same.
 fn show_namespaces() -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
