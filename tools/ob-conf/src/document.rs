@@ -54,6 +54,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("SHARE", Kind::Lines, None),
     variable("STOP_TIMEOUT", Kind::Text, Some("10")),
     variable("LOG_MAX", Kind::Text, Some("10M")),
+    variable("USERNS", Kind::Text, None),
 ];
 
 /// The subhost that flows through the stages.

@@ -11,6 +11,7 @@ pub mod log;
 mod similar;
 pub mod state;
 mod tool;
+pub mod userns;
 
 pub use cable::Cable;
 pub use document::{Document, Kind, VARIABLES, Variable, quote};

@@ -19,7 +19,7 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
-/// Or-ed `libc::CLONE_NEW*`. A plain number, since nix's flags lack the time namespace.
+/// Or-ed `libc::CLONE_NEW*`, and `CLONE_PARENT` for a sibling. A plain number, since nix's flags lack the time namespace.
 pub type Namespaces = c_int;
 
 /// Wider than the type that libc gives it.
@@ -34,19 +34,36 @@ pub fn spawn(
     cgroup: Option<BorrowedFd>,
     run: impl FnOnce() -> u8,
 ) -> Result<Child> {
-    let mut pidfd: RawFd = -1;
-    let mut flags = u64::from(namespaces.cast_unsigned()) | libc::CLONE_PIDFD as u64;
-    if cgroup.is_some() {
-        flags |= CLONE_INTO_CGROUP;
-    }
     // SAFETY: clone_args is a plain structure of numbers, for which zero means "not asked for".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags;
-    args.pidfd = (&raw mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    args.flags = u64::from(namespaces.cast_unsigned());
+    if cgroup.is_some() {
+        args.flags |= CLONE_INTO_CGROUP;
+    }
+    // A sibling (CLONE_PARENT) is announced to our common parent as we are; the kernel wants nothing else said.
+    if namespaces & libc::CLONE_PARENT == 0 {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
     args.cgroup = cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned()));
-    // SAFETY: without CLONE_VM this is fork(2): the child has a copy of all our memory, and with one thread no lock can be
-    // held by a thread that is not there any more. The kernel writes `pidfd` before it returns in the parent.
+    clone3(args, run)
+}
+
+/// The same, but as a child of our parent: for a child that has gone where its parent could not come back from, and there makes
+/// what the parent is to look after.
+pub fn spawn_sibling(namespaces: Namespaces, run: impl FnOnce() -> u8) -> Result<Child> {
+    // SAFETY: as in spawn.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    // The signal of its end is the same as of ours.
+    args.flags = u64::from((namespaces | libc::CLONE_PARENT).cast_unsigned());
+    clone3(args, run)
+}
+
+fn clone3(mut args: libc::clone_args, run: impl FnOnce() -> u8) -> Result<Child> {
+    let mut pidfd: RawFd = -1;
+    args.flags |= libc::CLONE_PIDFD as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    // SAFETY: without CLONE_VM, which nobody here asks for, this is fork(2): the child has a copy of all our memory, and with one
+    // thread no lock can be held by a thread that is not there any more. The kernel writes `pidfd` before it returns in the parent.
     let pid = Errno::result(unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -115,6 +132,39 @@ pub fn close_on_exec_from(first: RawFd) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Closes every descriptor of this process but `kept`, whoever in it owns them: for a child that is to hold nothing else of what
+/// its parent had. It must use no other one any more. Like `close_range(2)`: Linux 5.9.
+pub fn close_all_but(kept: &[BorrowedFd]) -> Result<()> {
+    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut first = 0;
+    for fd in kept.into_iter().chain([RawFd::MAX]) {
+        if first < fd {
+            // SAFETY: takes numbers. The owners of what it closes are left with EBADF, which our caller has been told.
+            let closed = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+            Errno::result(closed)?;
+        }
+        first = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Whether this process was started with `signal` ignored, as `nohup` does.
+#[must_use]
+pub fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: a sigaction is plain data; the kernel writes one that lives over the call, and changes nothing.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: see above.
+    let asked = unsafe { libc::sigaction(signal as c_int, std::ptr::null(), &raw mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
+/// Sees to it that children can be waited for, also where our parent has told us to ignore them.
+pub fn heed_children() {
+    // SAFETY: the default action is no handler of ours.
+    let _ = unsafe { signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
 /// Duplicates the descriptor number `fd` that our parent left open for us, as close-on-exec. `EBADF`: it is not open.

@@ -1,0 +1,246 @@
+//! The user namespace of a subhost: which users and groups of the host stand for those inside.
+//!
+//! The fact `userns` of a document is the range alone. Any user namespace with that map will do for the layers; the one that the
+//! subhost lives in is owned by nobody but its network namespace, until pid 1 is in it.
+
+use crate::Document;
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Gid, Uid, getpid, getppid, pause, setgroups, setresgid, setresuid};
+use ob_sys::process::{Child, Namespaces, pidfd_signal, spawn};
+use std::fmt;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+/// How many ids a subhost has if the configuration does not say: as many as Unix once knew, nobody (65534) among them.
+pub const SIZE: u32 = 65536;
+
+/// A range of ids of the host, of users and of groups alike. The first is root inside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ids {
+    /// Root inside.
+    pub first: u32,
+    /// How many there are.
+    pub size: u32,
+}
+
+/// What the configuration asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// None: root inside is root.
+    No,
+    /// A range that is its own, whichever.
+    Auto,
+    /// This range.
+    Range(Ids),
+}
+
+impl Wish {
+    /// What USERNS says, or PROTECT=strict where it says nothing.
+    pub fn of(document: &Document) -> Result<Self> {
+        match document.optional("USERNS") {
+            Some(text) => Wish::parse(text).with_context(|| format!("USERNS={text}")),
+            None if document.optional("PROTECT") == Some("strict") => Ok(Wish::Auto),
+            None => Ok(Wish::No),
+        }
+    }
+
+    /// Reads `no`, `auto`, or `UID[:SIZE]`.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "no" => Ok(Wish::No),
+            "auto" => Ok(Wish::Auto),
+            range => Ids::parse(range).map(Wish::Range),
+        }
+    }
+}
+
+impl Ids {
+    /// Reads `UID[:SIZE]`. The first 65536 ids are the host's own.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (first, size) = text.split_once(':').unwrap_or((text, ""));
+        let number = |text: &str| text.parse().ok();
+        let size = if size.is_empty() {
+            Some(SIZE)
+        } else {
+            number(size)
+        };
+        let (Some(first), Some(size)) = (number(first), size) else {
+            bail!("is neither auto, nor no, nor UID or UID:SIZE");
+        };
+        ensure!(first >= SIZE, "the ids below {SIZE} are the host's own");
+        // The last number of all means "no id" to the kernel.
+        ensure!(
+            size > 0 && first.checked_add(size).is_some(),
+            "there are no such ids"
+        );
+        Ok(Ids { first, size })
+    }
+
+    /// The range that a stage has noted; none if the subhost has no user namespace.
+    pub fn of(document: &Document) -> Result<Option<Self>> {
+        if !document.has("userns") {
+            return Ok(None);
+        }
+        let text = document.text("userns")?;
+        let ids = Ids::parse(text).with_context(|| format!("the document's userns is {text}"));
+        ids.map(Some)
+    }
+
+    /// Notes it.
+    pub fn note(self, document: &mut Document) {
+        document.set("userns", self.to_string());
+    }
+
+    /// Whether they have an id in common.
+    #[must_use]
+    pub fn overlaps(self, other: Ids) -> bool {
+        self.first < other.first + other.size && other.first < self.first + self.size
+    }
+
+    /// The host's number of the user `inside`.
+    #[must_use]
+    pub fn user(self, inside: u32) -> Uid {
+        Uid::from_raw(self.first + inside)
+    }
+
+    /// The host's number of the group `inside`.
+    #[must_use]
+    pub fn group(self, inside: u32) -> Gid {
+        Gid::from_raw(self.first + inside)
+    }
+
+    /// Makes a user namespace with this map and, owned by it, the namespaces `more`. They last as long as the holder, or what
+    /// [`Holder::open`] returned.
+    pub fn hold(self, more: Namespaces) -> Result<Holder> {
+        let parent = getpid();
+        let child = spawn(libc::CLONE_NEWUSER | more, None, || {
+            let _ = set_pdeathsig(Signal::SIGKILL);
+            while getppid() == parent {
+                pause();
+            }
+            0
+        });
+        let child = child
+            .map_err(|error| match error {
+                Errno::EINVAL => anyhow::anyhow!("the kernel has none; USERNS=no"),
+                Errno::ENOSPC | Errno::EUSERS => {
+                    anyhow::anyhow!("no more are allowed; sysctl user.max_user_namespaces")
+                }
+                error => error.into(),
+            })
+            .context("make a user namespace")?;
+        let holder = Holder(child);
+        for map in ["uid_map", "gid_map"] {
+            let line = format!("0 {} {}", self.first, self.size);
+            std::fs::write(holder.path(map), line)
+                .with_context(|| format!("write the {map} {self}"))?;
+        }
+        Ok(holder)
+    }
+
+    /// Takes this process, which has one thread, into the user namespace, as root in there.
+    ///
+    /// Fails if the namespace has another map than this.
+    pub fn join(self, namespace: impl AsFd) -> Result<()> {
+        setns(namespace, CloneFlags::CLONE_NEWUSER).context("join its user namespace")?;
+        // Shown to who is in it, the map counts in the ids of the host.
+        let map = std::fs::read_to_string("/proc/self/uid_map").context("read its uid_map")?;
+        let map: Vec<&str> = map.split_whitespace().collect();
+        ensure!(
+            map == ["0", &self.first.to_string(), &self.size.to_string()],
+            "its network namespace belongs to a user namespace with another map, {}",
+            map.join(" ")
+        );
+        become_root().context("become root of its user namespace")
+    }
+}
+
+impl fmt::Display for Ids {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        write!(formatter, "{}:{}", self.first, self.size)
+    }
+}
+
+/// Becomes root of the user namespace that this process has joined, with no other group. The kernel takes the parent death signal
+/// back.
+pub fn become_root() -> nix::Result<()> {
+    let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+    setgroups(&[])?;
+    setresgid(group, group, group)?;
+    setresuid(user, user, user)
+}
+
+/// Whether the user namespace behind `descriptor` is the one that this process is in.
+pub fn is_own(descriptor: impl AsFd) -> Result<bool> {
+    let own = std::fs::metadata("/proc/self/ns/user").context("open our user namespace")?;
+    let other = File::from(descriptor.as_fd().try_clone_to_owned()?).metadata()?;
+    Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
+}
+
+/// A process that does nothing but be in new namespaces. It ends with this.
+pub struct Holder(Child);
+
+impl Holder {
+    /// Opens its namespace of the kind `name`: `user`, `net`…
+    pub fn open(&self, name: &str) -> Result<File> {
+        let path = self.path(&format!("ns/{name}"));
+        File::open(&path).with_context(|| format!("open {path}"))
+    }
+
+    /// The path of a file of its process.
+    #[must_use]
+    pub fn path(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.0.pid)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = pidfd_signal(&self.0.pidfd, Signal::SIGKILL);
+        let _ = waitid(Id::PIDFd(self.0.pidfd.as_fd()), WaitPidFlag::WEXITED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_what_can_be_one() {
+        let range = |first, size| Some(Wish::Range(Ids { first, size }));
+        for (text, wish) in [
+            ("no", Some(Wish::No)),
+            ("auto", Some(Wish::Auto)),
+            ("100000", range(100_000, SIZE)),
+            ("65536:1", range(65536, 1)),
+            ("4294967294:1", range(4_294_967_294, 1)),
+            ("4294967295:1", None),
+            ("4294967290:6", None),
+            ("65535:1", None),
+            ("0", None),
+            ("100000:0", None),
+            ("100000:", range(100_000, SIZE)),
+            ("-1", None),
+            ("yes", None),
+            ("1e5", None),
+        ] {
+            assert_eq!(Wish::parse(text).ok(), wish, "{text}");
+        }
+    }
+
+    #[test]
+    fn neighbours_do_not_overlap() {
+        let ids = |first, size| Ids { first, size };
+        assert!(!ids(100, 10).overlaps(ids(110, 10)));
+        assert!(!ids(110, 10).overlaps(ids(100, 10)));
+        assert!(ids(100, 11).overlaps(ids(110, 10)));
+        assert!(ids(100, 100).overlaps(ids(110, 1)));
+    }
+}
