@@ -45,24 +45,10 @@ pub fn spawn(
         args.exit_signal = libc::SIGCHLD as u64;
     }
     args.cgroup = cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned()));
-    clone3(args, run)
-}
-
-/// The same, but as a child of our parent: for a child that has gone where its parent could not come back from, and there makes
-/// what the parent is to look after.
-pub fn spawn_sibling(namespaces: Namespaces, run: impl FnOnce() -> u8) -> Result<Child> {
-    // SAFETY: as in spawn.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    // The signal of its end is the same as of ours.
-    args.flags = u64::from((namespaces | libc::CLONE_PARENT).cast_unsigned());
-    clone3(args, run)
-}
-
-fn clone3(mut args: libc::clone_args, run: impl FnOnce() -> u8) -> Result<Child> {
     let mut pidfd: RawFd = -1;
     args.flags |= libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
-    // SAFETY: without CLONE_VM, which nobody here asks for, this is fork(2): the child has a copy of all our memory, and with one
+    // SAFETY: without CLONE_VM, which is none of the namespaces, this is fork(2): the child has a copy of all our memory, and with one
     // thread no lock can be held by a thread that is not there any more. The kernel writes `pidfd` before it returns in the parent.
     let pid = Errno::result(unsafe {
         libc::syscall(
