@@ -6,6 +6,7 @@ use common::{Running, children, descriptors, run, send, state, status, until, wa
 use nix::sys::signal::Signal;
 use std::collections::HashMap;
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A service that says `ready`, and `bye` when it gets its TERM.
@@ -185,21 +186,26 @@ fn waited(pid: i32) -> Duration {
     Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
-/// Watches the children of a process until there are no more than `few`; returns the longest time that one was seen dead.
-fn oldest_zombie(pid: i32, few: usize) -> Duration {
-    let mut dead_since = HashMap::new();
-    let mut oldest = Duration::ZERO;
-    until("all are reaped", || {
+/// What was seen of the dead among the children of a process.
+#[derive(Default)]
+struct Watch {
+    dead_since: HashMap<i32, Instant>,
+    oldest: Duration,
+}
+
+impl Watch {
+    /// Looks at all of them; returns how many there are, dead or alive.
+    fn look(&mut self, pid: i32) -> usize {
         let there = children(pid);
         for &child in &there {
             if state(child) == Some('Z') {
                 let now = Instant::now();
-                oldest = oldest.max(now - *dead_since.entry(child).or_insert(now));
+                let since = *self.dead_since.entry(child).or_insert(now);
+                self.oldest = self.oldest.max(now - since);
             }
         }
-        there.len() <= few
-    });
-    oldest
+        there.len()
+    }
 }
 
 fn memory(pid: i32) -> (String, String) {
@@ -222,7 +228,9 @@ fn storm(orphans: usize) -> (Duration, Duration) {
     until("they are all there", || children(pid1).len() == orphans + 2);
     let idle = waited(pid1);
     running.hang_up();
-    let oldest = oldest_zombie(pid1, 1);
+    let mut watch = Watch::default();
+    until("all are reaped", || watch.look(pid1) == 1);
+    let oldest = watch.oldest;
     let promise = Duration::from_millis(100) + waited(pid1) - idle;
     eprintln!("{orphans} orphans at once: the oldest zombie was {oldest:?} old");
     assert_eq!(memory(pid1), before);
@@ -255,11 +263,13 @@ fn a_stream_of_orphans_leaves_no_zombie() {
     let before = memory(pid1);
     let idle = waited(pid1);
     let start = Instant::now();
-    let mut oldest = Duration::ZERO;
+    let mut watch = Watch::default();
     while start.elapsed() < Duration::from_secs(seconds) {
-        oldest = oldest.max(oldest_zombie(pid1, 2));
+        watch.look(pid1);
+        thread::sleep(Duration::from_millis(2));
     }
-    oldest = oldest.max(oldest_zombie(pid1, 1));
+    until("all are reaped", || watch.look(pid1) == 1);
+    let oldest = watch.oldest;
     let bound = Duration::from_millis(100) + waited(pid1) - idle;
     eprintln!(
         "100 orphans a second for {seconds} s: the oldest zombie was {oldest:?} old of {bound:?}"

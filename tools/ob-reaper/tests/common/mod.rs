@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// The program.
 pub const REAPER: &str = env!("CARGO_BIN_EXE_ob-reaper");
 /// Longer than anything here takes on a busy machine.
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_secs(60);
 
 /// Waits until `done`; panics with `what` if that does not come.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
