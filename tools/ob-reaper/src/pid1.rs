@@ -23,6 +23,8 @@ pub fn reap_until_alone(name: &[u8], patience: u32) -> u8 {
     signals.block();
     sys::hear_of_children();
     sys::close_from(3);
+    // Started by way of a descriptor, it would be called by the number of that.
+    sys::name_process(c"ob-reaper");
 
     let mut ending = false;
     loop {

@@ -52,6 +52,13 @@ fn closes_what_the_shell_left_open() {
 }
 
 #[test]
+fn has_its_name_when_started_by_way_of_a_descriptor() {
+    let script = format!(r#"{LISTENER} exec 9<"$REAPER"; exec /proc/self/fd/9 mta"#);
+    let running = Running::start(world(&script));
+    assert_eq!(descriptors(running.pid1()), ["0", "1", "2"]);
+}
+
+#[test]
 fn term_int_and_pwr_end_it_in_good_order() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGPWR] {
         let running = Running::start(world(&format!(r#"{POLITE} exec "$REAPER" mta 60"#)));
