@@ -1,6 +1,6 @@
 //! The way of pid 1 from its birth in new namespaces to the subhost's own shell. Nothing of the host goes with it.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
@@ -10,11 +10,10 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, fstat, major, minor};
-use nix::unistd::{chdir, fchdir, pipe2, pivot_root, setsid};
+use nix::unistd::{AccessFlags, access, chdir, fchdir, pipe2, pivot_root, setsid};
 use ob_sys::mount::{Depth, attach, clone_tree};
 use ob_sys::process::{Descriptors, exec, join_new_session_keyring};
-use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -128,41 +127,35 @@ fn run(plan: &Plan, stdin: &OwnedFd) -> (u8, anyhow::Error) {
         ],
         extra: plan.reaper,
     };
-    let result: Result<Infallible> = candidates(plan).and_then(|candidates| {
-        let mut reason = Errno::ENOENT;
-        for candidate in candidates {
-            match exec(&candidate, &plan.command, &plan.environment, &descriptors) {
-                Errno::ENOENT | Errno::ENOTDIR => {}
-                error => reason = error,
-            }
-        }
-        bail!(reason)
-    });
-    let error = match result {
+    // Only once: exec puts the descriptors in their places, and has none left for a second try.
+    let error = match find(&plan.command[0]) {
+        Ok(program) => exec(&program, &plan.command, &plan.environment, &descriptors),
         Err(error) => error,
-        Ok(never) => match never {},
     };
-    let missing = error.downcast_ref() == Some(&Errno::ENOENT);
+    let missing = error == Errno::ENOENT;
     let command = plan.command[0].to_string_lossy().into_owned();
     let error = if missing {
         anyhow::anyhow!("there is no {command} in its root")
     } else {
-        error.context(format!("run {command}"))
+        anyhow::Error::from(error).context(format!("run {command}"))
     };
     (if missing { 127 } else { 126 }, error)
 }
 
-fn candidates(plan: &Plan) -> Result<Vec<CString>> {
-    let command = &plan.command[0];
-    if command.as_bytes().contains(&b'/') {
-        return Ok(vec![command.clone()]);
+/// Where the command is: what has a slash is a path, all else is looked up on the path inside.
+fn find(command: &CStr) -> nix::Result<CString> {
+    if command.to_bytes().contains(&b'/') {
+        return Ok(command.to_owned());
     }
-    let path = super::supervise::PATH.split(':');
-    path.map(|directory| {
-        let command = command.to_str()?;
-        Ok(CString::new(format!("{directory}/{command}"))?)
-    })
-    .collect()
+    let mut directories = super::supervise::PATH.split(':');
+    directories
+        .find_map(|directory| {
+            let path = [directory.as_bytes(), b"/", command.to_bytes()].concat();
+            let path = CString::new(path).ok()?;
+            access(path.as_c_str(), AccessFlags::X_OK).ok()?;
+            Some(path)
+        })
+        .ok_or(Errno::ENOENT)
 }
 
 /// The time namespace has no name among nix's flags.

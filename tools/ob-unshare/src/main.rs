@@ -97,7 +97,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
             Long("init") => request.init = true,
             Long("foreground") => request.foreground = true,
             Long("then") => request.then = Some(parser.value()?.string()?),
-            Value(word) if request.room => {
+            Value(word) if !request.undo => {
                 request.command.push(word);
                 break;
             }

@@ -22,7 +22,7 @@ use ob_sys::process::{Child, spawn};
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
@@ -128,7 +128,7 @@ fn begin(document: &mut Document, command: &[OsString], locks: Vec<OwnedFd>) -> 
         File::open(path).with_context(|| format!("open its network namespace {}", path.display()))
     });
     let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
-    let (news, teller) = pipe2(OFlag::O_CLOEXEC)?;
+    let (news, teller) = high_pipe()?;
     let plan = Plan {
         root: document.path("root")?.to_owned(),
         net: net.transpose()?,
@@ -177,6 +177,18 @@ fn begin(document: &mut Document, command: &[OsString], locks: Vec<OwnedFd>) -> 
         logger,
         _locks: locks,
     })
+}
+
+/// A pipe above the numbers that pid 1 is given, so that it can still tell of an exec that has failed.
+fn high_pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let mut low = Vec::new();
+    loop {
+        let pipe = pipe2(OFlag::O_CLOEXEC)?;
+        if pipe.0.as_raw_fd().min(pipe.1.as_raw_fd()) > REAPER_FD {
+            return Ok(pipe);
+        }
+        low.push(pipe);
+    }
 }
 
 fn in_namespaces(group: Option<&File>, run: impl Fn() -> u8) -> Result<Child> {
