@@ -25,7 +25,13 @@ impl Home {
     /// That of the subhost `name`, which is a name as [`Document::name`] has it.
     #[must_use]
     pub fn of(name: &str) -> Self {
-        Home(Path::new(DIRECTORY).join(name))
+        Home::below(Path::new(DIRECTORY), name)
+    }
+
+    /// The same where all subhosts rest below another `directory`.
+    #[must_use]
+    pub fn below(directory: &Path, name: &str) -> Self {
+        Home(directory.join(name))
     }
 
     /// The path of a file in it.
@@ -54,10 +60,14 @@ impl Home {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue, // removed under us
                 file => file.with_context(context)?,
             };
-            match unless_held(file.try_lock(), file).with_context(context)? {
+            match file.try_lock() {
                 // A lock on a file that its last holder has removed meanwhile protects nothing.
-                Some(lock) if !is_same(&lock, &path) => {}
-                lock => return Ok(lock),
+                Ok(()) if !is_same(&file, &path) => {}
+                Ok(()) => return Ok(Some(file)),
+                // Who only looks whether it is held shares it for a moment, and is no holder.
+                Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error).with_context(context),
             }
         }
     }
