@@ -35,7 +35,6 @@ struct Subhost {
     /// What it prints, the reading end; none if it has the supervisor's own output.
     output: Option<File>,
     logger: Logger,
-    _locks: Vec<OwnedFd>,
 }
 
 /// Starts the subhost of the document on stdin, and supervises it until its end. With a `command` that is pid 1, and its status
@@ -43,9 +42,9 @@ struct Subhost {
 pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     let mut document = receive()?;
     let name = document.name().to_owned();
-    let (locks, host) = locks(&document).with_context(|| name.clone())?;
+    let held = Held::of(&document).with_context(|| name.clone())?;
     let home = Home::of(&name);
-    let begun = begin(&mut document, command, locks)
+    let begun = begin(&mut document, command)
         .and_then(|subhost| {
             home.write(&document)?;
             Ok(subhost)
@@ -55,10 +54,19 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
         Ok(subhost) => subhost,
         Err(error) => {
             let _ = cgroup::remove(&document);
-            return Err(error.context(name));
+            held.remove_state(&home)?;
+            let status = error.downcast_ref::<NotBegun>().map(|error| error.status);
+            let error = error.context(name);
+            return match status.filter(|_| !command.is_empty()) {
+                None => Err(error),
+                Some(status) => {
+                    tool.complain(&error);
+                    Ok(ExitCode::from(status))
+                }
+            };
         }
     };
-    if let Some(host) = host {
+    if let Some(host) = &held.host {
         // The kernel takes back the mounts of the room, now that the subhost has its own.
         setns(host, CloneFlags::CLONE_NEWNS).context("leave the room")?;
     }
@@ -66,12 +74,9 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
         send(&document)?;
         let_go_of_the_caller()?;
     }
-    let alone = std::env::var_os(ob_sys::keep::VARIABLE).is_none();
     let status = supervise(&document, subhost)?;
     let _ = cgroup::remove(&document);
-    if alone {
-        home.remove()?;
-    }
+    held.remove_state(&home)?;
     Ok(if command.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -79,24 +84,56 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     })
 }
 
-/// The locks of this subhost: those that the room keeps, or its own where there is no room or no guard has taken it.
-///
-/// Also returns the way out of the room.
-fn locks(document: &Document) -> Result<(Vec<OwnedFd>, Option<OwnedFd>)> {
-    let keep = Keep::of_room().context("reach the room")?;
-    let mut kept = match keep {
-        Some(keep) => keep.take().context("take the locks from the room")?,
-        None => Vec::new(),
-    };
-    let host = (!kept.is_empty()).then(|| kept.remove(0));
-    let home = Home::of(document.name());
-    if kept.iter().any(|lock| home.is_lock(lock)) {
-        return Ok((kept, host));
-    }
-    let lock: Option<Lock> = home.lock()?;
-    kept.push(lock.with_context(|| running(&home))?.into());
-    Ok((kept, host))
+/// What the supervisor holds as long as it lives.
+struct Held {
+    /// The way out of the room.
+    host: Option<OwnedFd>,
+    /// The locks that the room has kept: on the name, on LIVE and UPPER.
+    _kept: Vec<OwnedFd>,
+    /// The lock on the name, if no guard has taken it: then the state is ours to remove.
+    own: Option<Lock>,
 }
+
+impl Held {
+    fn of(document: &Document) -> Result<Self> {
+        let keep = Keep::of_room().context("reach the room")?;
+        let mut kept = match keep {
+            Some(keep) => keep.take().context("take the locks from the room")?,
+            None => Vec::new(),
+        };
+        let host = (!kept.is_empty()).then(|| kept.remove(0));
+        let home = Home::of(document.name());
+        let own = if kept.iter().any(|lock| home.is_lock(lock)) {
+            None
+        } else {
+            Some(home.lock()?.with_context(|| running(&home))?)
+        };
+        Ok(Held {
+            host,
+            _kept: kept,
+            own,
+        })
+    }
+
+    fn remove_state(&self, home: &Home) -> Result<()> {
+        self.own.as_ref().map_or(Ok(()), |_| home.remove())
+    }
+}
+
+/// Why pid 1 is not what it was to become, and its status, that of env(1).
+#[derive(Debug)]
+struct NotBegun {
+    status: u8,
+    why: String,
+}
+
+impl std::fmt::Display for NotBegun {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for NotBegun {}
 
 /// What keeps a second one of a name from starting.
 pub fn running(home: &Home) -> String {
@@ -113,7 +150,7 @@ pub fn running(home: &Home) -> String {
 }
 
 /// Starts pid 1 and notes it in the document. Returns once it has become what it is to be.
-fn begin(document: &mut Document, command: &[OsString], locks: Vec<OwnedFd>) -> Result<Subhost> {
+fn begin(document: &mut Document, command: &[OsString]) -> Result<Subhost> {
     let reaper = Reaper::provide()?;
     let words = if command.is_empty() {
         let text = text(document, &reaper.path)?;
@@ -149,8 +186,14 @@ fn begin(document: &mut Document, command: &[OsString], locks: Vec<OwnedFd>) -> 
     let mut message = String::new();
     File::from(news).read_to_string(&mut message)?;
     if !message.is_empty() {
-        let _ = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
-        bail!(message);
+        let status = match waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED)? {
+            WaitStatus::Exited(_, status) => u8::try_from(status).unwrap_or(125),
+            _ => 125,
+        };
+        bail!(NotBegun {
+            status,
+            why: message
+        });
     }
     let pid = child.pid.as_raw();
     match state::identify(pid) {
@@ -175,7 +218,6 @@ fn begin(document: &mut Document, command: &[OsString], locks: Vec<OwnedFd>) -> 
         child,
         output,
         logger,
-        _locks: locks,
     })
 }
 
