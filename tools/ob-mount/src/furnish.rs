@@ -6,7 +6,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat, umask};
-use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+use nix::unistd::{Gid, fchownat, symlinkat};
+use ob_conf::userns::Ids;
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
 use std::ffi::CStr;
 use std::fs::File;
@@ -40,8 +41,15 @@ const LINKS: &[(&str, &str)] = &[
 /// Mounts /dev with its nodes, /dev/pts, /dev/shm, and /run of `ram_size` (a size of tmpfs(5), or `none`), and the host's adjtime
 /// over one that is there. Makes the directories that a subhost needs where they are missing.
 ///
+/// With `ids` all that is made is root's inside, whom this process must act as.
+///
 /// Returns where the mounts are, in order. A bad `ram_size` only goes to `tell`, since the subhost boots without it today.
-pub fn furnish(root: &Root, ram_size: &str, tell: impl Fn(&str)) -> Result<Vec<PathBuf>> {
+pub fn furnish(
+    root: &Root,
+    ram_size: &str,
+    ids: Option<Ids>,
+    tell: impl Fn(&str),
+) -> Result<Vec<PathBuf>> {
     let mut mounts = Vec::new();
     let mut put = |filesystem: OwnedFd, path: &str| -> Result<()> {
         let target = root
@@ -56,13 +64,26 @@ pub fn furnish(root: &Root, ram_size: &str, tell: impl Fn(&str)) -> Result<Vec<P
         &[(c"mode", "755"), (c"size", "50M")],
         MOUNT_ATTR_NOSUID,
     )?;
-    let missing = fill(&dev)?;
+    let missing = fill(&dev, ids)?;
     put(dev, "dev")?;
     // Its own instance: terminals belong to the group tty, and anyone may open /dev/pts/ptmx.
-    let options = [(c"gid", "5"), (c"mode", "620"), (c"ptmxmode", "666")];
+    let tty = group(TTY, ids).to_string();
+    let options = [
+        (c"gid", tty.as_str()),
+        (c"mode", "620"),
+        (c"ptmxmode", "666"),
+    ];
     let flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
     let pts =
         make(c"devpts", &options, flags).or_else(|_| make(c"devpts", &options[1..], flags))?; // no gid 5 in this user namespace
+    if let Some(ids) = ids {
+        // The kernel makes these two as the host's root, whoever we are.
+        for name in ["", "ptmx"] {
+            let (user, group) = (Some(ids.user(0)), Some(ids.group(0)));
+            fchownat(&pts, name, user, group, AtFlags::AT_EMPTY_PATH)
+                .context("give /dev/pts to root inside")?;
+        }
+    }
     put(pts, "dev/pts")?;
     let flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
     put(make(c"tmpfs", &[(c"mode", "1777")], flags)?, "dev/shm")?;
@@ -114,10 +135,10 @@ fn make(kind: &CStr, options: &[(&CStr, &str)], attributes: Attributes) -> Resul
 }
 
 /// Fills /dev; returns the nodes that we are not allowed to make.
-fn fill(dev: &OwnedFd) -> Result<Vec<&'static str>> {
+fn fill(dev: &OwnedFd, ids: Option<Ids>) -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();
     let old = umask(Mode::empty()); // the modes are meant as they are written
-    for (name, mode, group, major, minor) in NODES {
+    for (name, mode, owner, major, minor) in NODES {
         let made = mknodat(
             dev,
             *name,
@@ -129,16 +150,10 @@ fn fill(dev: &OwnedFd) -> Result<Vec<&'static str>> {
             Err(Errno::EPERM) => missing.push(*name), // not root of the host, but of a user namespace
             made => made.with_context(|| format!("make /dev/{name}"))?,
         }
-        if made.is_ok() && *group != 0 {
-            let (root, group) = (Uid::from_raw(0), Gid::from_raw(*group));
-            fchownat(
-                dev,
-                *name,
-                Some(root),
-                Some(group),
-                AtFlags::AT_SYMLINK_NOFOLLOW,
-            )
-            .with_context(|| format!("give /dev/{name} to its group"))?;
+        if made.is_ok() && *owner != 0 {
+            let group = Some(group(*owner, ids));
+            fchownat(dev, *name, None, group, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .with_context(|| format!("give /dev/{name} to its group"))?;
         }
     }
     umask(old);
@@ -148,6 +163,11 @@ fn fill(dev: &OwnedFd) -> Result<Vec<&'static str>> {
     make_directory(dev, "pts", 0o755)?;
     make_directory(dev, "shm", 0o755)?;
     Ok(missing)
+}
+
+/// The group that is `inside` in there.
+fn group(inside: u32, ids: Option<Ids>) -> Gid {
+    ids.map_or(Gid::from_raw(inside), |ids| ids.group(inside))
 }
 
 /// Binds a node of the host's /dev, which its kernel knows to be allowed.

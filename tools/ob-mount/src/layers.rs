@@ -1,12 +1,12 @@
 //! The root itself: an overlay, a bind mount, or what is mounted there already.
 
+use crate::mapped::{Mapped, look};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::Mode;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use ob_conf::{Document, state};
 use ob_sys::keep::Keep;
-use ob_sys::mount::{Depth, Filesystem, attach, clone_tree};
+use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -84,21 +84,41 @@ impl Layers {
         Ok(())
     }
 
-    /// Mounts it on `live`; tells whether there was anything to mount.
-    pub fn mount(&self, name: &str, live: &Path) -> Result<bool> {
-        let (tree, what) = match self {
-            Layers::There => return Ok(false),
-            Layers::Bind { source } => {
-                let source = open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-                (clone_tree(source, c"", Depth::One)?, "bind UPPER")
+    /// The tree that what is written inside goes to.
+    pub fn written_to(&self, document: &Document) -> Result<PathBuf> {
+        match self {
+            Layers::Overlay { upper, .. } => Ok(upper.clone()),
+            Layers::Bind { source } => Ok(source.clone()),
+            Layers::There => Ok(document.path("LIVE")?.to_owned()),
+        }
+    }
+
+    /// Mounts it on `live`, with its owners as inside where the subhost has a user namespace; tells whether there was anything to
+    /// mount.
+    pub fn mount(&self, name: &str, live: &Path, mapped: Option<&Mapped>) -> Result<bool> {
+        let (tree, what) = match (self, mapped) {
+            (Layers::There, None) => return Ok(false),
+            (Layers::There, Some(mapped)) => {
+                let what = format!("LIVE={}", live.display());
+                (mapped.layer(live, Depth::Recursive, &what)?, "map LIVE")
             }
-            Layers::Overlay { lower, upper, work } => {
-                let tree = overlay(name, lower, upper, work)
-                    .with_context(|| format!("mount overlay on {}", live.display()))?;
+            (Layers::Bind { source }, None) => {
+                (clone_tree(look(source)?, c"", Depth::One)?, "bind UPPER")
+            }
+            (Layers::Bind { source }, Some(mapped)) => {
+                let what = format!("UPPER={}", source.display());
+                (mapped.layer(source, Depth::One, &what)?, "bind UPPER")
+            }
+            (Layers::Overlay { lower, upper, work }, mapped) => {
+                let tree = match mapped {
+                    None => overlay(name, lower, upper, work, 0),
+                    Some(mapped) => mapped.overlay(name, lower, upper, work),
+                };
+                let tree = tree.with_context(|| format!("mount overlay on {}", live.display()))?;
                 (tree, "mount overlay")
             }
         };
-        open(live, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        look(live)
             .and_then(|target| attach(tree, target))
             .with_context(|| format!("{what} on {}", live.display()))?;
         Ok(true)
@@ -106,7 +126,13 @@ impl Layers {
 }
 
 /// Makes an overlay, not yet attached anywhere.
-fn overlay(name: &str, lower: &Path, upper: &Path, work: &Path) -> Result<OwnedFd> {
+pub fn overlay(
+    name: &str,
+    lower: &Path,
+    upper: &Path,
+    work: &Path,
+    attributes: Attributes,
+) -> Result<OwnedFd> {
     let overlay = Filesystem::new(c"overlay").context("the kernel has no overlay filesystem")?;
     let layers = [
         (c"lowerdir", lower),
@@ -130,7 +156,7 @@ fn overlay(name: &str, lower: &Path, upper: &Path, work: &Path) -> Result<OwnedF
             }
         }
         overlay.create()?;
-        overlay.mount(0)
+        overlay.mount(attributes)
     })();
     made.map_err(|error: Errno| {
         let complaint = overlay.complaint();

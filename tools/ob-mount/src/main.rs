@@ -3,15 +3,20 @@
 
 mod furnish;
 mod layers;
+mod mapped;
 mod prepare;
+mod ranges;
 mod root;
 mod share;
 
 use anyhow::{Context, Result, bail};
 use layers::Layers;
 use lexopt::prelude::*;
+use mapped::Mapped;
 use nix::mount::{MntFlags, umount2};
+use ob_conf::userns::{Ids, Wish};
 use ob_conf::{Document, Hook, Tool, Usage, filter, log, undo};
+use ob_sys::identity::act_as;
 use ob_sys::process::close_on_exec_from;
 use root::Root;
 use std::ffi::OsString;
@@ -88,6 +93,7 @@ fn mount(document: &mut Document) -> Result<()> {
         }
     }
     layers.claim(document)?;
+    let mapped = Mapped::of(document, &layers)?;
 
     let upper = document.path("UPPER")?.to_owned();
     if layers.are_mounted_here() {
@@ -99,11 +105,11 @@ fn mount(document: &mut Document) -> Result<()> {
 
     let live = document.path("LIVE")?.to_owned();
     let mut mounts = Vec::new();
-    if layers.mount(document.name(), &live)? {
+    if layers.mount(document.name(), &live, mapped.as_ref())? {
         mounts.push(live.clone());
     }
     document.set("root", document.text("LIVE")?.to_owned());
-    let outcome = dress(document, &live, &upper, &mut mounts);
+    let outcome = dress(document, &live, &upper, mapped.as_ref(), &mut mounts);
     let list: Vec<String> = mounts
         .iter()
         .map(|path| path.display().to_string())
@@ -116,15 +122,29 @@ fn mount(document: &mut Document) -> Result<()> {
 }
 
 /// What lies on the root: the devices or what POSTMOUNT makes of them, then the shares.
-fn dress(document: &Document, live: &Path, upper: &Path, mounts: &mut Vec<PathBuf>) -> Result<()> {
+fn dress(
+    document: &Document,
+    live: &Path,
+    upper: &Path,
+    mapped: Option<&Mapped>,
+    mounts: &mut Vec<PathBuf>,
+) -> Result<()> {
     let root = Root::open(live)?;
+    if mapped.is_some() {
+        // The log is the host's: made before we make files as root inside.
+        drop(log::open(document.path("LOG")?)?);
+    }
+    let _acting = mapped.map(Mapped::act_as_root).transpose()?;
     match Hook::of(document, "POSTMOUNT") {
         Some(hook) => run_hook(document, &hook, "POSTMOUNT", &[live, upper])?,
         None => {
             let size = document.optional("RAM_SIZE").unwrap_or("50M");
-            mounts.extend(furnish::furnish(&root, size, |trouble| {
-                note(document, trouble)
-            })?);
+            mounts.extend(furnish::furnish(
+                &root,
+                size,
+                mapped.map(|mapped| mapped.ids),
+                |trouble| note(document, trouble),
+            )?);
         }
     }
     if document.has("INIT") {
@@ -138,7 +158,7 @@ fn dress(document: &Document, live: &Path, upper: &Path, mounts: &mut Vec<PathBu
     }
     let lower = document.path("LOWER").ok();
     for share in document.list("SHARE")? {
-        match share::Share::parse(share)?.mount(&root, lower)? {
+        match share::Share::parse(share)?.mount(&root, lower, mapped)? {
             share::Outcome::Mounted(path) => mounts.push(path),
             share::Outcome::IsLower => {}
             share::Outcome::Missing => note(
@@ -163,6 +183,7 @@ fn unmount(document: &mut Document) -> Result<()> {
     }
     document.remove("mounts");
     document.remove("root");
+    document.remove("userns");
     outcome
 }
 
@@ -170,8 +191,11 @@ fn unmount(document: &mut Document) -> Result<()> {
 fn run_hook(document: &Document, hook: &Hook, name: &str, arguments: &[&Path]) -> Result<()> {
     let log = log::open(document.path("LOG")?)?;
     close_on_exec_from(3)?;
+    let mut hook = hook.with_plan(document, arguments);
+    if let Some(ids) = Ids::of(document)? {
+        hook.env("USERNS", ids.to_string()); // which it is, where the plan only says auto
+    }
     let status = hook
-        .with_plan(document, arguments)
         .stdout(Stdio::from(log.try_clone()?))
         .stderr(Stdio::from(log))
         .status()
@@ -215,9 +239,16 @@ fn cables() -> usize {
 
 fn furnish_alone(live: &Path) -> Result<ExitCode> {
     let size = std::env::var("RAM_SIZE").unwrap_or_else(|_| "50M".to_owned());
+    let wish = std::env::var("USERNS").map_or(Ok(Wish::No), |text| Wish::parse(&text));
+    let ids = match wish.context("USERNS")? {
+        Wish::Range(ids) => Some(ids),
+        _ => None,
+    };
     let root = Root::open(live)?;
-    furnish::furnish(&root, &size, |trouble| {
-        eprintln!("{}: {trouble}", TOOL.name)
+    let acting = ids.map(|ids| act_as(ids.user(0), ids.group(0)));
+    let _acting = acting.transpose().context("act as root inside")?;
+    furnish::furnish(&root, &size, ids, |trouble| {
+        eprintln!("{}: {trouble}", TOOL.name);
     })
     .with_context(|| format!("furnish {}", live.display()))?;
     Ok(ExitCode::SUCCESS)

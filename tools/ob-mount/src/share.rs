@@ -1,5 +1,6 @@
 //! Directories and files of the host in the subhost.
 
+use crate::mapped::Mapped;
 use crate::root::{Root, path_of};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -18,6 +19,8 @@ pub struct Share {
     /// Where it is put, from the subhost's root.
     inside: PathBuf,
     read_only: bool,
+    /// Whether its owners are as inside, and what root makes there is root's on the host.
+    mapped: bool,
     depth: Depth,
 }
 
@@ -32,7 +35,8 @@ pub enum Outcome {
 }
 
 impl Share {
-    /// Reads one. The options are words divided by commas: `ro`, read-only with all below it; `rec`, with the mounts below it.
+    /// Reads one. The options are words divided by commas: `ro`, read-only with all below it; `rec`, with the mounts below it;
+    /// `idmap`, with the owners as inside where the subhost has a user namespace.
     pub fn parse(text: &str) -> Result<Self> {
         let (host, rest) = text.split_once(':').unwrap_or((text, ""));
         let host = PathBuf::from(host);
@@ -44,9 +48,9 @@ impl Share {
         // What follows a second colon was always part of the path; it is taken for options only where it cannot be else.
         let known = |options: &&str| {
             let mut options = options.split(',');
-            options.all(|option| ["ro", "rw", "rec", ""].contains(&option))
+            options.all(|option| ["ro", "rw", "rec", "idmap", ""].contains(&option))
         };
-        let divided = rest.split_once(':').filter(|(_, options)| known(&options));
+        let divided = rest.split_once(':').filter(|(_, options)| known(options));
         let (inside, options) = divided.unwrap_or((rest, ""));
         let has = |option| options.split(',').any(|word| word == option);
         Ok(Share {
@@ -57,6 +61,7 @@ impl Share {
             },
             host,
             read_only: has("ro"),
+            mapped: has("idmap"),
             depth: if has("rec") {
                 Depth::Recursive
             } else {
@@ -66,7 +71,12 @@ impl Share {
     }
 
     /// Puts it below `root`. A missing host path leaves nothing inside.
-    pub fn mount(&self, root: &Root, lower: Option<&Path>) -> Result<Outcome> {
+    pub fn mount(
+        &self,
+        root: &Root,
+        lower: Option<&Path>,
+        mapped: Option<&Mapped>,
+    ) -> Result<Outcome> {
         let source = match open(&self.host, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(Outcome::Missing),
             source => source.with_context(|| format!("share {}", self.host.display()))?,
@@ -74,15 +84,18 @@ impl Share {
         if lower.is_some_and(|lower| path_of(&source) == lower) {
             return Ok(Outcome::IsLower);
         }
-        let tree = self.copy(&source)?;
+        let tree = self.copy(&source, mapped)?;
         let path = self.put(root, &source, tree)?;
         Ok(Outcome::Mounted(path))
     }
 
     /// Makes the detached mount of it.
-    fn copy(&self, source: &OwnedFd) -> Result<OwnedFd> {
+    fn copy(&self, source: &OwnedFd, mapped: Option<&Mapped>) -> Result<OwnedFd> {
         let context = || format!("share {}", self.host.display());
         let tree = clone_tree(source, c"", self.depth).with_context(context)?;
+        if let Some(mapped) = mapped.filter(|_| self.mapped) {
+            mapped.map(&tree, self.depth, &self.host.display().to_string())?;
+        }
         if self.read_only {
             set_attributes(&tree, self.depth, MOUNT_ATTR_RDONLY, 0, None)
                 .map_err(|error| match error {
@@ -121,10 +134,12 @@ pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
     })?;
     let share = Share::parse(&format!("{}:{rest}", host.display()))?;
     let pidfd = state::prove(document).context("it is not running")?;
+    let mapped = Mapped::of_running(document)?;
     let source = open(&share.host, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .with_context(|| format!("share {}", share.host.display()))?;
-    let tree = share.copy(&source)?;
+    let tree = share.copy(&source, mapped.as_ref())?;
     setns(&pidfd, CloneFlags::CLONE_NEWNS).context("join its mount namespace")?;
+    let _acting = mapped.as_ref().map(Mapped::act_as_root).transpose()?;
     share.put(&Root::open(Path::new("/"))?, &source, tree)?;
     Ok(())
 }
