@@ -3,11 +3,14 @@
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs, statfs};
 use nix::unistd::unlink;
+use ob_conf::userns::{Ids, is_own};
+use ob_sys::namespace::owner;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -37,15 +40,15 @@ impl Namespace {
     }
 
     /// Takes this process into the namespace called `name`. If there is none it is made, and so named on the host as
-    /// `ip netns add` would.
-    pub fn enter(name: &str) -> Result<Self> {
+    /// `ip netns add` would; with `ids` it belongs to a new user namespace of these.
+    pub fn enter(name: &str, ids: Option<Ids>) -> Result<Self> {
         prepare_directory()?;
         let path = path(name);
         for _ in 0..2 {
             let new = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
             match open(&path, new, Mode::empty()) {
                 Ok(_) => {
-                    return Namespace::make(&path).inspect_err(|_| {
+                    return Namespace::make(&path, ids).inspect_err(|_| {
                         let _ = unpin(name);
                     });
                 }
@@ -55,6 +58,12 @@ impl Namespace {
                 }
             }
             if let Some(namespace) = Namespace::open(name)? {
+                if ids.is_some() && is_own(owner(&namespace.descriptor)?)? {
+                    bail!(
+                        "USERNS: {} is there already and belongs to the host; ip netns del {name}",
+                        path.display()
+                    );
+                }
                 namespace.join()?;
                 return Ok(namespace);
             }
@@ -76,16 +85,23 @@ impl Namespace {
         bail!("{}: somebody else makes this namespace", path.display())
     }
 
-    fn make(path: &Path) -> Result<Self> {
-        unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
-        mount(
-            Some(OWN),
-            path,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .with_context(|| format!("name the network namespace {}", path.display()))?;
+    fn make(path: &Path, ids: Option<Ids>) -> Result<Self> {
+        // Who makes a network namespace decides which user namespace it belongs to, for good.
+        let holder = ids.map(|ids| ids.hold(libc::CLONE_NEWNET)).transpose()?;
+        let new = match &holder {
+            Some(holder) => holder.path("ns/net"),
+            None => {
+                unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+                OWN.to_owned()
+            }
+        };
+        let new = Some(new.as_str());
+        mount(new, path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("name the network namespace {}", path.display()))?;
+        if let Some(holder) = holder {
+            setns(holder.open("net")?, CloneFlags::CLONE_NEWNET)
+                .context("enter the network namespace")?;
+        }
         let own = Namespace::own()?;
         Ok(Namespace {
             is_new: true,

@@ -8,6 +8,7 @@ use crate::unwire;
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc;
+use ob_conf::userns::Ids;
 use ob_conf::{Cable, Document};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -40,7 +41,7 @@ pub struct Wiring {
 pub fn wire(document: &mut Document) -> Result<Wiring> {
     let mut host = Links::here().context("open a netlink socket")?;
     let plan = Plan::of(document, &mut host).context("CABLES")?;
-    let mut wiring = Wiring::begin(document.name(), host, &plan)?;
+    let mut wiring = Wiring::begin(document.name(), host, &plan, Ids::of(document)?)?;
     if let Err(error) = wiring.lay(&plan, document) {
         return Err(match wiring.take_back(document) {
             Ok(()) => error,
@@ -99,14 +100,14 @@ fn find_bridge(host: &mut Links, name: &str) -> Result<i32> {
 }
 
 impl Wiring {
-    fn begin(name: &str, host: Links, plan: &Plan) -> Result<Self> {
+    fn begin(name: &str, host: Links, plan: &Plan, ids: Option<Ids>) -> Result<Self> {
         let ifup = plan.asks_for_ifup().then(ifupdown::ifup).flatten();
         // Without cables there is nothing to do outside, where someone who is root here alone may not return to.
         let home = match plan.cables.is_empty() {
             true => None,
             false => Some(Namespace::own()?),
         };
-        let namespace = Namespace::enter(name)?;
+        let namespace = Namespace::enter(name, ids)?;
         let begun = || -> Result<Links> {
             let mut inside = Links::here().context("open a netlink socket")?;
             inside.set_loopback_up().context("set lo up")?;
