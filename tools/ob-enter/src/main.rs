@@ -1,1 +1,106 @@
-fn main() {}
+//! Runs a command in a running subhost.
+#![forbid(unsafe_code)]
+
+mod account;
+mod command;
+mod sealed;
+mod subhost;
+
+use anyhow::{Context, Result, anyhow, bail};
+use command::{Command, Failure};
+use lexopt::prelude::*;
+use ob_conf::{Tool, Usage};
+use ob_enter::Streams;
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+use subhost::Subhost;
+
+const TOOL: Tool = Tool {
+    name: "ob-enter",
+    help: "\
+Usage: ob-enter [-u USER] [--no-pty] [--] NAME [CMD [ARG...]]
+
+Runs CMD in the running subhost NAME: in its namespaces, its control group and a
+clean environment, on a terminal of the subhost's own. Without CMD that is bash,
+or sh where there is no bash.
+
+The status is that of CMD, 128+N if signal N has ended it; 127 if there is no
+CMD, 126 if it cannot be run, 125 if NAME is not running or cannot be entered.
+
+  -u, --user USER  as USER of the subhost, instead of root
+      --no-pty     without a terminal inside
+  -h, --help       print this
+  -V, --version    print the version
+
+Examples:
+  ob-enter mta
+  ob-enter mta postqueue -p | grep -c '^[0-9A-F]'
+",
+    failed: 125,
+};
+
+fn main() -> ExitCode {
+    TOOL.main(run)
+}
+
+/// What the command line asks for.
+struct Request {
+    name: String,
+    user: Option<String>,
+    terminals: bool,
+    command: Vec<CString>,
+}
+
+fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
+    let request = parse(tool, parser)?;
+    sealed::become_sealed()?;
+    enter(&request).with_context(|| request.name.clone())
+}
+
+fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
+    let mut user = None;
+    let mut terminals = true;
+    let name = loop {
+        match parser.next()? {
+            Some(Short('u') | Long("user")) => user = Some(parser.value()?.string()?),
+            Some(Long("no-pty")) => terminals = false,
+            Some(Value(name)) => break name.string()?,
+            Some(arg) => return Err(tool.common(&arg)),
+            None => bail!(Usage(
+                "expects the name of a subhost; see --help".to_owned()
+            )),
+        }
+    };
+    let words: Vec<OsString> = parser.raw_args()?.collect();
+    let words = words.into_iter().map(OsString::into_vec);
+    Ok(Request {
+        name,
+        user,
+        terminals,
+        command: words.map(CString::new).collect::<Result<_, _>>()?,
+    })
+}
+
+fn enter(request: &Request) -> Result<ExitCode> {
+    let subhost = Subhost::find(&request.name)?;
+    let streams = Streams::of_caller(request.terminals)?;
+    subhost.join()?;
+    let (proxy, inside) = streams.connect(subhost::root()?)?;
+    let command = Command {
+        words: &request.command,
+        user: request.user.as_deref(),
+        name: &request.name,
+    };
+    let (child, news) = subhost.spawn(&command, &inside, proxy.is_idle())?;
+    drop(inside);
+    let end = proxy.serve(&child)?;
+    if let Some(failure) = Failure::receive(&news) {
+        TOOL.complain(&anyhow!("{}: {}", request.name, failure.describe(&command)));
+        return Ok(ExitCode::from(failure.status()));
+    }
+    if subhost.has_ended_with(&end) {
+        TOOL.complain(&anyhow!("{}: the subhost has ended", request.name));
+    }
+    Ok(ExitCode::from(end.status()))
+}

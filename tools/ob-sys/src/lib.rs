@@ -10,6 +10,7 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod process;
+pub mod terminal;
 
 use nix::errno::Errno;
 use nix::libc;

@@ -19,17 +19,33 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
 /// Puts `program` into memory under `name` (which only `/proc` shows), and seals it. `EACCES`: the host allows no such programs
 /// (`vm.memfd_noexec`).
 pub fn seal(name: &CStr, program: &[u8]) -> Result<OwnedFd> {
+    let mut memory = memory(name)?;
+    memory.write_all(program).map_err(|_| Errno::ENOSPC)?;
+    finish(memory)
+}
+
+/// The same for the content of `program`, which the kernel copies without our seeing it.
+pub fn seal_file(name: &CStr, program: &mut File) -> Result<OwnedFd> {
+    let mut memory = memory(name)?;
+    std::io::copy(program, &mut memory)
+        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    finish(memory)
+}
+
+fn memory(name: &CStr) -> Result<File> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     // Linux 6.3 wants to be told that it is to be run; earlier kernels do not know the word.
     let executable = MFdFlags::from_bits_retain(libc::MFD_EXEC);
-    let memory = match memfd_create(name, flags | executable) {
-        Err(Errno::EINVAL) => memfd_create(name, flags)?,
-        memory => memory?,
-    };
-    let mut file = File::from(memory);
-    file.write_all(program).map_err(|_| Errno::ENOSPC)?;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
-    Ok(file.into())
+    match memfd_create(name, flags | executable) {
+        Err(Errno::EINVAL) => memfd_create(name, flags),
+        memory => memory,
+    }
+    .map(File::from)
+}
+
+fn finish(memory: File) -> Result<OwnedFd> {
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(SEALS))?;
+    Ok(memory.into())
 }
 
 /// Whether `file` has been sealed as by [`seal`].

@@ -1,0 +1,169 @@
+//! The running subhost, and the ways into it.
+
+use crate::command::Command;
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::set_dumpable;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, chdir, getcwd, pipe2};
+use ob_conf::Document;
+use ob_conf::state::{Home, prove};
+use ob_enter::{End, Inside};
+use ob_sys::process::{Child, close_all_but, pidfd_open, spawn};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// How many milliseconds the kernel may take to end pid 1 after the last of its processes.
+const END: u16 = 250;
+
+/// A subhost that runs.
+pub struct Subhost {
+    pid_1: OwnedFd,
+    group: Option<File>,
+    has_users: bool,
+}
+
+/// Those that this process joins itself. That of time has no name among nix's flags.
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWCGROUP);
+const TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+
+impl Subhost {
+    /// Finds it by its document at rest, and by nothing else; fails if what that tells cannot be proven.
+    pub fn find(name: &str) -> Result<Self> {
+        Document::new(name)?;
+        let home = Home::of(name);
+        let document = home.document()?;
+        let Some((document, pid_1)) = document
+            .as_ref()
+            .and_then(|document| Some((document, prove(document)?)))
+        else {
+            let has_begun = document.is_some_and(|document| document.has("pid"));
+            if home.is_locked() && !has_begun {
+                bail!("is starting");
+            }
+            bail!("not running");
+        };
+        let group = document.has("cgroup").then(|| {
+            let path: &Path = document.path("cgroup")?;
+            File::open(path).with_context(|| format!("open its control group {}", path.display()))
+        });
+        Ok(Subhost {
+            pid_1,
+            group: group.transpose()?,
+            has_users: document.has("userns"),
+        })
+    }
+
+    /// Joins its namespaces, but those of pids and users, which are for the command alone. In its root nothing of the host is open
+    /// then but what the caller has given us.
+    pub fn join(&self) -> Result<()> {
+        // Nobody inside may look into us, or our child before its exec.
+        set_dumpable(false)?;
+        match setns(&self.pid_1, NAMESPACES | TIME) {
+            // A kernel built without time namespaces.
+            Err(Errno::EINVAL) => setns(&self.pid_1, NAMESPACES),
+            joined => joined,
+        }
+        .context("join its namespaces")?;
+        chdir("/")?;
+        let here = getcwd()?;
+        ensure!(
+            here == Path::new("/"),
+            "its root is {}, which is not in it",
+            here.display()
+        );
+        Ok(())
+    }
+
+    /// Becomes root of its user namespace, if it has one. For the child alone: who has joined it may write to no control group.
+    pub fn join_users(&self) -> nix::Result<()> {
+        if self.has_users {
+            setns(&self.pid_1, CloneFlags::CLONE_NEWUSER)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the command in its pid namespace and its control group. Also returns where a failure is told.
+    ///
+    /// If this process holds more than the command may have, it is not `idle`: then a process in between lets go of it first, for
+    /// who can trace the command can take from it all that it is born with.
+    pub fn spawn(&self, command: &Command, inside: &Inside, idle: bool) -> Result<(Child, File)> {
+        let (news, teller) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let group = self.group.as_ref().map(AsFd::as_fd);
+        let run = || command.become_it(self, inside, &teller);
+        let child = if idle {
+            self.join_pids()?;
+            spawn(0, group, run).map_err(anyhow::Error::from)
+        } else {
+            self.spawn_bare(inside, &teller, group, run)
+        };
+        Ok((child.context("start a process in it")?, news.into()))
+    }
+
+    fn spawn_bare(
+        &self,
+        inside: &Inside,
+        teller: &OwnedFd,
+        group: Option<BorrowedFd>,
+        run: impl Fn() -> u8,
+    ) -> Result<Child> {
+        let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
+        let mut kept: Vec<BorrowedFd> = inside.standard.iter().map(AsFd::as_fd).collect();
+        kept.extend(inside.terminal.as_ref().map(AsFd::as_fd));
+        kept.extend(group);
+        kept.extend([teller.as_fd(), writing.as_fd(), self.pid_1.as_fd()]);
+        let middle = spawn(0, None, || {
+            let born = close_all_but(&kept)
+                .and_then(|()| self.join_pids())
+                .and_then(|()| spawn(libc::CLONE_PARENT, group, run));
+            let answer = born.map_or_else(|error| -(error as i32), |child| child.pid.as_raw());
+            let _ = nix::unistd::write(&writing, &answer.to_ne_bytes());
+            0
+        })?;
+        drop(writing);
+        let mut answer = [0; 4];
+        File::from(reading).read_exact(&mut answer)?;
+        waitid(Id::PIDFd(middle.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+        let answer = i32::from_ne_bytes(answer);
+        if answer <= 0 {
+            bail!(Errno::from_raw(-answer));
+        }
+        let pid = Pid::from_raw(answer);
+        let pidfd = pidfd_open(pid)?;
+        // Only a child of ours can be looked at so: nobody has told us another's number.
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        waitid(Id::PIDFd(pidfd.as_fd()), flags)?;
+        Ok(Child { pid, pidfd })
+    }
+
+    /// Whether a command that was killed was so because all of the subhost was.
+    pub fn has_ended_with(&self, end: &End) -> bool {
+        let End::Ended(WaitStatus::Signaled(_, Signal::SIGKILL, _)) = end else {
+            return false;
+        };
+        let mut pid_1 = [PollFd::new(self.pid_1.as_fd(), PollFlags::POLLIN)];
+        poll(&mut pid_1, PollTimeout::from(END)).is_ok_and(|ended| ended > 0)
+    }
+
+    fn join_pids(&self) -> nix::Result<()> {
+        setns(&self.pid_1, CloneFlags::CLONE_NEWPID)
+    }
+}
+
+/// The root directory, for lookups that are not to leave it.
+pub fn root() -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(open("/", flags, Mode::empty())?)
+}
