@@ -11,12 +11,13 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::unistd::{AccessFlags, access, chdir, fchdir, pipe2, pivot_root, setsid};
+use ob_conf::userns::Ids;
 use ob_sys::mount::{Depth, attach, clone_tree};
 use ob_sys::process::{Descriptors, exec, join_new_session_keyring};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What pid 1 needs to know.
 pub struct Plan<'a> {
@@ -24,6 +25,8 @@ pub struct Plan<'a> {
     pub root: PathBuf,
     /// Its network namespace; none for the host's.
     pub net: Option<File>,
+    /// The ids of its user namespace; none for the host's. Then it is born in it, and in both of the above.
+    pub ids: Option<Ids>,
     /// The command and its words; the first is looked up on the path inside.
     pub command: Vec<CString>,
     /// `VAR=value`, all of it.
@@ -49,14 +52,23 @@ fn prepare(plan: &Plan, supervisor: impl AsFd) -> Result<()> {
     setsid().context("begin a session")?;
     // The keys of whoever boots are no affair of the subhost. A kernel without keyrings has none to hide.
     let _ = join_new_session_keyring();
-    if let Some(net) = &plan.net {
-        setns(net, CloneFlags::CLONE_NEWNET).context("join its network namespace")?;
+    if plan.ids.is_none() {
+        approach(plan)?;
     }
-    pivot(&plan.root).with_context(|| format!("make {} the root", plan.root.display()))?;
+    pivot().with_context(|| format!("make {} the root", plan.root.display()))?;
     show_namespaces()?;
     // The old root lies on the new one, where our working directory still is: no directory is needed to put it.
     umount2(".", MntFlags::MNT_DETACH).context("detach the old root")?;
     Ok(chdir("/")?)
+}
+
+/// Goes into its network namespace and to its root, the latter in whichever mount namespace we are. Root of a user namespace may
+/// pass neither a door of the host's nor a directory of root alone, such as BASE.
+pub fn approach(plan: &Plan) -> Result<()> {
+    if let Some(net) = &plan.net {
+        setns(net, CloneFlags::CLONE_NEWNET).context("join its network namespace")?;
+    }
+    chdir(&plan.root).with_context(|| format!("go to {}", plan.root.display()))
 }
 
 /// Has the kernel kill us with our supervisor, and makes sure that it was not gone before we said so.
@@ -71,14 +83,13 @@ fn die_with(supervisor: impl AsFd) -> Result<()> {
     Ok(())
 }
 
-/// Makes `root` the root of this mount namespace; the old one is on top of it, out of sight.
-fn pivot(root: &Path) -> Result<()> {
+/// Makes the working directory the root of this mount namespace; the old one is on top of it, out of sight.
+fn pivot() -> Result<()> {
     // Our copies of the host's mounts are peers of theirs: what we do next must not reach them.
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
-    chdir(root)?;
     match pivot_root(".", ".") {
-        // It is no mount, or the root already: a copy of it on itself is one.
+        // It is no mount, or the root already, or belongs to another user namespace: a copy of it on itself is one of ours.
         Err(Errno::EINVAL | Errno::EBUSY) => {
             let here = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
             let tree = clone_tree(&here, c"", Depth::Recursive)?;

@@ -10,6 +10,7 @@ mod inside;
 mod logger;
 mod room;
 mod supervise;
+mod userns;
 
 use anyhow::{Result, bail};
 use lexopt::prelude::*;

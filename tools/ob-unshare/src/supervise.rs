@@ -3,7 +3,7 @@
 use crate::init::{REAPER_FD, Reaper, text};
 use crate::inside::{self, NAMESPACES, Plan};
 use crate::logger::Logger;
-use crate::{cgroup, end};
+use crate::{cgroup, end, userns};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -16,9 +16,10 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 use ob_conf::state::{self, Home, Lock};
+use ob_conf::userns::Ids;
 use ob_conf::{Document, Tool, receive, send};
 use ob_sys::keep::Keep;
-use ob_sys::process::{Child, spawn};
+use ob_sys::process::{Child, Namespaces, spawn};
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -169,18 +170,23 @@ fn begin(document: &mut Document, command: &[OsString]) -> Result<Subhost> {
     let plan = Plan {
         root: document.path("root")?.to_owned(),
         net: net.transpose()?,
+        ids: Ids::of(document)?,
         command: words,
         environment: environment(document, &reaper)?,
         output: command.is_empty().then_some(writing.as_fd()),
         reaper: reaper.copy.as_ref().map(|copy| (copy.as_fd(), REAPER_FD)),
     };
     let group = cgroup::make(document)?;
-    let child = in_namespaces(group.as_ref(), || {
+    let run = || {
         let (status, error) = inside::become_pid_1(&plan, &teller);
         let message = ob_conf::sentence(&error);
         let _ = File::from(teller.try_clone().expect("a descriptor")).write_all(message.as_bytes());
         status
-    })?;
+    };
+    let child = match plan.ids {
+        None => in_namespaces(0, group.as_ref(), run),
+        Some(ids) => userns::start(ids, &plan, group.as_ref(), run),
+    }?;
     drop((teller, writing));
     // Exec closes the teller: nothing to read means that the shell has begun.
     let mut message = String::new();
@@ -233,11 +239,17 @@ fn high_pipe() -> Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-fn in_namespaces(group: Option<&File>, run: impl Fn() -> u8) -> Result<Child> {
+/// Makes a child in the new namespaces that pid 1 has, and `more`.
+pub fn in_namespaces(
+    more: Namespaces,
+    group: Option<&File>,
+    run: impl Fn() -> u8,
+) -> Result<Child> {
+    let namespaces = NAMESPACES | more;
     let group = group.map(AsFd::as_fd);
-    match spawn(NAMESPACES, group, &run) {
+    match spawn(namespaces, group, &run) {
         // A kernel built without time namespaces.
-        Err(Errno::EINVAL) => spawn(NAMESPACES & !libc::CLONE_NEWTIME, group, &run),
+        Err(Errno::EINVAL) => spawn(namespaces & !libc::CLONE_NEWTIME, group, &run),
         child => child,
     }
     .context("start pid 1 in new namespaces")

@@ -1,0 +1,78 @@
+//! Pid 1 in a user namespace: born of a child that has gone there, and could not come back.
+
+use crate::inside::{self, Plan};
+use crate::supervise::in_namespaces;
+use anyhow::{Context, Result, anyhow};
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid, fchown, pipe2};
+use ob_conf::sentence;
+use ob_conf::userns::{Ids, is_own};
+use ob_sys::namespace::owner;
+use ob_sys::process::{Child, pidfd_open, spawn};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Starts pid 1, which does `run`, as root of the user namespace with these `ids`, in new namespaces that belong to it.
+///
+/// It is a child of this process all the same, whose death it is to follow.
+pub fn start(ids: Ids, plan: &Plan, group: Option<&File>, run: impl Fn() -> u8) -> Result<Child> {
+    let namespace = namespace(ids, plan.net.as_ref())?;
+    if let Some(output) = plan.output {
+        // Services open /dev/stdout, which asks for rights on the pipe.
+        fchown(output, Some(ids.user(0)), Some(ids.group(0))).context("give it its output")?;
+    }
+    let (report, teller) = pipe2(OFlag::O_CLOEXEC)?;
+    // Already in its control group, into which root of the user namespace could put nobody.
+    let midwife = spawn(0, group.map(AsFd::as_fd), || {
+        let born = bear(ids, plan, namespace, run);
+        tell(&teller, born)
+    });
+    let midwife = midwife.context("start a child to join its user namespace")?;
+    drop(teller);
+    let mut text = String::new();
+    File::from(report).read_to_string(&mut text)?;
+    waitid(Id::PIDFd(midwife.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    let pid = text.parse().map_err(|_| match text.as_str() {
+        "" => anyhow!("the child that was to start pid 1 was killed"),
+        why => anyhow!("{why}"),
+    })?;
+    let pid = Pid::from_raw(pid);
+    Ok(Child {
+        pid,
+        // Only we can reap it, so the number is still its.
+        pidfd: pidfd_open(pid)?,
+    })
+}
+
+/// The user namespace that the network namespace belongs to; a new one if that is the host's, or there is none.
+fn namespace(ids: Ids, net: Option<&File>) -> Result<OwnedFd> {
+    if let Some(net) = net {
+        let owner = owner(net).context("find the user namespace of its network namespace")?;
+        if !is_own(&owner)? {
+            return Ok(owner);
+        }
+    }
+    Ok(ids.hold(0)?.open("user")?.into())
+}
+
+/// In the child: goes to the root and into the network while it still may, then to where it may no more.
+fn bear(ids: Ids, plan: &Plan, namespace: OwnedFd, run: impl Fn() -> u8) -> Result<Pid> {
+    inside::approach(plan)?;
+    ids.join(namespace)?;
+    let more = libc::CLONE_NEWCGROUP | libc::CLONE_PARENT;
+    Ok(in_namespaces(more, None, run)?.pid)
+}
+
+fn tell(teller: impl AsFd, born: Result<Pid>) -> u8 {
+    let text = match &born {
+        Ok(pid) => pid.to_string(),
+        Err(error) => sentence(error),
+    };
+    if let Ok(teller) = teller.as_fd().try_clone_to_owned() {
+        let _ = File::from(teller).write_all(text.as_bytes());
+    }
+    u8::from(born.is_err())
+}
