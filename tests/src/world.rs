@@ -253,6 +253,24 @@ impl World {
         }
     }
 
+    /// The document at rest of the subhost `name`.
+    #[must_use]
+    pub fn document(&self, name: &str) -> serde_json::Value {
+        let line = self.read(format!("/run/overlay-boot/{name}/subhost"));
+        serde_json::from_str(&line).expect("a document")
+    }
+
+    /// Runs a line of the subhost's own sh inside of it, without the tools' help: to look at what they have made.
+    #[track_caller]
+    pub fn inside(&self, name: &str, line: &str) -> String {
+        let pid = &self.document(name)["pid"];
+        let enter = format!("nsenter --target {pid} --mount --uts --ipc --net --pid");
+        self.line(&format!("exec {enter} /bin/sh -c \"$LINE\""))
+            .env("LINE", line)
+            .run()
+            .ok()
+    }
+
     /// Runs a line of sh to its end.
     #[track_caller]
     pub fn run(&self, line: &str) -> Done {
