@@ -1,4 +1,226 @@
 //! Finds the subhosts that run, start, end, or were left behind.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod detail;
+mod json;
+mod subhost;
+mod table;
+
+use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
+use ob_conf::{Silent, Tool, Usage, nearest, state};
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write, stdout};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+use subhost::{Finder, State, Subhost};
+use table::View;
+
+const TOOL: Tool = Tool {
+    name: "ob-list",
+    help: "\
+Usage: ob-list [OPTION...] [NAME|CONF...]
+
+Lists the subhosts: name, state (starting, running, stopping, or dead: left by a
+process that was killed), pid 1, cables, and the configuration it was started
+from. With operands lists these; the status is then 1 unless all of them run.
+
+  -l, --long             also memory, processor time, tasks, the size of what is
+                         in UPPER, and addresses
+  -j, --json             for programs: one array
+  -n, --names            only the names
+  -c, --confs            only the configurations, of those that run
+  -d, --documents        their documents, for ob-unshare --undo; status 0 if all
+                         operands are there, whatever their state
+  -s, --state STATE      only those in STATE
+  -a, --all              all, as without operands
+  -w, --watch[=SECONDS]  again and again, every 2 seconds
+  -h, --help             print this
+  -V, --version          print the version
+
+Examples:
+  ob-list -l
+  ob-list --documents mta | ob-unshare --undo --then 'ob-cable --undo'
+",
+    failed: 1,
+};
+
+/// What is told of a subhost.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Form {
+    #[default]
+    Table,
+    Json,
+    Names,
+    Confs,
+    Documents,
+}
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Request {
+    form: Form,
+    long: bool,
+    state: Option<State>,
+    watch: Option<Duration>,
+    operands: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    TOOL.main(run)
+}
+
+fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
+    let request = parse(tool, parser)?;
+    if let Some(pause) = request.watch {
+        loop {
+            let (subhosts, _) = find(tool, &request)?;
+            redraw(&report(&subhosts, &request))?;
+            std::thread::sleep(pause);
+        }
+    }
+    let (subhosts, complete) = find(tool, &request)?;
+    print(&report(&subhosts, &request))?;
+    let all_run = request.form == Form::Documents
+        || request.operands.is_empty()
+        || subhosts
+            .iter()
+            .all(|subhost| subhost.state == State::Running);
+    Ok(ExitCode::from(u8::from(!(complete && all_run))))
+}
+
+fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
+    let mut request = Request::default();
+    let mut all = false;
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Short('l') | Long("long") => request.long = true,
+            Short('j') | Long("json") => request.form = Form::Json,
+            Short('n') | Long("names") => request.form = Form::Names,
+            Short('c') | Long("confs") => request.form = Form::Confs,
+            Short('d') | Long("documents") => request.form = Form::Documents,
+            Short('s') | Long("state") => request.state = Some(state(&parser.value()?.string()?)?),
+            Short('a') | Long("all") => all = true,
+            Short('w') | Long("watch") => request.watch = Some(pause(parser.optional_value())?),
+            Value(operand) => {
+                request.operands.push(operand);
+                break;
+            }
+            other => return Err(tool.common(&other)),
+        }
+    }
+    request.operands.extend(parser.raw_args()?);
+    if all && !request.operands.is_empty() {
+        bail!(Usage("--all goes without a name".to_owned()));
+    }
+    // Only these two have a place for it.
+    request.long &= matches!(request.form, Form::Table | Form::Json);
+    Ok(request)
+}
+
+fn state(word: &str) -> Result<State> {
+    let states = State::ALL;
+    let found = states.into_iter().find(|state| state.word() == word);
+    found.with_context(|| {
+        let meant = nearest(word, states.map(State::word));
+        let meant = meant.map_or(String::new(), |meant| format!("; did you mean {meant}?"));
+        Usage(format!("there is no state {word}{meant}"))
+    })
+}
+
+fn pause(seconds: Option<OsString>) -> Result<Duration> {
+    let Some(seconds) = seconds else {
+        return Ok(Duration::from_secs(2));
+    };
+    let text = seconds.to_string_lossy();
+    let pause = text.parse().ok();
+    let pause = pause.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    pause
+        .filter(|pause| *pause >= Duration::from_millis(10))
+        .with_context(|| Usage(format!("--watch={text} is not a number of seconds")))
+}
+
+/// The subhosts that are asked for, and whether all that were named are there and could be read. What is amiss is told.
+fn find(tool: &Tool, request: &Request) -> Result<(Vec<Subhost>, bool)> {
+    let finder = Finder::new(Path::new(state::DIRECTORY), request.long)?;
+    let mut complete = true;
+    let mut complain = |error: &anyhow::Error| {
+        tool.complain(error);
+        complete = false;
+    };
+    let mut subhosts: Vec<Subhost> = Vec::new();
+    if request.operands.is_empty() {
+        subhosts = finder.all()?;
+    }
+    for operand in &request.operands {
+        match finder.named(operand) {
+            Ok(subhost) => {
+                let name = subhost.document.name();
+                if !subhosts.iter().any(|found| found.document.name() == name) {
+                    subhosts.push(subhost);
+                }
+            }
+            Err(error) => complain(&error),
+        }
+    }
+    subhosts.retain(|subhost| request.state.is_none_or(|state| subhost.state == state));
+    if request.form == Form::Documents {
+        let known = subhosts
+            .into_iter()
+            .map(|found| finder.wait_for_document(found));
+        subhosts = known.filter_map(Result::transpose).collect::<Result<_>>()?;
+    }
+    for subhost in &subhosts {
+        if let Some(damage) = &subhost.damage {
+            complain(damage);
+        }
+    }
+    Ok((subhosts, complete))
+}
+
+fn report(subhosts: &[Subhost], request: &Request) -> String {
+    let line = |text: &str| format!("{text}\n");
+    match request.form {
+        Form::Table => table::table(subhosts, &View::of_output()),
+        Form::Json => json::array(subhosts),
+        Form::Names => subhosts
+            .iter()
+            .map(|found| line(found.document.name()))
+            .collect(),
+        Form::Documents => subhosts.iter().map(|found| found.document.line()).collect(),
+        Form::Confs => {
+            let running = subhosts
+                .iter()
+                .filter(|found| found.state == State::Running);
+            running.filter_map(Subhost::conf).map(line).collect()
+        }
+    }
+}
+
+/// Prints the report over the one before it, as much as the screen holds; where there is no screen, after it.
+fn redraw(report: &str) -> Result<()> {
+    let Some(height) = View::of_output().height else {
+        return print(&format!("{report}\n"));
+    };
+    let mut screen = "\x1b[H".to_owned();
+    // The last line stays free, for a newline on it would scroll.
+    for line in report.lines().take(height.saturating_sub(1)) {
+        screen.push_str(line);
+        screen.push_str("\x1b[K\n");
+    }
+    screen.push_str("\x1b[J");
+    print(&screen)
+}
+
+fn print(report: &str) -> Result<()> {
+    let mut stdout = stdout();
+    match stdout
+        .write_all(report.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        // As with `| head -1`: the reader has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => bail!(Silent),
+        printed => printed.context("print the list"),
+    }
+}

@@ -1,0 +1,458 @@
+//! A subhost as it is found at rest, and the state that it is in.
+
+use crate::detail::{Detail, Meter};
+use anyhow::{Context, Result, bail, ensure};
+use ob_conf::Document;
+use ob_conf::conf::{Conf, Evaluation};
+use ob_conf::state::{Home, prove};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What a subhost is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Its pid 1 is alive.
+    Running,
+    /// Somebody boots it; there is no pid 1 yet.
+    Starting,
+    /// Somebody stops it, or it has ended and is being cleaned up.
+    Stopping,
+    /// Whoever booted or stopped it was killed, and has left something behind.
+    Dead,
+}
+
+impl State {
+    /// All states, in the order of a life.
+    pub const ALL: [State; 4] = [
+        State::Starting,
+        State::Running,
+        State::Stopping,
+        State::Dead,
+    ];
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Starting => "starting",
+            State::Stopping => "stopping",
+            State::Dead => "dead",
+        }
+    }
+
+    fn of(signs: &Signs) -> Self {
+        match signs {
+            Signs { stopped: true, .. } => State::Stopping,
+            Signs { held: false, .. } => State::Dead,
+            Signs { alive: true, .. } => State::Running,
+            Signs { begun: true, .. } => State::Stopping,
+            _ => State::Starting,
+        }
+    }
+}
+
+/// What the state follows from.
+#[derive(Default)]
+struct Signs {
+    /// Somebody holds its lock.
+    held: bool,
+    /// Somebody holds the mark of those who stop it.
+    stopped: bool,
+    /// There was a pid 1.
+    begun: bool,
+    /// And it is alive, as is proven.
+    alive: bool,
+}
+
+/// One subhost.
+pub struct Subhost {
+    /// Its document at rest, less the facts about a pid 1 that is not there any more; only its name where there is none yet.
+    pub document: Document,
+    /// What it is doing.
+    pub state: State,
+    /// How long its pid 1 has been alive.
+    pub uptime: Option<Duration>,
+    /// What `-l` tells of it; none without, or if it does not run.
+    pub detail: Option<Detail>,
+    /// Why its document cannot be read.
+    pub damage: Option<anyhow::Error>,
+    /// Whether nobody has laid down a document for it yet.
+    unknown: bool,
+}
+
+/// Where subhosts are looked for, and with what.
+pub struct Finder {
+    /// The directory that all of them rest in.
+    directory: PathBuf,
+    /// How long the host has been up.
+    now: Duration,
+    /// What measures those that run, if that is wanted.
+    meter: Option<Meter>,
+}
+
+impl Finder {
+    /// Looks below `directory`, and also measures with `long`.
+    pub fn new(directory: &Path, long: bool) -> Result<Self> {
+        Ok(Finder {
+            directory: directory.to_owned(),
+            now: uptime_of_host().context("read /proc/uptime")?,
+            meter: long.then(Meter::new).transpose()?,
+        })
+    }
+
+    /// All subhosts, by name.
+    pub fn all(&self) -> Result<Vec<Subhost>> {
+        let entries = match std::fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("read {}", self.directory.display()))?,
+        };
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+        names.sort_unstable();
+        let found = names
+            .iter()
+            .filter(|name| Document::new(name).is_ok())
+            .map(|name| self.look(name));
+        found.filter_map(Result::transpose).collect()
+    }
+
+    /// The subhost that `operand` names: the name of one that is there, or the configuration of one.
+    ///
+    /// Fails if there is none, or if the one of that name was started from another configuration.
+    pub fn named(&self, operand: &OsStr) -> Result<Subhost> {
+        let path = Path::new(operand);
+        let Some(name) = operand.to_str().filter(|name| !name.contains('/')) else {
+            return self.of_conf(path);
+        };
+        let possible = Document::new(name);
+        if possible.is_ok()
+            && let Some(subhost) = self.look(name)?
+        {
+            return Ok(subhost);
+        }
+        if path.is_file() {
+            return self.of_conf(path);
+        }
+        possible?;
+        bail!("{name}: not running")
+    }
+
+    fn of_conf(&self, path: &Path) -> Result<Subhost> {
+        let name = name_in(path);
+        let namesake = match &name {
+            Ok(name) => self.look(name)?,
+            Err(_) => None,
+        };
+        if let Some(subhost) = namesake {
+            if subhost.is_of(path) {
+                return Ok(subhost);
+            }
+            let conf = subhost.document.optional("CONFIG").unwrap_or("no file");
+            let (name, state) = (subhost.document.name(), subhost.state.word());
+            bail!("{name}: {state}, but from {conf}, not {}", path.display());
+        }
+        // Its NAME may have been changed since it was started, or the file may be gone.
+        let started = self.all()?.into_iter().find(|subhost| subhost.is_of(path));
+        match started {
+            Some(subhost) => Ok(subhost),
+            None => bail!("{}: not running", name?),
+        }
+    }
+
+    /// Looks what lies at rest for `name`; none if nothing does.
+    fn look(&self, name: &str) -> Result<Option<Subhost>> {
+        let home = Home::below(&self.directory, name);
+        let context = || format!("{name}: look at its lock");
+        let lock = match File::open(home.file("lock")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            lock => Some(lock.with_context(context)?),
+        };
+        // If nobody holds it we do, shared, until we have looked: so what lies there was left behind.
+        let held = lock
+            .as_ref()
+            .is_some_and(|lock| lock.try_lock_shared().is_err());
+        let (document, damage) = match home.document() {
+            Ok(document) => (document, None),
+            Err(error) => (Some(Document::new(name)?), Some(error)),
+        };
+        if !held {
+            match &lock {
+                // Nothing, or something that is being made at this moment.
+                _ if document.is_none() => return Ok(None),
+                // Removed under us; what lies there now is another's.
+                Some(lock) if !home.is_lock(lock) => return self.look(name),
+                None if !is_torn(&home) => return self.look(name),
+                _ => {}
+            }
+        }
+        let unknown = document.is_none();
+        let mut document = document.map_or_else(|| Document::new(name), Ok)?;
+        let pid_1 = prove(&document);
+        let state = State::of(&Signs {
+            held,
+            stopped: File::open(home.file("stopping"))
+                .is_ok_and(|mark| mark.try_lock_shared().is_err()),
+            begun: document.has("pid"),
+            alive: pid_1.is_some(),
+        });
+        let uptime = document.number("start").ok();
+        let uptime = uptime.map(|start| self.now.saturating_sub(ticks(start)));
+        if pid_1.is_none() {
+            for fact in ["pid", "pidns", "start"] {
+                document.remove(fact);
+            }
+        }
+        let detail = match (&self.meter, &pid_1) {
+            (Some(meter), Some(pid_1)) => {
+                let measured = meter.measure(&document, pid_1);
+                Some(measured.with_context(|| name.to_owned())?)
+            }
+            _ => None,
+        };
+        Ok(Some(Subhost {
+            uptime: uptime.filter(|_| pid_1.is_some()),
+            document,
+            state,
+            detail,
+            damage,
+            unknown,
+        }))
+    }
+
+    /// Waits for the document of one that has only just begun to start, since nobody can stop what it knows nothing of.
+    pub fn wait_for_document(&self, subhost: Subhost) -> Result<Option<Subhost>> {
+        let mut subhost = subhost;
+        for _ in 0..500 {
+            if !subhost.unknown {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+            match self.look(&subhost.document.name().to_owned())? {
+                Some(found) => subhost = found,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(subhost))
+    }
+}
+
+impl Subhost {
+    /// The configuration that it was started from.
+    pub fn conf(&self) -> Option<&str> {
+        self.document.optional("CONFIG")
+    }
+
+    /// Whether it was started from the file at `path`, by whatever path.
+    fn is_of(&self, path: &Path) -> bool {
+        let Some(conf) = self.conf().map(Path::new) else {
+            return false;
+        };
+        let same_path = std::path::absolute(path).is_ok_and(|path| path == conf);
+        let identity = |path: &Path| {
+            let file = std::fs::metadata(path).ok()?;
+            Some((file.dev(), file.ino()))
+        };
+        same_path || identity(conf).is_some_and(|conf| Some(conf) == identity(path))
+    }
+}
+
+/// Whether the lock was removed, and the document never is: its holder was killed at that.
+fn is_torn(home: &Home) -> bool {
+    let is_there = |file| home.file(file).exists();
+    std::thread::sleep(Duration::from_millis(20));
+    is_there("subhost") && !is_there("lock")
+}
+
+/// The NAME that a configuration comes to. No other command of it is run.
+fn name_in(path: &Path) -> Result<String> {
+    let conf = Conf::read(path)?;
+    let wanted = ["NAME".to_owned()];
+    let document = Evaluation::new(&conf, &[], &wanted).document()?;
+    Ok(document.name().to_owned())
+}
+
+/// The kernel counts a hundred of these a second for all that it tells to programs, on every machine that Rust runs on.
+pub fn ticks(count: u64) -> Duration {
+    Duration::from_millis(count.saturating_mul(10))
+}
+
+fn uptime_of_host() -> Result<Duration> {
+    let uptime = std::fs::read_to_string("/proc/uptime")?;
+    let seconds = uptime.split_whitespace().next().unwrap_or_default();
+    let seconds: f64 = seconds.parse()?;
+    ensure!(seconds.is_finite() && seconds >= 0.0, "not a time");
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that subhosts rest in, of its own for each test.
+    struct Rest(PathBuf);
+
+    impl Rest {
+        fn new(test: &str) -> Self {
+            let directory =
+                std::env::temp_dir().join(format!("ob-list-{test}-{}", std::process::id()));
+            std::fs::create_dir_all(&directory).unwrap();
+            Rest(directory)
+        }
+
+        /// Lays down a subhost whose pid 1 is this test, and returns its lock.
+        fn lay_down(&self, name: &str, facts: &[&str]) -> File {
+            let home = Home::below(&self.0, name);
+            let lock = home.lock().unwrap().unwrap();
+            let mut document = Document::new(name).unwrap();
+            let pid = i32::try_from(std::process::id()).unwrap();
+            let (pidns, start) = ob_conf::state::identify(pid).unwrap();
+            for fact in facts {
+                match *fact {
+                    "alive" => {
+                        document.set("pid", pid);
+                        document.set("pidns", pidns);
+                        document.set("start", start);
+                    }
+                    "ended" => {
+                        document.set("pid", pid);
+                        document.set("pidns", pidns);
+                        document.set("start", start + 1);
+                    }
+                    conf => document.set("CONFIG", self.0.join(conf).to_str().unwrap()),
+                }
+            }
+            home.write(&document).unwrap();
+            lock
+        }
+
+        fn finder(&self) -> Finder {
+            Finder::new(&self.0, false).unwrap()
+        }
+
+        fn named(&self, operand: &str) -> Result<Subhost> {
+            self.finder().named(OsStr::new(operand))
+        }
+
+        fn states(&self) -> Vec<(String, &'static str)> {
+            let found = self.finder().all().unwrap().into_iter();
+            found
+                .map(|subhost| (subhost.document.name().to_owned(), subhost.state.word()))
+                .collect()
+        }
+    }
+
+    impl Drop for Rest {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_state_follows_from_lock_mark_and_proof() {
+        let rest = Rest::new("states");
+        let _held = [
+            rest.lay_down("b-running", &["alive"]),
+            rest.lay_down("a-starting", &[]),
+            rest.lay_down("c-ending", &["ended"]),
+            rest.lay_down("d-stopping", &["alive"]),
+        ];
+        drop(rest.lay_down("e-dead", &["ended"]));
+        drop(rest.lay_down("f-orphan", &["alive"]));
+        let mark = File::create(rest.0.join("d-stopping/stopping")).unwrap();
+        mark.lock().unwrap();
+        drop(rest.lay_down("g-torn", &["ended"]));
+        std::fs::remove_file(rest.0.join("g-torn/lock")).unwrap();
+        std::fs::create_dir(rest.0.join("g-nothing")).unwrap();
+        std::fs::write(rest.0.join("g-nothing/lock"), "").unwrap();
+        let expected = [
+            ("a-starting", "starting"),
+            ("b-running", "running"),
+            ("c-ending", "stopping"),
+            ("d-stopping", "stopping"),
+            ("e-dead", "dead"),
+            ("f-orphan", "dead"),
+            ("g-torn", "dead"),
+        ];
+        let states = rest.states();
+        let states: Vec<_> = states
+            .iter()
+            .map(|(name, state)| (&**name, *state))
+            .collect();
+        assert_eq!(states, expected);
+    }
+
+    #[test]
+    fn a_pid_that_cannot_be_proven_is_not_told() {
+        let rest = Rest::new("pid");
+        drop(rest.lay_down("dead", &["ended"]));
+        let _held = rest.lay_down("alive", &["alive"]);
+        let pid = |name: &str| rest.named(name).unwrap().document.number("pid").ok();
+        assert_eq!(pid("dead"), None);
+        assert_eq!(pid("alive"), Some(u64::from(std::process::id())));
+    }
+
+    #[test]
+    fn looking_at_a_dead_one_keeps_nobody_from_booting_it() {
+        let rest = Rest::new("race");
+        drop(rest.lay_down("a", &["ended"]));
+        let home = Home::below(&rest.0, "a");
+        std::thread::scope(|scope| {
+            let looker = scope.spawn(|| {
+                for _ in 0..2000 {
+                    rest.states();
+                }
+            });
+            while !looker.is_finished() {
+                assert!(home.lock().unwrap().is_some());
+            }
+        });
+    }
+
+    #[test]
+    fn a_name_is_no_pattern_and_a_conf_is_the_one_it_runs_from() {
+        let rest = Rest::new("named");
+        let conf = |name: &str, text: &str| {
+            let path = rest.0.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            path.into_os_string().into_string().unwrap()
+        };
+        let ours = conf(".a/web.conf", "BASE=.\n");
+        let others = conf(".b/web.conf", "BASE=.\n");
+        let renamed = conf(".a/old.conf", "BASE=.\nNAME=new\n");
+        let _held = [
+            rest.lay_down("web", &["alive", ".a/web.conf"]),
+            rest.lay_down("axd", &["alive"]),
+            rest.lay_down("old", &["alive", ".a/old.conf"]),
+            rest.lay_down("gone", &["alive", ".a/gone.conf"]),
+        ];
+        let name = |operand: &str| rest.named(operand).unwrap().document.name().to_owned();
+        let failure = |operand: &str| format!("{:#}", rest.named(operand).err().unwrap());
+        assert_eq!(name("web"), "web");
+        assert_eq!(name(&ours), "web");
+        assert_eq!(name(&renamed), "old");
+        assert_eq!(name(&ours.replace("web.conf", "gone.conf")), "gone");
+        let expected = format!("web: running, but from {ours}, not {others}");
+        assert_eq!(failure(&others), expected);
+        assert_eq!(failure("a.d"), "a.d: not running");
+        assert_eq!(
+            failure("a b").split(':').next(),
+            Some("NAME=a b cannot be a name")
+        );
+        assert!(failure("/no/such.conf").contains("No such file"));
+    }
+
+    #[test]
+    fn a_damaged_document_is_told_and_its_subhost_still_found() {
+        let rest = Rest::new("damaged");
+        drop(rest.lay_down("a", &["ended"]));
+        std::fs::write(rest.0.join("a/subhost"), "{").unwrap();
+        let subhost = rest.named("a").unwrap();
+        assert_eq!(subhost.state, State::Dead);
+        assert!(format!("{:#}", subhost.damage.unwrap()).contains("no document"));
+    }
+}
