@@ -3,6 +3,7 @@
 //! This crate is the one home of `unsafe` among the tools (`ob-reaper`, which has no standard library, aside): every other
 //! crate forbids it. A wrapper does no more than its system call; what a subhost is stands in `ob_conf` and in the tools.
 
+pub mod credentials;
 pub mod identity;
 pub mod keep;
 pub mod memfd;
