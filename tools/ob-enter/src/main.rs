@@ -84,9 +84,10 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
 
 fn enter(request: &Request) -> Result<ExitCode> {
     let subhost = Subhost::find(&request.name)?;
-    let streams = Streams::of_caller(request.terminals)?;
+    let streams = Streams::of_caller(request.terminals, !subhost.has_users())?;
     subhost.join()?;
     let (proxy, inside) = streams.connect(subhost::root()?)?;
+    subhost.give(&inside)?;
     let command = Command {
         words: &request.command,
         user: request.user.as_deref(),

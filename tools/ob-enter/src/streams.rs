@@ -42,17 +42,31 @@ pub struct Inside {
     pub terminal: Option<OwnedFd>,
 }
 
+impl Inside {
+    /// What is neither the caller's nor a file: pipes and terminals. Only where none of the caller's own pipes is among them.
+    pub fn made(&self) -> nix::Result<Vec<&OwnedFd>> {
+        let mut made: Vec<&OwnedFd> = self.terminal.iter().collect();
+        for fd in &self.standard {
+            if kind(&fstat(fd)?) == SFlag::S_IFIFO {
+                made.push(fd);
+            }
+        }
+        Ok(made)
+    }
+}
+
 const NULL: dev_t = makedev(1, 3);
 const PTMX: dev_t = makedev(5, 2);
 
 impl Streams {
-    /// Looks at 0, 1 and 2 of this process. Without `terminals`, one that is a terminal is treated as a device like any other.
+    /// Looks at 0, 1 and 2 of this process. Without `terminals`, one that is a terminal is treated as a device like any other; without
+    /// `pipes`, one that is a pipe is.
     ///
     /// From here on signals wait until the proxy hands them on. To be called where the host's /dev is still in view.
-    pub fn of_caller(terminals: bool) -> Result<Self> {
+    pub fn of_caller(terminals: bool, pipes: bool) -> Result<Self> {
         let mut ways = [Way::Pipe; 3];
         for (way, fd) in ways.iter_mut().zip(standard()?) {
-            *way = classify(&fd, terminals)?;
+            *way = classify(&fd, terminals, pipes)?;
         }
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         Ok(Streams {
@@ -152,10 +166,11 @@ fn replace(number: usize, with: &OwnedFd) -> nix::Result<()> {
     }
 }
 
-fn classify(fd: &OwnedFd, terminals: bool) -> Result<Way> {
+fn classify(fd: &OwnedFd, terminals: bool, pipes: bool) -> Result<Way> {
     let status = fstat(fd)?;
     Ok(match kind(&status) {
-        SFlag::S_IFIFO | SFlag::S_IFSOCK => Way::Itself,
+        SFlag::S_IFIFO if pipes => Way::Itself,
+        SFlag::S_IFSOCK => Way::Itself,
         SFlag::S_IFCHR if status.st_rdev == NULL => Way::Null,
         SFlag::S_IFCHR if terminals && isatty(fd) == Ok(true) => Way::Terminal,
         _ => Way::Pipe,

@@ -11,9 +11,10 @@ use nix::sys::prctl::set_dumpable;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, chdir, getcwd, pipe2};
+use nix::unistd::{Pid, chdir, fchown, getcwd, pipe2};
 use ob_conf::Document;
 use ob_conf::state::{Home, prove};
+use ob_conf::userns::Ids;
 use ob_enter::{End, Inside};
 use ob_sys::process::{Child, close_all_but, pidfd_open, spawn};
 use std::fs::File;
@@ -28,7 +29,7 @@ const END: u16 = 250;
 pub struct Subhost {
     pid_1: OwnedFd,
     group: Option<File>,
-    has_users: bool,
+    ids: Option<Ids>,
 }
 
 /// Those that this process joins itself. That of time has no name among nix's flags.
@@ -62,7 +63,7 @@ impl Subhost {
         Ok(Subhost {
             pid_1,
             group: group.transpose()?,
-            has_users: document.has("userns"),
+            ids: Ids::of(&document)?,
         })
     }
 
@@ -89,8 +90,25 @@ impl Subhost {
 
     /// Becomes root of its user namespace, if it has one. For the child alone: who has joined it may write to no control group.
     pub fn join_users(&self) -> nix::Result<()> {
-        if self.has_users {
+        if self.ids.is_some() {
             setns(&self.pid_1, CloneFlags::CLONE_NEWUSER)?;
+        }
+        Ok(())
+    }
+
+    /// Whether its root is somebody else on the host, who may not open what is the host's.
+    pub fn has_users(&self) -> bool {
+        self.ids.is_some()
+    }
+
+    /// Makes root of its user namespace the owner of what we have made for the command, who may have to open it again by /dev/stdout
+    /// or /dev/tty.
+    pub fn give(&self, inside: &Inside) -> Result<()> {
+        let Some(ids) = self.ids else {
+            return Ok(());
+        };
+        for made in inside.made()? {
+            fchown(made, Some(ids.user(0)), None).context("give it its standard streams")?;
         }
         Ok(())
     }
