@@ -182,6 +182,7 @@ fn find(tool: &Tool, request: &Request) -> Result<(Vec<Subhost>, bool)> {
 fn report(subhosts: &[Subhost], request: &Request) -> String {
     let line = |text: &str| format!("{text}\n");
     match request.form {
+        Form::Table if subhosts.is_empty() && !request.operands.is_empty() => String::new(),
         Form::Table => table::table(subhosts, &View::of_output()),
         Form::Json => json::array(subhosts),
         Form::Names => subhosts

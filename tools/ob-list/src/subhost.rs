@@ -231,7 +231,7 @@ impl Finder {
                 break;
             }
             std::thread::sleep(Duration::from_millis(2));
-            match self.look(&subhost.document.name().to_owned())? {
+            match self.look(subhost.document.name())? {
                 Some(found) => subhost = found,
                 None => return Ok(None),
             }
