@@ -9,15 +9,12 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs, statfs};
 use nix::unistd::unlink;
+use ob_conf::netns::{path, prepare_directory};
 use ob_conf::userns::{Ids, is_own};
 use ob_sys::namespace::owner;
-use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Where the names are.
-const DIRECTORY: &str = "/run/netns";
 /// The network namespace that this process is in.
 const OWN: &str = "/proc/self/ns/net";
 
@@ -149,12 +146,6 @@ impl AsFd for Namespace {
     }
 }
 
-/// Where the namespace called `name` is pinned.
-#[must_use]
-pub fn path(name: &str) -> PathBuf {
-    Path::new(DIRECTORY).join(name)
-}
-
 /// Takes the name back; nothing there is no error. The namespace ends when its last process and descriptor have, and takes its
 /// links with it.
 pub fn unpin(name: &str) -> Result<()> {
@@ -178,38 +169,4 @@ pub fn unpin(name: &str) -> Result<()> {
 fn is_pinned_on_host(path: &Path) -> bool {
     let seen = Path::new("/proc/1/root").join(path.strip_prefix("/").unwrap_or(path));
     statfs(&seen).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
-}
-
-/// Makes the directory a shared mount of its own, so that a name given in one mount namespace is taken back in all.
-fn prepare_directory() -> Result<()> {
-    // A mount already, as a rule: then this changes nothing. What is mounted below is not touched; it may be a thousand.
-    match share_directory() {
-        Err(Errno::EINVAL | Errno::ENOENT) => {}
-        result => return result.with_context(|| format!("share {DIRECTORY}")),
-    }
-    let made = DirBuilder::new().mode(0o755).create(DIRECTORY);
-    if made.is_ok() {
-        // Whatever the caller's umask is.
-        fs::set_permissions(DIRECTORY, Permissions::from_mode(0o755))
-            .with_context(|| format!("make {DIRECTORY}"))?;
-    }
-    let directory = File::open(DIRECTORY).with_context(|| format!("make {DIRECTORY}"))?;
-    // One at a time, as iproute2 does: each bind mount doubles what is mounted below.
-    directory
-        .lock()
-        .with_context(|| format!("lock {DIRECTORY}"))?;
-    match share_directory() {
-        Err(Errno::EINVAL) => {}
-        result => return result.with_context(|| format!("share {DIRECTORY}")),
-    }
-    let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-    let here = Some(DIRECTORY);
-    mount(here, DIRECTORY, None::<&str>, bind, None::<&str>)
-        .and_then(|()| share_directory())
-        .with_context(|| format!("mount {DIRECTORY} on itself"))
-}
-
-fn share_directory() -> nix::Result<()> {
-    let none = None::<&str>;
-    mount(none, DIRECTORY, none, MsFlags::MS_SHARED, none)
 }

@@ -48,7 +48,7 @@ pub fn wire(document: &mut Document) -> Result<Wiring> {
             Err(again) => error.context(format!("while taking back: {again:#}; before that")),
         });
     }
-    let path = namespace::path(document.name());
+    let path = ob_conf::netns::path(document.name());
     document.set("net", path.to_string_lossy().as_ref());
     document.set("cables", plan.links);
     Ok(wiring)

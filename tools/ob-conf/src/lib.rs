@@ -7,9 +7,14 @@ pub mod conf;
 mod document;
 mod filter;
 mod hook;
+pub mod limits;
 pub mod log;
+pub mod netns;
+pub mod protect;
+pub mod seccomp;
 mod similar;
 pub mod state;
+mod syscalls;
 mod tool;
 pub mod userns;
 

@@ -202,7 +202,7 @@ impl<'a> Guard<'a> {
         let entered = (|| {
             let _ = SigSet::empty().thread_set_mask();
             dup2_stdout(teller)?;
-            room::enter()
+            room::enter(Some(self.name))
         })();
         if let Err(error) = entered {
             return error;
