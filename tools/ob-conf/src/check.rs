@@ -3,7 +3,7 @@
 use anyhow::Result;
 use nix::unistd::{AccessFlags, access};
 use ob_conf::conf::{Assignment, Conf, normal};
-use ob_conf::{Cable, Document, Hook, Kind, VARIABLES, nearest};
+use ob_conf::{Cable, Document, Hook, Kind, VARIABLES, nearest, protect};
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -29,12 +29,13 @@ pub fn report(conf: &Conf) -> Result<ExitCode> {
     check.permissions(0, &conf.path);
     let base = check.base();
     check.name();
-    if let Some(base) = base {
-        check.directories(&base);
-        check.hooks(&base);
-        check.shares(&base);
+    if let Some(base) = &base {
+        check.directories(base);
+        check.hooks(base);
+        check.shares(base);
     }
     check.cables();
+    check.protection(base.as_deref());
     check.problems.sort();
     let mut report = String::new();
     for (line, column, problem) in &check.problems {
@@ -274,7 +275,8 @@ impl Check<'_> {
         for assignment in conf.assignments() {
             let value = assignment.value();
             let host = value.split(':').next().unwrap_or_default();
-            if assignment.name == "SHARE" && !host.is_empty() && !base.join(host).exists() {
+            let is_share = ["SHARE", "SHARE_RO"].contains(&assignment.name);
+            if is_share && !host.is_empty() && !base.join(host).exists() {
                 self.tell_value(assignment, format!("{host} does not exist on the host"));
             }
         }
@@ -310,6 +312,31 @@ impl Check<'_> {
         let name = name.unwrap_or_else(|| conf.default_name());
         if let Err(error) = Cable::links(&name, &cables) {
             self.tell_value(assignment, error);
+        }
+    }
+
+    /// Values that boot would refuse, of protection and limits.
+    fn protection(&mut self, base: Option<&Path>) {
+        let conf = self.conf;
+        for assignment in conf.assignments() {
+            let mut value = assignment.value();
+            if assignment.name == "SECCOMP" && !["none", "default"].contains(&value.as_str()) {
+                let Some(base) = base else { continue };
+                value = normal(base, &value).display().to_string();
+            }
+            let counts = match VARIABLES.iter().find(|v| v.name == assignment.name) {
+                Some(variable) if variable.kind == Kind::Lines => true,
+                _ => conf
+                    .assigned(assignment.name)
+                    .is_some_and(|a| a.line == assignment.line),
+            };
+            if counts
+                && !value.is_empty()
+                && assignment.command().is_none()
+                && let Err(error) = protect::check(assignment.name, &value)
+            {
+                self.tell_value(assignment, ob_conf::sentence(&error));
+            }
         }
     }
 

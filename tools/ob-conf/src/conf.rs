@@ -4,7 +4,7 @@
 //! comment after a value; a backslash is dropped and the character after it kept. `!COMMAND` stands for the first line
 //! that the command prints.
 
-use crate::{Cable, Document, Hook, Kind, VARIABLES, Variable};
+use crate::{Cable, Document, Hook, Kind, VARIABLES, Variable, protect};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -202,7 +202,7 @@ impl<'a> Evaluation<'a> {
 
     fn evaluate(&self, variable: &Variable, base: &Path) -> Result<Option<Value>> {
         if variable.kind == Kind::Lines {
-            return self.shares(base);
+            return self.lines(variable.name, base);
         }
         let value = match self.value(variable.name, base)? {
             Some(value) => value,
@@ -210,6 +210,10 @@ impl<'a> Evaluation<'a> {
                 Some(default) => default.to_owned(),
                 None => return Ok(None),
             },
+        };
+        let value = match (variable.name, value.as_str()) {
+            ("SECCOMP", path) if !["none", "default"].contains(&path) => text(&normal(base, path))?,
+            _ => value,
         };
         check(variable.name, &value).map_err(|error| self.at(variable.name, error))?;
         Ok(Some(match variable.kind {
@@ -219,29 +223,30 @@ impl<'a> Evaluation<'a> {
         }))
     }
 
-    /// The SHARE lines, the host's path of each made absolute. Those given before the file's come first.
-    fn shares(&self, base: &Path) -> Result<Option<Value>> {
-        let given = self.given.iter().filter(|(name, _)| name == "SHARE");
-        let mut shares: Vec<String> = given.map(|(_, value)| value.clone()).collect();
+    /// The values of a variable with many, those given before the file's. The host's path of a share is made absolute.
+    fn lines(&self, name: &str, base: &Path) -> Result<Option<Value>> {
+        let given = self.given.iter().filter(|(given, _)| given == name);
+        let given = given.map(|(_, value)| (None, value.clone()));
         let assigned = self.conf.assignments();
-        shares.extend(
-            assigned
-                .filter(|assignment| assignment.name == "SHARE")
-                .map(|assignment| assignment.value()),
-        );
-        let shares: Result<Vec<Value>> = shares
-            .iter()
-            .filter(|share| !share.is_empty())
-            .map(|share| {
-                let (host, inside) = match share.split_once(':') {
-                    Some((host, inside)) => (host, format!(":{inside}")),
-                    None => (share.as_str(), String::new()),
-                };
-                Ok((text(&normal(base, host))? + &inside).into())
-            })
-            .collect();
-        Ok(Some(shares?)
-            .filter(|shares| !shares.is_empty())
+        let assigned = assigned.filter(|assignment| assignment.name == name);
+        let assigned = assigned.map(|assignment| (Some(assignment.line), assignment.value()));
+        let mut lines: Vec<Value> = Vec::new();
+        for (line, value) in given.chain(assigned) {
+            if value.is_empty() {
+                continue;
+            }
+            if name.starts_with("SHARE") {
+                lines.push(share(base, &value)?.into());
+                continue;
+            }
+            check(name, &value).map_err(|error| match line {
+                Some(line) => self.conf.at(line, error),
+                None => error,
+            })?;
+            lines.push(value.into());
+        }
+        Ok(Some(lines)
+            .filter(|lines| !lines.is_empty())
             .map(Value::Array))
     }
 
@@ -283,8 +288,15 @@ fn check(name: &str, value: &str) -> Result<()> {
             .map(drop)
             .map_err(|_| anyhow!("STOP_TIMEOUT={value} is not a number of seconds")),
         "LOG_MAX" => crate::log::bytes(value).map(drop).context("LOG_MAX"),
-        _ => Ok(()),
+        name => protect::check(name, value),
     }
+}
+
+/// `HOST[:DEST[:OPTIONS]]`, HOST absolute.
+fn share(base: &Path, value: &str) -> Result<String> {
+    let (host, inside) = value.split_once(':').unwrap_or((value, ""));
+    let colon = if value.contains(':') { ":" } else { "" };
+    Ok(text(&normal(base, host))? + colon + inside)
 }
 
 /// Runs the command and returns the first line of its output, trimmed. Its status does not matter, but an empty line fails.

@@ -1,0 +1,591 @@
+//! Protection and limits: what PROTECT and the variables beside it come to for one subhost.
+//!
+//! All stages that have to do with it compute the same [`Protection`] from the document: ob-conf refuses what cannot be, pid 1
+//! and every command that enters are confined by it. Where the variables are absent it is empty, and costs nothing.
+
+use crate::seccomp::Filters;
+use crate::state::Home;
+use crate::userns::Wish;
+use crate::{Document, nearest};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::errno::Errno;
+use nix::sys::prctl::set_no_new_privs;
+use nix::sys::resource::{RLIM_INFINITY, Resource, rlim_t, setrlimit};
+use ob_sys::credentials::{Capabilities, bound_capabilities};
+use std::path::{Path, PathBuf};
+
+/// What confines a subhost.
+pub struct Protection {
+    /// The capabilities that are left; none if it is all.
+    pub capabilities: Option<Capabilities>,
+    /// Which system calls there are.
+    pub seccomp: Seccomp,
+    /// Whether setuid programs and file capabilities have no effect.
+    pub no_new_privs: bool,
+    /// The limits of each process: resource, soft, hard.
+    pub limits: Vec<(Resource, rlim_t, rlim_t)>,
+    /// What it calls itself, if not like the host.
+    pub hostname: Option<String>,
+    /// What is to be in the environment, besides what always is.
+    pub environment: Vec<(String, String)>,
+    /// Paths inside to be covered.
+    pub masks: Vec<PathBuf>,
+    /// Paths inside to be made read-only, with the mounts that they are then.
+    pub read_only: Vec<PathBuf>,
+    /// Whether /dev/console is to be nothing but /dev/null: the real one is the host's.
+    pub no_console: bool,
+}
+
+/// Which filter of system calls is to be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seccomp {
+    /// None.
+    None,
+    /// The default profile, as the capabilities that are left have it.
+    Default,
+    /// The profile in this file.
+    Profile(PathBuf),
+}
+
+/// How the switch PROTECT stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
+enum Level {
+    No,
+    Yes,
+    /// The same with a user namespace, see [`Wish::of`].
+    Strict,
+}
+
+/// The names of the capabilities, each at its number, less `CAP_`.
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// What services need as a rule, as other container managers see it too; without MKNOD, since no group of devices holds the nodes
+/// that it makes.
+const DEFAULT: &[&str] = &[
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "SETFCAP",
+];
+
+/// Covered from PROTECT=yes on: the memory, the keys and the inner life of the host's kernel.
+const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/slabinfo",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Read-only from PROTECT=yes on where root inside is root of the host, who owns these files with or without capabilities.
+const READ_ONLY: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/mtrr",
+    "/proc/sys",
+    "/sys",
+];
+
+/// The limits of processes by the names that ulimit and limits.conf(5) have for them.
+const LIMITS: &[(&str, Resource)] = &[
+    ("as", Resource::RLIMIT_AS),
+    ("core", Resource::RLIMIT_CORE),
+    ("cpu", Resource::RLIMIT_CPU),
+    ("data", Resource::RLIMIT_DATA),
+    ("fsize", Resource::RLIMIT_FSIZE),
+    ("locks", Resource::RLIMIT_LOCKS),
+    ("memlock", Resource::RLIMIT_MEMLOCK),
+    ("msgqueue", Resource::RLIMIT_MSGQUEUE),
+    ("nice", Resource::RLIMIT_NICE),
+    ("nofile", Resource::RLIMIT_NOFILE),
+    ("nproc", Resource::RLIMIT_NPROC),
+    ("rss", Resource::RLIMIT_RSS),
+    ("rtprio", Resource::RLIMIT_RTPRIO),
+    ("rttime", Resource::RLIMIT_RTTIME),
+    ("sigpending", Resource::RLIMIT_SIGPENDING),
+    ("stack", Resource::RLIMIT_STACK),
+];
+
+/// A descriptor or two more than what the way into a subhost takes.
+const FEWEST_FILES: rlim_t = 128;
+
+impl Protection {
+    /// Computes it from the plan, and from `net`: with a network of its own, a subhost may administrate it.
+    ///
+    /// Fails with the variable that cannot be, and why. Looks at no file but those that are named.
+    pub fn of(document: &Document) -> Result<Self> {
+        let level = level(document)?;
+        let protected = level != Level::No;
+        let mapped = Wish::of(document)? != Wish::No;
+        let choice = |key| {
+            document
+                .optional(key)
+                .map(yes_or_no)
+                .transpose()
+                .context(key)
+        };
+        let mut masks = paths(document, "MASK")?;
+        if protected {
+            masks.extend(MASKED.iter().map(PathBuf::from));
+        }
+        // The kernel itself refuses these writes to the root of a user namespace, but for what is the subhost's own.
+        let read_only = if protected && !mapped { READ_ONLY } else { &[] };
+        Ok(Protection {
+            capabilities: capabilities(document, protected && !mapped)?,
+            seccomp: match document.optional("SECCOMP") {
+                None if protected => Seccomp::Default,
+                None => Seccomp::None,
+                Some(value) => seccomp(value),
+            },
+            no_new_privs: choice("NO_NEW_PRIVS")?.unwrap_or(false),
+            limits: document
+                .list("RLIMITS")?
+                .into_iter()
+                .map(limit)
+                .collect::<Result<_>>()
+                .context("RLIMITS")?,
+            hostname: document.optional("HOSTNAME").map(hostname).transpose()?,
+            environment: document
+                .list("SETENV")?
+                .into_iter()
+                .map(assignment)
+                .collect::<Result<_>>()
+                .context("SETENV")?,
+            masks,
+            read_only: read_only.iter().map(PathBuf::from).collect(),
+            no_console: protected,
+        })
+    }
+
+    /// Compiles the filters of system calls, and leaves them at `home` for those who enter; none if there are to be none.
+    pub fn make_filters(&self, home: &Home) -> Result<Option<Filters>> {
+        let kept = self.capabilities.unwrap_or(Capabilities::MAX);
+        let filters = match &self.seccomp {
+            Seccomp::None => return Ok(None),
+            Seccomp::Default => Filters::default_for(kept).context("SECCOMP=default")?,
+            Seccomp::Profile(path) => profile(path, kept)?,
+        };
+        let path = home.file("seccomp");
+        std::fs::write(&path, filters.to_bytes())
+            .with_context(|| format!("write {}", path.display()))?;
+        Ok(Some(filters))
+    }
+
+    /// The filters that [`Protection::make_filters`] has left at `home`.
+    pub fn filters(&self, home: &Home) -> Result<Option<Filters>> {
+        if self.seccomp == Seccomp::None {
+            return Ok(None);
+        }
+        let path = home.file("seccomp");
+        let bytes = std::fs::read(&path).map_err(anyhow::Error::from);
+        bytes
+            .and_then(|bytes| Filters::from_bytes(&bytes))
+            .with_context(|| format!("read {}", path.display()))
+            .map(Some)
+    }
+
+    /// Sets the limits of this process. To be done before it enters a user namespace, where it could not raise them.
+    pub fn limit(&self) -> Result<()> {
+        for (resource, soft, hard) in &self.limits {
+            setrlimit(*resource, *soft, *hard)
+                .with_context(|| format!("RLIMITS: set the limit {}", name(*resource)))?;
+        }
+        Ok(())
+    }
+
+    /// Confines this process, which does nothing after it but exec a program of the subhost.
+    pub fn confine(&self, filters: Option<&Filters>) -> Result<()> {
+        if let Some(kept) = self.capabilities {
+            bound_capabilities(kept).context("drop capabilities")?;
+        }
+        if self.no_new_privs {
+            set_no_new_privs().context("set no_new_privs")?;
+        }
+        // Only now: what it refuses may be what was done above. The capability to load it is lost with the exec alone.
+        match filters.map_or(Ok(()), Filters::load) {
+            Err(Errno::EINVAL) => bail!("SECCOMP: this kernel has no filters of system calls"),
+            loaded => loaded.context("load the filter of system calls"),
+        }
+    }
+}
+
+/// Refuses a value of a variable that can be seen to be wrong from the value alone. `value` is as it stands in the configuration, but
+/// a path.
+pub fn check(name: &str, value: &str) -> Result<()> {
+    let words = || value.split_whitespace();
+    match name {
+        "PROTECT" => parse_level(value).map(drop),
+        "CAPS" | "DROP_CAPS" => set(words()).map(drop).context(name.to_owned()),
+        "SECCOMP" => match seccomp(value) {
+            Seccomp::Profile(path) if path.is_absolute() => profile(&path, 0).map(drop),
+            _ => Ok(()),
+        },
+        "NO_NEW_PRIVS" => yes_or_no(value).map(drop).context(name.to_owned()),
+        "READONLY" => read_only(Some(value)).map(drop),
+        "MASK" => words()
+            .try_for_each(|word| absolute(word).map(drop))
+            .context("MASK"),
+        "RLIMITS" => words()
+            .try_for_each(|word| limit(word).map(drop))
+            .context("RLIMITS"),
+        "HOSTNAME" => hostname(value).map(drop),
+        "SETENV" => assignment(value).map(drop).context("SETENV"),
+        _ => crate::limits::check(name, value),
+    }
+}
+
+/// What READONLY asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadOnly {
+    /// The root can be written to.
+    No,
+    /// It cannot.
+    Yes,
+    /// It can, but what is written is forgotten at the end.
+    Volatile,
+}
+
+impl ReadOnly {
+    /// That of the document.
+    pub fn of(document: &Document) -> Result<Self> {
+        read_only(document.optional("READONLY"))
+    }
+}
+
+fn read_only(value: Option<&str>) -> Result<ReadOnly> {
+    match value {
+        None | Some("no") => Ok(ReadOnly::No),
+        Some("yes") => Ok(ReadOnly::Yes),
+        Some("volatile") => Ok(ReadOnly::Volatile),
+        Some(other) => bail!("READONLY={other} is none of no, yes, volatile"),
+    }
+}
+
+fn level(document: &Document) -> Result<Level> {
+    document
+        .optional("PROTECT")
+        .map_or(Ok(Level::No), parse_level)
+}
+
+fn parse_level(value: &str) -> Result<Level> {
+    match value {
+        "no" => Ok(Level::No),
+        "yes" => Ok(Level::Yes),
+        "strict" => Ok(Level::Strict),
+        other => bail!("PROTECT={other} is none of no, yes, strict"),
+    }
+}
+
+fn yes_or_no(value: &str) -> Result<bool> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        other => bail!("'{other}' is neither yes nor no"),
+    }
+}
+
+fn capabilities(document: &Document, protected: bool) -> Result<Option<Capabilities>> {
+    let caps = document.list("CAPS")?;
+    let mut kept = if !caps.is_empty() {
+        set(caps.into_iter()).context("CAPS")?
+    } else if protected {
+        set(["default"].into_iter())?
+    } else {
+        Capabilities::MAX
+    };
+    // The links and addresses of its own network are the subhost's affair, those of the host are not.
+    if protected && document.has("net") && document.list("CAPS")?.is_empty() {
+        kept |= bit("NET_ADMIN")?;
+    }
+    kept &= !set(document.list("DROP_CAPS")?.into_iter()).context("DROP_CAPS")?;
+    Ok((kept != Capabilities::MAX).then_some(kept))
+}
+
+/// The capabilities that the words name: `all`, `default`, `none`, or single ones, with or without `CAP_`.
+fn set<'a>(words: impl Iterator<Item = &'a str>) -> Result<Capabilities> {
+    let words = words
+        .flat_map(|word| word.split(','))
+        .filter(|word| !word.is_empty());
+    let mut set = 0;
+    for word in words {
+        set |= match word {
+            "all" => Capabilities::MAX,
+            "none" => 0,
+            "default" => DEFAULT
+                .iter()
+                .try_fold(0, |set, name| anyhow::Ok(set | bit(name)?))?,
+            name => bit(name)?,
+        };
+    }
+    Ok(set)
+}
+
+/// The set of one capability, by its name. Fails if there is none of that name, with the nearest.
+pub(crate) fn bit(name: &str) -> Result<Capabilities> {
+    let capital = name.to_uppercase();
+    let short = capital.strip_prefix("CAP_").unwrap_or(&capital);
+    match CAPABILITIES.iter().position(|known| *known == short) {
+        Some(number) => Ok(1 << number),
+        None => {
+            let meant = nearest(short, CAPABILITIES);
+            let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+            bail!("{name} is not a capability{meant}")
+        }
+    }
+}
+
+fn seccomp(value: &str) -> Seccomp {
+    match value {
+        "none" => Seccomp::None,
+        "default" => Seccomp::Default,
+        path => Seccomp::Profile(path.into()),
+    }
+}
+
+fn profile(path: &Path, kept: Capabilities) -> Result<Filters> {
+    let json = std::fs::read_to_string(path).map_err(anyhow::Error::from);
+    json.and_then(|json| Filters::of_profile(&json, kept))
+        .with_context(|| format!("SECCOMP={}", path.display()))
+}
+
+fn paths(document: &Document, key: &str) -> Result<Vec<PathBuf>> {
+    let paths = document.list(key)?.into_iter().map(absolute);
+    paths.collect::<Result<_>>().context(key.to_owned())
+}
+
+fn absolute(path: &str) -> Result<PathBuf> {
+    ensure!(
+        path.starts_with('/'),
+        "{path} is not an absolute path inside the subhost"
+    );
+    Ok(path.into())
+}
+
+/// `NAME=SOFT[:HARD]`.
+fn limit(word: &str) -> Result<(Resource, rlim_t, rlim_t)> {
+    let (name, value) = word
+        .split_once('=')
+        .with_context(|| format!("'{word}' is not of the form nofile=4096"))?;
+    let known = LIMITS.iter().find(|(known, _)| *known == name);
+    let (_, resource) = known.ok_or_else(|| {
+        let meant = nearest(name, LIMITS.iter().map(|(known, _)| *known));
+        let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+        anyhow!("{name} is not a limit{meant}")
+    })?;
+    let (soft, hard) = value.split_once(':').unwrap_or((value, value));
+    let (soft, hard) = (quantity(soft)?, quantity(hard)?);
+    ensure!(soft <= hard, "{word}: the soft limit is above the hard one");
+    ensure!(
+        *resource != Resource::RLIMIT_NOFILE || soft >= FEWEST_FILES,
+        "{word}: the way in alone takes {FEWEST_FILES}"
+    );
+    Ok((*resource, soft, hard))
+}
+
+fn quantity(text: &str) -> Result<rlim_t> {
+    match text {
+        "unlimited" | "infinity" => Ok(RLIM_INFINITY),
+        "0" => Ok(0),
+        text => crate::log::bytes(text).map_err(|_| anyhow!("'{text}' is not a number")),
+    }
+}
+
+fn name(resource: Resource) -> &'static str {
+    let known = LIMITS.iter().find(|(_, known)| *known == resource);
+    known.map_or("", |(name, _)| name)
+}
+
+fn hostname(name: &str) -> Result<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    ensure!(
+        name.len() <= 64 && name.chars().all(fits) && !name.starts_with(['-', '.']),
+        "HOSTNAME={name} is not a host's name"
+    );
+    Ok(name.to_owned())
+}
+
+fn assignment(line: &str) -> Result<(String, String)> {
+    let (name, value) = line
+        .split_once('=')
+        .with_context(|| format!("'{line}' is not of the form VAR=value"))?;
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    ensure!(
+        !name.is_empty()
+            && name.chars().all(word)
+            && !name.starts_with(|c: char| c.is_ascii_digit()),
+        "'{name}' is not a variable's name"
+    );
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(keys: &str) -> Document {
+        Document::parse(&format!("{{\"NAME\":\"a\"{keys}}}")).unwrap()
+    }
+
+    fn protection(keys: &str) -> Protection {
+        Protection::of(&document(keys)).unwrap()
+    }
+
+    fn caps(keys: &str) -> Option<Vec<&'static str>> {
+        let kept = protection(keys).capabilities?;
+        let names = (0..)
+            .zip(CAPABILITIES)
+            .filter(|(n, _)| kept & (1 << n) != 0);
+        Some(names.map(|(_, name)| name).collect())
+    }
+
+    #[test]
+    fn nothing_said_is_nothing_done() {
+        let none = protection("");
+        assert!(none.capabilities.is_none() && none.seccomp == Seccomp::None);
+        assert!(none.masks.is_empty() && none.read_only.is_empty() && !none.no_console);
+        assert!(none.limits.is_empty() && none.environment.is_empty());
+    }
+
+    #[test]
+    fn the_switch_sets_what_single_variables_can_change() {
+        let yes = protection(r#","PROTECT":"yes""#);
+        assert_eq!(yes.seccomp, Seccomp::Default);
+        assert!(!yes.no_new_privs && yes.no_console);
+        assert!(yes.read_only.contains(&"/proc/sys".into()));
+        assert!(yes.masks.contains(&"/proc/kcore".into()));
+        let other =
+            protection(r#","PROTECT":"yes","SECCOMP":"none","NO_NEW_PRIVS":"yes","CAPS":["all"]"#);
+        assert_eq!(other.seccomp, Seccomp::None);
+        assert!(other.no_new_privs && other.capabilities.is_none());
+    }
+
+    #[test]
+    fn capabilities_are_words_less_others() {
+        let default = caps(r#","PROTECT":"yes""#).unwrap();
+        assert!(default.contains(&"CHOWN") && !default.contains(&"MKNOD"));
+        assert!(!default.contains(&"NET_ADMIN"));
+        assert!(
+            caps(r#","PROTECT":"yes","net":"/n""#)
+                .unwrap()
+                .contains(&"NET_ADMIN")
+        );
+        assert_eq!(
+            caps(r#","CAPS":["cap_chown,kill","NET_RAW"],"DROP_CAPS":["KILL"]"#).unwrap(),
+            ["CHOWN", "NET_RAW"]
+        );
+        assert_eq!(caps(r#","CAPS":["none"]"#).unwrap(), [""; 0]);
+        let dropped = caps(r#","DROP_CAPS":["sys_time"]"#).unwrap();
+        assert!(dropped.len() == 40 && !dropped.contains(&"SYS_TIME"));
+        assert_eq!(caps(r#","CAPS":["all"]"#), None);
+    }
+
+    #[test]
+    fn with_a_user_namespace_root_keeps_its_means() {
+        for keys in [
+            r#","PROTECT":"strict""#,
+            r#","PROTECT":"yes","USERNS":"auto""#,
+        ] {
+            assert_eq!(caps(keys), None);
+            assert!(protection(keys).read_only.is_empty());
+            assert_eq!(protection(keys).seccomp, Seccomp::Default);
+        }
+        let without = r#","PROTECT":"strict","USERNS":"no""#;
+        assert!(caps(without).is_some() && !protection(without).read_only.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_reason() {
+        for (name, value, reason) in [
+            ("PROTECT", "on", "PROTECT=on is none of no, yes, strict"),
+            ("CAPS", "CAP_SYS_ADMN", "did you mean SYS_ADMIN?"),
+            ("NO_NEW_PRIVS", "1", "neither yes nor no"),
+            ("READONLY", "ro", "none of no, yes, volatile"),
+            ("MASK", "/a etc", "etc is not an absolute path"),
+            ("RLIMITS", "nofile", "not of the form"),
+            ("RLIMITS", "nofiles=4096", "did you mean nofile?"),
+            ("RLIMITS", "core=x", "'x' is not a number"),
+            ("RLIMITS", "nproc=9:5", "above the hard one"),
+            ("RLIMITS", "nofile=9", "the way in alone takes"),
+            ("HOSTNAME", "a b", "not a host's name"),
+            ("SETENV", "PATH", "not of the form"),
+            ("SETENV", "A B=c", "not a variable's name"),
+            ("SECCOMP", "/nowhere.json", "SECCOMP=/nowhere.json"),
+        ] {
+            let error = format!("{:#}", check(name, value).unwrap_err());
+            assert!(error.contains(reason), "{name}={value}: {error}");
+        }
+        for (name, value) in [
+            ("RLIMITS", "nofile=4096:64K core=0 memlock=unlimited"),
+            ("SETENV", "A=b=c d"),
+            ("CAPS", "default sys_time"),
+            ("SECCOMP", "default"),
+        ] {
+            check(name, value).unwrap();
+        }
+    }
+}
