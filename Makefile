@@ -45,4 +45,9 @@ lint:
 	shellcheck $$(git ls-files scripts .ci tests benches debian etc | xargs grep -lE '^#!/bin/(ba)?sh' --)
 	mandoc -T lint -W warning man/*.[1-8]
 
-.PHONY: all where install check lint
+# The same tests on other kernels: VM names directories with machines that tests/vm/build has made.
+VM = vm/bookworm vm/trixie
+check-vm:
+	tests/vm/check $(VM)
+
+.PHONY: all where install check lint check-vm
