@@ -15,8 +15,8 @@ const PID: usize = 2;
 const CABLES: usize = 4;
 const CONF: usize = 5;
 
-/// Where there is no room, these are cut, in this order, but not below so many characters.
-const CUT: [(usize, usize); 3] = [(CONF, 24), (CABLES, 8), (NAME, 12)];
+/// Where there is no room, these are cut, one after the other, but not below so many characters.
+const CUT: [(usize, usize); 4] = [(CONF, 16), (CABLES, 6), (NAME, 10), (CONF, 4)];
 
 /// How wide it is where nothing tells.
 const WIDTH: usize = 80;
