@@ -16,7 +16,10 @@ ARCH = $(shell uname -m)
 # With musl a tool starts in a third of the time that it takes with glibc; both are static, for a subhost's root may have neither.
 MUSL = $(shell rustup target list --installed 2>/dev/null | grep -x $(ARCH)-unknown-linux-musl)
 TARGET = $(or $(MUSL),$(ARCH)-unknown-linux-gnu)
-OUT = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release
+BUILDS = $(or $(CARGO_TARGET_DIR),target)
+OUT = $(BUILDS)/$(TARGET)/release
+# What was built last is installed: whoever may install, as under sudo, may have no rustup to ask.
+BUILT = $(dir $(shell ls -t $(BUILDS)/$(ARCH)-unknown-linux-*/release/ob-conf | head -n 1))
 
 all:
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TARGET) \
@@ -28,7 +31,7 @@ where:
 
 install:
 	install -d $(BIN) $(SBIN) $(LIB) $(MAN)/man1 $(MAN)/man5 $(MAN)/man7 $(MAN)/man8
-	install -m 755 $(addprefix $(OUT)/,$(TOOLS)) $(BIN)
+	install -m 755 $(addprefix $(BUILT),$(TOOLS)) $(BIN)
 	install -m 755 $(addprefix scripts/,$(COMMANDS)) $(LIB)
 	install -m 644 scripts/functions scripts/subhost-init $(LIB)
 	for command in $(filter-out %-init %-premount %-postmount,$(COMMANDS)); do \
