@@ -35,6 +35,8 @@ pub struct Command<'a> {
 pub enum Step {
     /// Its own session, keys, terminal.
     Begin,
+    /// Being confined like the subhost.
+    Confine,
     /// Becoming the user.
     User,
     /// Looking for the program.
@@ -43,7 +45,13 @@ pub enum Step {
     Run,
 }
 
-const STEPS: [Step; 4] = [Step::Begin, Step::User, Step::Find, Step::Run];
+const STEPS: [Step; 5] = [
+    Step::Begin,
+    Step::Confine,
+    Step::User,
+    Step::Find,
+    Step::Run,
+];
 
 /// Why the command did not begin. It crosses the pipe as numbers: what comes from inside is not to be printed as it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,7 +85,7 @@ impl Failure {
     /// The status as env(1) has it.
     pub fn status(self) -> u8 {
         match (self.step, self.error) {
-            (Step::Begin | Step::User, _) => 125,
+            (Step::Begin | Step::Confine | Step::User, _) => 125,
             (Step::Find, Errno::ENOENT) => 127,
             (Step::Find | Step::Run, _) => 126,
         }
@@ -92,6 +100,7 @@ impl Failure {
         };
         match (self.step, self.error) {
             (Step::Begin, _) => format!("begin a session: {why}"),
+            (Step::Confine, _) => format!("confine it like the subhost: {why}"),
             (Step::User, Errno::ENOENT) => {
                 format!("there is no user {} in it", command.user.unwrap_or("root"))
             }
@@ -117,12 +126,18 @@ impl Command<'_> {
     fn try_to(&self, subhost: &Subhost, inside: &Inside) -> Failure {
         let failed = |step| move |error| Failure { step, error };
         let prepared = || {
+            let confined = |done: anyhow::Result<()>| {
+                done.map_err(|error| *error.downcast_ref().unwrap_or(&Errno::EINVAL))
+                    .map_err(failed(Step::Confine))
+            };
+            confined(subhost.limit())?;
             begin(subhost, inside).map_err(failed(Step::Begin))?;
             let account = self.account().map_err(failed(Step::User))?;
+            confined(subhost.confine())?;
             change_user(&account, inside).map_err(failed(Step::User))?;
             die_with_parent().map_err(failed(Step::Begin))?;
             let (program, words) = self.find().map_err(failed(Step::Find))?;
-            Ok((program, words, environment(&account, self.name)))
+            Ok((program, words, environment(&account, self.name, subhost)))
         };
         let (program, words, environment) = match prepared() {
             Ok(prepared) => prepared,
@@ -210,8 +225,10 @@ fn is_file(path: &CString) -> bool {
     path.to_str().is_ok_and(|path| Path::new(path).is_file())
 }
 
-/// All that the command finds: nothing of the caller's but what its terminal and its language are.
-fn environment(account: &Account, name: &str) -> Vec<CString> {
+/// All that the command finds: nothing of the caller's but what its terminal and its language are. SETENV counts before it.
+fn environment(account: &Account, name: &str, subhost: &Subhost) -> Vec<CString> {
+    let set = subhost.environment();
+    let is_set = |name: &OsString| set.iter().any(|(set, _)| name == set.as_str());
     let shell = Some(account.shell.as_str()).filter(|shell| !shell.is_empty());
     let kept = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_kept));
     let variables = [
@@ -227,6 +244,8 @@ fn environment(account: &Account, name: &str) -> Vec<CString> {
     variables
         .into_iter()
         .chain(kept)
+        .filter(|(name, _)| !is_set(name))
+        .chain(set.iter().map(|(name, value)| (name.into(), value.into())))
         // One with a zero byte in it, which a table of users may hold, cannot be.
         .filter_map(|(name, value): (OsString, OsString)| {
             CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()

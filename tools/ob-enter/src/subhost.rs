@@ -13,6 +13,8 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, chdir, fchown, getcwd, pipe2};
 use ob_conf::Document;
+use ob_conf::protect::Protection;
+use ob_conf::seccomp::Filters;
 use ob_conf::state::{Home, prove};
 use ob_conf::userns::Ids;
 use ob_enter::{End, Inside};
@@ -30,6 +32,8 @@ pub struct Subhost {
     pid_1: OwnedFd,
     group: Option<File>,
     ids: Option<Ids>,
+    protection: Protection,
+    filters: Option<Filters>,
 }
 
 /// Those that this process joins itself. That of time has no name among nix's flags.
@@ -60,10 +64,13 @@ impl Subhost {
             let path: &Path = document.path("cgroup")?;
             File::open(path).with_context(|| format!("open its control group {}", path.display()))
         });
+        let protection = Protection::of(document)?;
         Ok(Subhost {
             pid_1,
             group: group.transpose()?,
-            ids: Ids::of(&document)?,
+            ids: Ids::of(document)?,
+            filters: protection.filters(&home)?,
+            protection,
         })
     }
 
@@ -86,6 +93,21 @@ impl Subhost {
             here.display()
         );
         Ok(())
+    }
+
+    /// Sets the limits that the subhost's processes have. Not to be done by who has joined its users, and could not raise them.
+    pub fn limit(&self) -> Result<()> {
+        self.protection.limit()
+    }
+
+    /// Takes from this process what those of the subhost do not have. A change of user is still possible then.
+    pub fn confine(&self) -> Result<()> {
+        self.protection.confine(self.filters.as_ref())
+    }
+
+    /// What the configuration adds to the environment.
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.protection.environment
     }
 
     /// Becomes root of its user namespace, if it has one. For the child alone: who has joined it may write to no control group.

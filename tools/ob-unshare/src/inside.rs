@@ -1,5 +1,6 @@
 //! The way of pid 1 from its birth in new namespaces to the subhost's own shell. Nothing of the host goes with it.
 
+use crate::confine::Confinement;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -31,6 +32,8 @@ pub struct Plan<'a> {
     pub command: Vec<CString>,
     /// `VAR=value`, all of it.
     pub environment: Vec<CString>,
+    /// What it is not to have.
+    pub confinement: Confinement,
     /// Where output and errors go; none for what the supervisor itself has.
     pub output: Option<BorrowedFd<'a>>,
     /// The reaper, and the number it is to have.
@@ -59,12 +62,14 @@ fn prepare(plan: &Plan, supervisor: impl AsFd) -> Result<()> {
     show_namespaces()?;
     // The old root lies on the new one, where our working directory still is: no directory is needed to put it.
     umount2(".", MntFlags::MNT_DETACH).context("detach the old root")?;
-    Ok(chdir("/")?)
+    chdir("/")?;
+    plan.confinement.cover()
 }
 
-/// Goes into its network namespace and to its root, the latter in whichever mount namespace we are. Root of a user namespace may
+/// Sets its limits, goes into its network namespace and to its root, the latter in whichever mount namespace we are. Root of a user namespace may
 /// pass neither a door of the host's nor a directory of root alone, such as BASE.
 pub fn approach(plan: &Plan) -> Result<()> {
+    plan.confinement.limit()?;
     if let Some(net) = &plan.net {
         setns(net, CloneFlags::CLONE_NEWNET).context("join its network namespace")?;
     }
@@ -138,8 +143,12 @@ fn run(plan: &Plan, stdin: &OwnedFd) -> (u8, anyhow::Error) {
         ],
         extra: plan.reaper,
     };
+    let program = find(&plan.command[0]);
+    if let Err(error) = plan.confinement.put_on() {
+        return (125, error);
+    }
     // Only once: exec puts the descriptors in their places, and has none left for a second try.
-    let error = match find(&plan.command[0]) {
+    let error = match program {
         Ok(program) => exec(&program, &plan.command, &plan.environment, &descriptors),
         Err(error) => error,
     };

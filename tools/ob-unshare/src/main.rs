@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+mod confine;
 mod end;
 mod guard;
 mod init;
 mod inside;
 mod logger;
+mod notify;
 mod room;
 mod supervise;
 mod userns;
@@ -15,7 +17,10 @@ mod userns;
 use anyhow::{Result, bail};
 use lexopt::prelude::*;
 use ob_conf::{Tool, Usage, undo_together};
+use ob_sys::keep::Keep;
+use ob_sys::process::close_inherited;
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::process::ExitCode;
 
 const TOOL: Tool = Tool {
@@ -39,6 +44,7 @@ document on its stdin when the room has ended.
       --undo        end the subhosts of the documents on stdin
       --then LINE   then clean up with the shell line LINE
       --foreground  with a guard: stay until the room has ended
+      --notify-fd N with a guard: a newline on descriptor N when it is up
       --init        print what pid 1 is to do without an INIT
   -h, --help        print this
   -V, --version     print the version
@@ -62,6 +68,7 @@ struct Request {
     init: bool,
     foreground: bool,
     then: Option<String>,
+    notify: Option<RawFd>,
     command: Vec<OsString>,
 }
 
@@ -73,6 +80,10 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
         print!("{}", init::default_text_of_environment());
         return Ok(ExitCode::SUCCESS);
     }
+    // Both the supervisor and the guard outlive who calls them.
+    let mut keep = Keep::numbers();
+    keep.extend(request.notify);
+    close_inherited(&keep);
     if request.undo {
         return undo_together(tool, |documents| end::undo(documents, then));
     }
@@ -80,7 +91,10 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     let stage = Tool { failed: 1, ..TOOL };
     match (request.room, then) {
         (true, Some(then)) => {
-            let outcome = guard::guard(&request.command, then, request.foreground);
+            let outcome = guard::guard(&request.command, then).and_then(|guarded| {
+                notify::ready(request.notify)?;
+                guarded.finish(request.foreground)
+            });
             Ok(stage.report(outcome))
         }
         (true, None) => room::become_command(&request.command),
@@ -97,6 +111,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
             Long("undo") => request.undo = true,
             Long("init") => request.init = true,
             Long("foreground") => request.foreground = true,
+            Long("notify-fd") => request.notify = Some(parser.value()?.parse()?),
             Long("then") => request.then = Some(parser.value()?.string()?),
             Value(word) if !request.undo => {
                 request.command.push(word);

@@ -1,5 +1,6 @@
 //! The stage: starts pid 1, tells of it, and stays: to keep the log, to end the subhost when told to, to pass on its end.
 
+use crate::confine::Confinement;
 use crate::init::{REAPER_FD, Reaper, text};
 use crate::inside::{self, NAMESPACES, Plan};
 use crate::logger::Logger;
@@ -167,12 +168,14 @@ fn begin(document: &mut Document, command: &[OsString]) -> Result<Subhost> {
     });
     let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
     let (news, teller) = high_pipe()?;
+    let confinement = Confinement::of(document)?;
     let plan = Plan {
         root: document.path("root")?.to_owned(),
         net: net.transpose()?,
         ids: Ids::of(document)?,
         command: words,
-        environment: environment(document, &reaper)?,
+        environment: environment(document, &reaper, &confinement)?,
+        confinement,
         output: command.is_empty().then_some(writing.as_fd()),
         reaper: reaper.copy.as_ref().map(|copy| (copy.as_fd(), REAPER_FD)),
     };
@@ -255,8 +258,12 @@ pub fn in_namespaces(
     .context("start pid 1 in new namespaces")
 }
 
-/// All that pid 1 finds in its environment: nothing of the caller's but its language.
-fn environment(document: &Document, reaper: &Reaper) -> Result<Vec<CString>> {
+/// All that pid 1 finds in its environment: nothing of the caller's but its language, and what the configuration sets.
+fn environment(
+    document: &Document,
+    reaper: &Reaper,
+    confinement: &Confinement,
+) -> Result<Vec<CString>> {
     let mut variables = vec![
         format!("PATH={PATH}"),
         "HOME=/root".to_owned(),
@@ -271,6 +278,7 @@ fn environment(document: &Document, reaper: &Reaper) -> Result<Vec<CString>> {
             variables.push(format!("{name}={value}"));
         }
     }
+    confinement.extend(&mut variables);
     variables
         .into_iter()
         .map(|variable| CString::new(variable).map_err(|_| anyhow!("a zero byte in a variable")))

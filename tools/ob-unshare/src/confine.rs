@@ -1,0 +1,163 @@
+//! What the configuration takes from the subhost: paths that are covered or read-only, capabilities, system calls.
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::libc::{
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, S_IFCHR, S_IFDIR,
+    S_IFMT,
+};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::{Mode, fstat, major, minor, mkdirat};
+use nix::unistd::sethostname;
+use ob_conf::Document;
+use ob_conf::protect::Protection;
+use ob_conf::seccomp::Filters;
+use ob_conf::state::Home;
+use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree, set_attributes};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+const READ_ONLY: Attributes =
+    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+
+/// The protection of a subhost, ready to be put on.
+pub struct Confinement {
+    protection: Protection,
+    filters: Option<Filters>,
+}
+
+impl Confinement {
+    /// Reads it from the document, and leaves the filters for those who will enter.
+    pub fn of(document: &Document) -> Result<Self> {
+        let protection = Protection::of(document)?;
+        let filters = protection.make_filters(&Home::of(document.name()))?;
+        Ok(Confinement {
+            protection,
+            filters,
+        })
+    }
+
+    /// Adds the variables of SETENV, which count before those that are there.
+    pub fn extend(&self, environment: &mut Vec<String>) {
+        for (name, value) in &self.protection.environment {
+            let start = format!("{name}=");
+            environment.retain(|variable| !variable.starts_with(&start));
+            environment.push(start + value);
+        }
+    }
+
+    /// Sets the limits of pid 1, before it is in a user namespace.
+    pub fn limit(&self) -> Result<()> {
+        self.protection.limit()
+    }
+
+    /// Gives the host its name, and covers what is not to be seen or not to be written to. In the subhost's own root.
+    pub fn cover(&self) -> Result<()> {
+        let protection = &self.protection;
+        if let Some(name) = &protection.hostname {
+            sethostname(name).with_context(|| format!("HOSTNAME={name}"))?;
+        }
+        for path in &protection.read_only {
+            make_read_only(path).with_context(|| format!("make {} read-only", path.display()))?;
+        }
+        if protection.no_console {
+            hide_console().context("cover /dev/console")?;
+        }
+        cover(protection.masks.iter().map(AsRef::as_ref)).context("cover what is masked")
+    }
+
+    /// The last step before the exec.
+    pub fn put_on(&self) -> Result<()> {
+        self.protection.confine(self.filters.as_ref())
+    }
+}
+
+/// Opens what is at `path`; none if nothing is.
+fn find(path: &Path, more: OFlag) -> nix::Result<Option<OwnedFd>> {
+    match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | more, Mode::empty()) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// Lays a read-only copy of it on itself.
+fn make_read_only(path: &Path) -> Result<()> {
+    let Some(there) = find(path, OFlag::empty())? else {
+        return Ok(());
+    };
+    let copy = clone_tree(&there, c"", Depth::One)?;
+    set_attributes(&copy, Depth::One, READ_ONLY, 0, None)?;
+    Ok(attach(copy, there)?)
+}
+
+/// Lays an empty directory on each directory, an empty file on all else, both read-only.
+fn cover<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
+    let mut found = Vec::new();
+    for path in paths {
+        found.extend(find(path, OFlag::empty()).with_context(|| path.display().to_string())?);
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let empty = empty()?;
+    let (file, directory) = (
+        openat(
+            &empty,
+            "file",
+            OFlag::O_PATH | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?,
+        openat(
+            &empty,
+            "directory",
+            OFlag::O_PATH | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?,
+    );
+    // Older kernels copy only what is mounted somewhere: on /proc for the time being, where we have opened all we need.
+    attach(
+        &empty,
+        find(Path::new("/proc"), OFlag::empty())?.ok_or(Errno::ENOENT)?,
+    )?;
+    let covered = found.into_iter().try_for_each(|target| {
+        let is_directory = fstat(&target)?.st_mode & S_IFMT == S_IFDIR;
+        let source = if is_directory { &directory } else { &file };
+        attach(clone_tree(source, c"", Depth::One)?, target)
+    });
+    umount2("/proc", MntFlags::MNT_DETACH)?;
+    Ok(covered?)
+}
+
+/// A filesystem that holds nothing but what covers others.
+fn empty() -> Result<OwnedFd> {
+    let tmpfs = Filesystem::new(c"tmpfs")?;
+    tmpfs.set(c"source", "masked")?;
+    tmpfs.set(c"mode", "555")?;
+    tmpfs.create()?;
+    let tree = tmpfs.mount(0)?;
+    mkdirat(&tree, "directory", Mode::from_bits_truncate(0o555))?;
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    openat(&tree, "file", flags, Mode::from_bits_truncate(0o444))?;
+    set_attributes(&tree, Depth::One, READ_ONLY, 0, None)?;
+    Ok(tree)
+}
+
+/// Lays the subhost's /dev/null on its /dev/console: services may go on writing there, but the console is the host's, and who can
+/// read it reads what is typed there.
+fn hide_console() -> Result<()> {
+    let device = |path| -> Result<Option<OwnedFd>> {
+        let found = find(Path::new(path), OFlag::O_NOFOLLOW)?;
+        Ok(found.filter(|fd| fstat(fd).is_ok_and(|status| status.st_mode & S_IFMT == S_IFCHR)))
+    };
+    let Some(console) = device("/dev/console")? else {
+        return Ok(());
+    };
+    let is_null = |fd: &OwnedFd| {
+        fstat(fd).is_ok_and(|status| (major(status.st_rdev), minor(status.st_rdev)) == (1, 3))
+    };
+    match device("/dev/null")?.filter(is_null) {
+        Some(null) => Ok(attach(clone_tree(null, c"", Depth::One)?, console)?),
+        None => cover(std::iter::once(Path::new("/dev/console"))),
+    }
+}
