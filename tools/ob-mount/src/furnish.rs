@@ -147,7 +147,9 @@ fn fill(dev: &OwnedFd, ids: Option<Ids>) -> Result<Vec<&'static str>> {
             makedev(*major, *minor),
         );
         match made {
-            Err(Errno::EPERM) => missing.push(*name), // not root of the host, but of a user namespace
+            // Not root of the host, but of a user namespace. The host's ptmx would open the host's terminals.
+            Err(Errno::EPERM) if *name == "ptmx" => symlinkat("pts/ptmx", dev, *name)?,
+            Err(Errno::EPERM) => missing.push(*name),
             made => made.with_context(|| format!("make /dev/{name}"))?,
         }
         if made.is_ok() && *owner != 0 {
