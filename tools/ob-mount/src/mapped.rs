@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{fchdir, pipe2};
-use ob_conf::userns::Ids;
+use ob_conf::userns::{Ids, Wish};
 use ob_conf::{Document, sentence};
 use ob_sys::identity::{Acting, act_as};
 use ob_sys::keep::Keep;
@@ -35,9 +35,10 @@ impl Mapped {
     /// Gives the subhost its range and notes it; none if it wants none. Fails if others of the host could reach what root makes
     /// inside, which is as good as what root makes outside.
     pub fn of(document: &mut Document, layers: &Layers) -> Result<Option<Self>> {
-        let Some(ids) = range(document)? else {
+        let wish = Wish::of(document)?;
+        if wish == Wish::No {
             return Ok(None);
-        };
+        }
         let upper = layers.written_to(document)?;
         ensure!(
             is_closed(&upper)?,
@@ -45,6 +46,7 @@ impl Mapped {
             upper.display(),
             document.path("BASE").unwrap_or(&upper).display()
         );
+        let ids = range(document, wish)?;
         let mapped = Mapped::with(ids)?;
         ids.note(document);
         Ok(Some(mapped))

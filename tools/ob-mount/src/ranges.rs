@@ -24,19 +24,13 @@ const POOL: Ids = Ids {
 /// Whose lines in /etc/subuid and /etc/subgid are for subhosts.
 const ACCOUNT: &str = "overlay-boot";
 
-/// Gives the subhost of `document` the range it wants; none if it wants none. A range that is given is nobody else's, neither a
-/// subhost's nor a user's with an entry in /etc/subuid or /etc/subgid.
-pub fn range(document: &Document) -> Result<Option<Ids>> {
-    let wish = Wish::of(document)?;
-    if wish == Wish::No {
-        return Ok(None);
-    }
-    let given = give(document, wish);
-    let ids = given.with_context(|| match wish {
+/// Gives the subhost of `document` the range that it wishes. It is nobody else's, neither a subhost's nor a user's with an entry in
+/// /etc/subuid or /etc/subgid.
+pub fn range(document: &Document, wish: Wish) -> Result<Ids> {
+    give(document, wish).with_context(|| match wish {
         Wish::Range(ids) => format!("USERNS={ids}"),
         _ => "USERNS=auto".to_owned(),
-    })?;
-    Ok(Some(ids))
+    })
 }
 
 fn give(document: &Document, wish: Wish) -> Result<Ids> {
