@@ -10,7 +10,7 @@ use nix::sys::socket::{
     recvmsg, sendmsg, socketpair,
 };
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// The name of the variable that tells a room's processes the numbers of the two ends: `IN:OUT`.
 pub const VARIABLE: &str = "OB_ROOM";
@@ -37,6 +37,14 @@ impl Keep {
     #[must_use]
     pub fn address(&self) -> String {
         format!("{}:{}", self.input.as_raw_fd(), self.output.as_raw_fd())
+    }
+
+    /// The numbers of the descriptors that lead to the room's keep.
+    #[must_use]
+    pub fn numbers() -> Vec<RawFd> {
+        let address = std::env::var(VARIABLE).unwrap_or_default();
+        let numbers = address.split(':');
+        numbers.filter_map(|number| number.parse().ok()).collect()
     }
 
     /// The keep of the room that this process is in; none if it is in no room. `EBADF` if the room's descriptors were closed.

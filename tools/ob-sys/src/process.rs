@@ -153,6 +153,25 @@ pub fn heed_children() {
     let _ = unsafe { signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
+/// Closes every descriptor from 3 on but those of `keep`: what a caller has left open is not for a process that outlives it.
+///
+/// Only for the beginning of a program, which has opened nothing of its own yet.
+pub fn close_inherited(keep: &[RawFd]) {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let numbers: Vec<RawFd> = open
+        .flatten()
+        .filter_map(|fd| fd.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in numbers {
+        if fd > 2 && !keep.contains(&fd) {
+            // SAFETY: nothing in this program owns it. The directory that was read is closed: its number gives EBADF.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
 /// Duplicates the descriptor number `fd` that our parent left open for us, as close-on-exec. `EBADF`: it is not open.
 ///
 /// For the few numbers that are handed on by name in the environment.

@@ -4,7 +4,7 @@
 //! in the room; the room's first process, a child of the guard, becomes the command line.
 
 use crate::supervise::running;
-use crate::{TOOL, end, room};
+use crate::{TOOL, end, notify, room};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -22,7 +22,7 @@ use ob_sys::process::{Child, pidfd_open, pidfd_signal, spawn};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -35,10 +35,16 @@ const LEFT_OVER: Duration = Duration::from_secs(2);
 const CANCELLED: Duration = Duration::from_secs(15);
 
 /// Runs `command` in a guarded room. Returns when it has printed the document (0), or when it has ended without and nothing is left
-/// of it (1). With `foreground` it stays until the room has ended, passing on the signals that ask for that.
+/// of it (1). With `foreground` it stays until the room has ended, passing on the signals that ask for that. Whoever waits at
+/// `notify`, or at the socket of sd_notify(3), is told when it is up.
 ///
 /// The subhost is the one that NAME in the environment names; LOG and CONFIG are used where they are there.
-pub fn guard(command: &[OsString], then: &str, foreground: bool) -> Result<ExitCode> {
+pub fn guard(
+    command: &[OsString],
+    then: &str,
+    foreground: bool,
+    notify: Option<RawFd>,
+) -> Result<ExitCode> {
     let name = std::env::var("NAME").map_err(|_| {
         Usage("--room with --then wants NAME in the environment, as ob-conf --env prints it".into())
     })?;
@@ -51,6 +57,7 @@ pub fn guard(command: &[OsString], then: &str, foreground: bool) -> Result<ExitC
     let up = wait_for_line(&mut news, &mut document)?;
     if up {
         std::io::stdout().write_all(&document)?;
+        notify::ready(notify)?;
     }
     drop(news);
     if !up || foreground {

@@ -91,10 +91,7 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     let stage = Tool { failed: 1, ..TOOL };
     match (request.room, then) {
         (true, Some(then)) => {
-            let outcome = guard::guard(&request.command, then).and_then(|guarded| {
-                notify::ready(request.notify)?;
-                guarded.finish(request.foreground)
-            });
+            let outcome = guard::guard(&request.command, then, request.foreground, request.notify);
             Ok(stage.report(outcome))
         }
         (true, None) => room::become_command(&request.command),
