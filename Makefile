@@ -36,6 +36,10 @@ install:
 	install -m 644 scripts/functions scripts/subhost-init $(LIB)
 	for command in $(filter-out %-init %-premount %-postmount,$(COMMANDS)); do \
 		ln -sf ../lib/overlay-boot/$$command $(SBIN)/$$command || exit; done
+	install -D -m 755 etc/init.d/subhosts $(DESTDIR)/etc/init.d/subhosts
+	[ -e $(DESTDIR)/etc/subhosts.conf ] || install -D -m 644 etc/subhosts.conf $(DESTDIR)/etc/subhosts.conf
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's,/usr/sbin,$(PREFIX)/sbin,' etc/systemd/subhosts@.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/subhosts@.service
 	for section in 1 5 7 8; do for page in man/*.$$section; do \
 		[ ! -e $$page ] || install -m 644 $$page $(MAN)/man$$section || exit; done; done
 
