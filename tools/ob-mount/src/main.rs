@@ -6,6 +6,7 @@ mod layers;
 mod mapped;
 mod prepare;
 mod ranges;
+mod readonly;
 mod root;
 mod share;
 
@@ -14,6 +15,7 @@ use layers::Layers;
 use lexopt::prelude::*;
 use mapped::Mapped;
 use nix::mount::{MntFlags, umount2};
+use ob_conf::protect::ReadOnly;
 use ob_conf::userns::{Ids, Wish};
 use ob_conf::{Document, Hook, Tool, Usage, filter, log, undo};
 use ob_sys::identity::act_as;
@@ -92,6 +94,7 @@ fn mount(document: &mut Document) -> Result<()> {
             command.check().context(hook)?;
         }
     }
+    let read_only = ReadOnly::of(document)?;
     layers.claim(document)?;
     let mapped = Mapped::of(document, &layers)?;
 
@@ -99,6 +102,7 @@ fn mount(document: &mut Document) -> Result<()> {
     if layers.are_mounted_here() {
         match Hook::of(document, "PREMOUNT") {
             Some(hook) => run_hook(document, &hook, "PREMOUNT", &[&upper])?,
+            None if read_only == ReadOnly::Volatile => {} // what is made there is to be forgotten, too
             None => tolerate(document, prepare::prepare(&upper, pairs(document)), &upper),
         }
     }
@@ -109,7 +113,19 @@ fn mount(document: &mut Document) -> Result<()> {
         mounts.push(live.clone());
     }
     document.set("root", document.text("LIVE")?.to_owned());
-    let outcome = dress(document, &live, &upper, mapped.as_ref(), &mut mounts);
+    let outcome = (|| {
+        if read_only == ReadOnly::Volatile {
+            forget(document, &live, &upper, mapped.as_ref()).context("READONLY=volatile")?;
+            mounts.push(live.clone());
+        }
+        dress(document, &live, &upper, mapped.as_ref(), &mut mounts)?;
+        if read_only == ReadOnly::Yes
+            && readonly::make_read_only(&live, layers.are_mounted_here()).context("READONLY=yes")?
+        {
+            mounts.push(live.clone());
+        }
+        Ok(())
+    })();
     let list: Vec<String> = mounts
         .iter()
         .map(|path| path.display().to_string())
@@ -157,8 +173,12 @@ fn dress(
         }
     }
     let lower = document.path("LOWER").ok();
-    for share in document.list("SHARE")? {
-        match share::Share::parse(share)?.mount(&root, lower, mapped)? {
+    let shares = document.list("SHARE")?.into_iter();
+    let shares = shares.map(|share| (share, share::Share::parse(share)));
+    let read_only = document.list("SHARE_RO")?.into_iter();
+    let read_only = read_only.map(|share| (share, share::Share::parse_read_only(share)));
+    for (share, parsed) in shares.chain(read_only) {
+        match parsed?.mount(&root, lower, mapped)? {
             share::Outcome::Mounted(path) => mounts.push(path),
             share::Outcome::IsLower => {}
             share::Outcome::Missing => note(
@@ -168,6 +188,16 @@ fn dress(
         }
     }
     Ok(())
+}
+
+/// Has memory take what is written to the root. What is made before a mount is made there as well, if UPPER has it not.
+fn forget(document: &Document, live: &Path, upper: &Path, mapped: Option<&Mapped>) -> Result<()> {
+    let wanted = !document.has("PREMOUNT") && !readonly::is_prepared(upper);
+    readonly::make_volatile(document.name(), live, mapped, |memory| {
+        if wanted {
+            tolerate(document, prepare::prepare(memory, pairs(document)), memory);
+        }
+    })
 }
 
 /// Unmounts what was noted, last first. A mount that is not there any more is none of our affair.

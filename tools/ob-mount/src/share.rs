@@ -70,6 +70,14 @@ impl Share {
         })
     }
 
+    /// Reads one of SHARE_RO, which is read-only whatever its options are.
+    pub fn parse_read_only(text: &str) -> Result<Self> {
+        Ok(Share {
+            read_only: true,
+            ..Share::parse(text)?
+        })
+    }
+
     /// Puts it below `root`. A missing host path leaves nothing inside.
     pub fn mount(
         &self,
