@@ -40,8 +40,7 @@ pub struct Subhost {
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWNET)
     .union(CloneFlags::CLONE_NEWIPC)
-    .union(CloneFlags::CLONE_NEWUTS)
-    .union(CloneFlags::CLONE_NEWCGROUP);
+    .union(CloneFlags::CLONE_NEWUTS);
 const TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
 impl Subhost {
@@ -74,7 +73,7 @@ impl Subhost {
         })
     }
 
-    /// Joins its namespaces, but those of pids and users, which are for the command alone. In its root nothing of the host is open
+    /// Joins its namespaces, but those of pids, control groups and users, which are for the command alone. In its root nothing of the host is open
     /// then but what the caller has given us.
     pub fn join(&self) -> Result<()> {
         // Nobody inside may look into us, or our child before its exec.
@@ -110,12 +109,14 @@ impl Subhost {
         &self.protection.environment
     }
 
-    /// Becomes root of its user namespace, if it has one. For the child alone: who has joined it may write to no control group.
+    /// Joins the namespaces of its control groups and its users, if it has such. For the child alone, which is in its control group:
+    /// who has joined either may move nobody into that from outside.
     pub fn join_users(&self) -> nix::Result<()> {
+        let mut last = CloneFlags::CLONE_NEWCGROUP;
         if self.ids.is_some() {
-            setns(&self.pid_1, CloneFlags::CLONE_NEWUSER)?;
+            last |= CloneFlags::CLONE_NEWUSER;
         }
-        Ok(())
+        setns(&self.pid_1, last)
     }
 
     /// Whether its root is somebody else on the host, who may not open what is the host's.
