@@ -4,6 +4,7 @@
 //! crate forbids it. A wrapper does no more than its system call; what a subhost is stands in `ob_conf` and in the tools.
 
 pub mod credentials;
+pub mod file;
 pub mod identity;
 pub mod keep;
 pub mod memfd;

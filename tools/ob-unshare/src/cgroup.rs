@@ -1,5 +1,6 @@
 //! The control group of a subhost, where the host has a cgroup2 tree.
 
+use crate::limits::{prepare_parent, set};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
@@ -13,14 +14,23 @@ use std::time::Duration;
 /// subhost that runs.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// Makes the group of the subhost and notes it in the document as `cgroup`; none where there is no tree that we may write to.
+/// Makes the group of the subhost with its limits, and notes it in the document as `cgroup`; without limits, none where there is no
+/// tree that we may write to.
 ///
 /// Fails if a group of that name is there and not empty: it is somebody else's.
 pub fn make(document: &mut Document) -> Result<Option<File>> {
-    let Some(tree) = tree() else {
-        return Ok(None);
+    let limits = ob_conf::limits::of(document)?;
+    let tree = match (tree(), limits.first()) {
+        (Some(tree), _) => tree,
+        (None, None) => return Ok(None),
+        (None, Some((limit, _))) => bail!("{}: the host has no cgroup2 tree", limit.name),
     };
-    let path = tree.join(document.name());
+    let parent = if limits.is_empty() {
+        tree
+    } else {
+        prepare_parent(&tree, document.name(), &limits)?
+    };
+    let path = parent.join(document.name());
     let context = || format!("make the control group {}", path.display());
     match std::fs::create_dir(&path) {
         Ok(()) => {}
@@ -33,12 +43,12 @@ pub fn make(document: &mut Document) -> Result<Option<File>> {
             }
             std::fs::create_dir(&path).with_context(context)?;
         }
-        Err(error) if is_forbidden(&error) => return Ok(None),
+        Err(error) if is_forbidden(&error) && limits.is_empty() => return Ok(None),
         Err(error) => return Err(error).with_context(context),
     }
-    let group = File::open(&path).with_context(context)?;
     document.set("cgroup", path.to_str().context("its path is not UTF-8")?);
-    Ok(Some(group))
+    set(&path, &limits)?;
+    Ok(Some(File::open(&path).with_context(context)?))
 }
 
 /// Removes the group that the document notes, with those that were made in it. `cgroup.kill` is the last means against processes

@@ -8,11 +8,13 @@ mod end;
 mod guard;
 mod init;
 mod inside;
+mod limits;
 mod logger;
 mod notify;
 mod room;
 mod supervise;
 mod userns;
+mod watch;
 
 use anyhow::{Result, bail};
 use lexopt::prelude::*;

@@ -4,6 +4,7 @@ use crate::confine::Confinement;
 use crate::init::{REAPER_FD, Reaper, text};
 use crate::inside::{self, NAMESPACES, Plan};
 use crate::logger::Logger;
+use crate::watch::Watch;
 use crate::{cgroup, end, userns};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -304,11 +305,15 @@ fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
     subhost
         .logger
         .say(&format!("pid 1 has started, as {}", subhost.child.pid));
+    let mut watch = Watch::of(document)?;
     loop {
         let mut events = vec![
             PollFd::new(subhost.child.pidfd.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
+        let limits = watch.files();
+        events.extend(limits.map(|file| PollFd::new(file, PollFlags::POLLPRI)));
+        let output = events.len();
         if let Some(output) = &subhost.output {
             events.push(PollFd::new(output.as_fd(), PollFlags::POLLIN));
         }
@@ -320,8 +325,11 @@ fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
             .iter()
             .map(|event| event.revents().is_some_and(|events| !events.is_empty()))
             .collect();
-        if ready.get(2) == Some(&true) {
+        if ready.get(output) == Some(&true) {
             copy(&mut subhost);
+        }
+        if ready[2..output].contains(&true) {
+            tell(&mut watch, &mut subhost.logger, false);
         }
         if ready[0] {
             break;
@@ -338,6 +346,7 @@ fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
     }
     // All that it printed is in the pipe, and nobody is left to write more.
     while copy(&mut subhost) {}
+    tell(&mut watch, &mut subhost.logger, true);
     let status = waitid(Id::PIDFd(subhost.child.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
     let (code, text) = match status {
         WaitStatus::Signaled(_, signal, _) => (
@@ -350,6 +359,12 @@ fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
     subhost.logger.say(&text);
     subhost.logger.flush();
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)))
+}
+
+fn tell(watch: &mut Watch, logger: &mut Logger, end: bool) {
+    for news in watch.news(end) {
+        logger.say(&news);
+    }
 }
 
 /// Copies what is in the pipe; tells whether there was anything. At its end, it is closed.
