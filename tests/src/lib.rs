@@ -25,7 +25,11 @@
 //!   test program can be copied to another machine. `OB_TMP` is the directory for the worlds' directories.
 
 mod snapshot;
+#[cfg(target_arch = "x86_64")]
+pub mod sweep;
 mod tools;
+#[cfg(target_arch = "x86_64")]
+pub mod trace;
 mod world;
 
 pub use snapshot::Snapshot;

@@ -42,6 +42,26 @@ fn is_for_good(thing: &str) -> bool {
     }
 }
 
+impl Snapshot {
+    /// What is different in `now`, in words; none if nothing is.
+    #[must_use]
+    pub fn difference(&self, now: &Snapshot) -> Option<String> {
+        let new: Vec<&String> = now.things.difference(&self.things).collect();
+        let gone: Vec<&String> = self.things.difference(&now.things).collect();
+        if new.is_empty() && gone.is_empty() && self.processes == now.processes {
+            return None;
+        }
+        let (before, after) = (&self.processes, &now.processes);
+        let running: Vec<&String> = after
+            .iter()
+            .filter(|process| !before.contains(process))
+            .collect();
+        Some(format!(
+            "left behind: {new:?}, gone: {gone:?}, processes: {running:?}"
+        ))
+    }
+}
+
 impl World {
     /// What the world's host is like now.
     #[must_use]

@@ -395,6 +395,12 @@ impl Running {
         }
     }
 
+    /// The number of its process, on the machine: nsenter(1), whose child is in the world.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it runs still.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
