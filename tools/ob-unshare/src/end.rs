@@ -37,8 +37,9 @@ struct Ending {
 /// `--undo`: ends the subhosts, and starting ones with their guards; with `then`, waits until their guards have let go, runs the
 /// line on all documents, and removes what is left of them.
 pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
-    // Our being alive and holding these tells the guards that the cleaning up is ours.
-    let stopping: Vec<Option<Lock>> = documents.iter().map(|d| announce(d.name())).collect();
+    // Our being alive and holding these tells the guards that the cleaning up is ours; without a line it is theirs.
+    let stopping = documents.iter().filter(|_| then.is_some());
+    let stopping: Vec<Option<Lock>> = stopping.map(|d| announce(d.name())).collect();
     let mut outcomes = all(documents);
     for (document, outcome) in documents.iter().zip(&mut outcomes) {
         if outcome.is_ok() && prove(document).is_none() {
