@@ -1,7 +1,7 @@
 //! The frame of a filter: one document in, one document out, nothing made where it fails.
 
 use crate::{Document, Silent, Tool, Usage, log};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
@@ -27,8 +27,16 @@ pub fn filter(
 }
 
 /// Reads the one document on standard input, to its end. Empty input is [`Silent`]: the stage before us has told why.
+///
+/// The document of a dry run is refused: what it says is not there.
 pub fn receive() -> Result<Document> {
-    Document::parse(&read()?)
+    let document = Document::parse(&read()?)?;
+    ensure!(
+        !document.has(crate::steps::FACT),
+        "{}: this is the document of a dry run; nothing that it says has been made",
+        document.name()
+    );
+    Ok(document)
 }
 
 /// Prints the document, at once.
@@ -52,8 +60,10 @@ pub fn undo_together(
     unmake: impl FnOnce(&mut [Document]) -> Vec<Result<()>>,
 ) -> Result<ExitCode> {
     let mut status = ExitCode::SUCCESS;
-    let mut fail = |error| {
-        tool.complain(&error);
+    let mut fail = |error: anyhow::Error| {
+        if !error.is::<Silent>() {
+            tool.complain(&error);
+        }
         status = ExitCode::FAILURE;
     };
     let mut documents = Vec::new();
@@ -76,7 +86,7 @@ pub fn undo_together(
 }
 
 /// Reads standard input to its end. Empty input is [`Silent`]: the stage before us has failed and told so.
-fn read() -> Result<String> {
+pub(crate) fn read() -> Result<String> {
     if std::io::stdin().is_terminal() {
         bail!(Usage(
             "expects a document on standard input, as ob-conf prints it; see --help".to_owned()

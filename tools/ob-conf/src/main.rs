@@ -6,7 +6,7 @@ mod check;
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 use ob_conf::conf::{self, Conf, Evaluation};
-use ob_conf::{Document, Kind, Tool, Usage, VARIABLES, quote};
+use ob_conf::{Document, Kind, Tool, Usage, VARIABLES, mistyped, quote};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -20,6 +20,7 @@ Usage: ob-conf CONF [VAR=VALUE...] [VAR...]     print the document of a subhost
        ob-conf CONF [VAR=VALUE...] -- CMD...    run CMD with the variables exported
        ob-conf - [KEY=VALUE...] [KEY...]        the same for a document on stdin
        ob-conf --check CONF                     report every problem
+       ob-conf --mistyped CMD OPTION HELP       for CMD: what OPTION was to be
 
 Reads a configuration, subhost.conf(5), and prints its document, ob-document(5).
 VAR=VALUE counts before what the file assigns. With VAR only these variables are
@@ -77,6 +78,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
         match arg {
             Short('e') | Long("env") => request.env = true,
             Short('c') | Long("check") => request.check = true,
+            Long("mistyped") => return misread(parser),
             Value(operand) => {
                 operands.push(operand);
                 break;
@@ -113,6 +115,19 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
         bail!(Usage("--check takes a configuration alone".to_owned()));
     }
     Ok(request)
+}
+
+/// For the commands that are scripts: complains of an option in their name, with what it was meant to be, status 2.
+fn misread(mut parser: lexopt::Parser) -> Result<Request> {
+    let words: Vec<String> = parser
+        .raw_args()?
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let [name, option, help] = words.as_slice() else {
+        bail!(Usage("--mistyped wants CMD, OPTION and HELP".to_owned()));
+    };
+    eprintln!("{name}: {}", mistyped(name, help, option));
+    std::process::exit(2)
 }
 
 /// Reads a document from stdin and changes it as the command line says; so a stage in plain sh needs no other tool.

@@ -4,11 +4,13 @@
 
 use crate::Document;
 use anyhow::{Context, Result};
-use nix::unistd::Pid;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::libc;
+use nix::unistd::{Pid, linkat};
 use ob_sys::process::pidfd_open;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -50,14 +52,13 @@ impl Home {
                 .mode(0o700)
                 .create(&self.0)
                 .with_context(context)?;
-            let opened = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path);
-            let file = match opened {
-                Err(error) if error.kind() == ErrorKind::NotFound => continue, // removed under us
+            let file = match OpenOptions::new().write(true).open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => match self.make_lock(&path) {
+                    Ok(lock) => return Ok(Some(lock)),
+                    // Made by another, or its directory removed under us.
+                    Err(error) if is_passing(&error) => continue,
+                    failed => failed.with_context(context)?,
+                },
                 file => file.with_context(context)?,
             };
             match file.try_lock() {
@@ -70,6 +71,30 @@ impl Home {
                 Err(TryLockError::Error(error)) => return Err(error).with_context(context),
             }
         }
+    }
+
+    /// Makes the lock's file with the lock on it, in one step: so one that nobody holds was left behind.
+    fn make_lock(&self, path: &Path) -> std::io::Result<Lock> {
+        let unnamed = OpenOptions::new()
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_TMPFILE)
+            .open(&self.0);
+        let file = match unnamed {
+            // A filesystem without nameless files, which /run hardly is.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                let mut named = OpenOptions::new();
+                let file = named.write(true).create_new(true).mode(0o600).open(path)?;
+                file.lock()?;
+                return Ok(file);
+            }
+            file => file?,
+        };
+        file.lock()?;
+        let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let follow = AtFlags::AT_SYMLINK_FOLLOW;
+        linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, follow)?;
+        Ok(file)
     }
 
     /// Whether somebody holds the lock, that is, whether the subhost starts, runs or ends.
@@ -195,6 +220,10 @@ fn unless_held(locked: Result<(), TryLockError>, file: File) -> std::io::Result<
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+fn is_passing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound)
 }
 
 fn is_same(file: &File, path: &Path) -> bool {

@@ -80,21 +80,9 @@ impl Tool {
                 self.say(&format!("{} {}\n", self.name, env!("CARGO_PKG_VERSION")))
             }
             Arg::Long(option) => {
-                let known = self
-                    .help
-                    .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
-                    .filter_map(|word| word.strip_prefix("--"))
-                    .chain(["help", "version"]);
-                anyhow!(Usage(match nearest(option, known) {
-                    Some(meant) =>
-                        format!("there is no option --{option}; did you mean --{meant}?"),
-                    None => format!("there is no option --{option}; see {} --help", self.name),
-                }))
+                anyhow!(mistyped(self.name, self.help, &format!("--{option}")))
             }
-            Arg::Short(option) => anyhow!(Usage(format!(
-                "there is no option -{option}; see {} --help",
-                self.name
-            ))),
+            Arg::Short(option) => anyhow!(mistyped(self.name, self.help, &format!("-{option}"))),
             Arg::Value(value) => anyhow!(Usage(format!(
                 "unexpected argument '{}'; see {} --help",
                 value.to_string_lossy(),
@@ -110,6 +98,24 @@ impl Tool {
         };
         std::process::exit(status)
     }
+}
+
+/// What is wrong with an `option` that the tool `name` has not: what it was meant to be, if a long one in `help` is near.
+#[must_use]
+pub fn mistyped(name: &str, help: &str, option: &str) -> Usage {
+    let option = option.split('=').next().unwrap_or_default();
+    let known = help
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+        .filter(|word| word.len() > 2 && word.starts_with("--"))
+        .chain(["--help", "--version"]);
+    let meant = option.strip_prefix("--").and_then(|word| {
+        let known = known.filter_map(|option| option.strip_prefix("--"));
+        nearest(word, known)
+    });
+    Usage(match meant {
+        Some(meant) => format!("there is no option {option}; did you mean --{meant}?"),
+        None => format!("there is no option {option}; see {name} --help"),
+    })
 }
 
 /// The error and its causes as one line, the kernel's errors in words alone.

@@ -1,0 +1,90 @@
+//! The dry run: what a stage would do, as commands that can be typed.
+
+use crate::filter::{read, send};
+use crate::{Document, Hook, quote};
+use anyhow::{Context, Result};
+use std::process::ExitCode;
+
+/// The fact that marks a document as one of a dry run: nothing of what it says has been made.
+pub const FACT: &str = "steps";
+
+/// Reads a document, has `describe` check what can be checked and tell what it would do, and prints the document with that
+/// added to its `steps`. A failure is told on stderr alone: the log is the subhost's.
+pub fn plan(
+    describe: impl FnOnce(&mut Document, &mut Vec<String>) -> Result<()>,
+) -> Result<ExitCode> {
+    let mut document = Document::parse(&read()?)?;
+    let steps = document.list(FACT)?;
+    let mut steps: Vec<String> = steps.into_iter().map(str::to_owned).collect();
+    let name = document.name().to_owned();
+    describe(&mut document, &mut steps).context(name)?;
+    document.set(FACT, steps);
+    send(&document)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A command line of these words, each quoted where it has to be.
+#[must_use]
+pub fn command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<String> = words.into_iter().map(word).collect();
+    words.join(" ")
+}
+
+/// One word of a command line.
+#[must_use]
+pub fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=:,+@%^".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        quote(text)
+    }
+}
+
+/// The step that runs the hook of `variable`, if the plan has one: in BASE, with the plan, its wildcards expanded.
+pub fn hook(document: &Document, variable: &str, arguments: &[&str]) -> Result<Option<String>> {
+    let Some(words) = document.optional(variable) else {
+        return Ok(None);
+    };
+    if let Some(hook) = Hook::of(document, variable) {
+        hook.check().context(variable.to_owned())?;
+    }
+    let expanded = |part: &str| {
+        let kept = |c: char| word(&c.to_string()).len() == 1 || "*?[]".contains(c);
+        if part.chars().all(kept) {
+            part.to_owned()
+        } else {
+            quote(part)
+        }
+    };
+    let words = words.split_whitespace().map(expanded);
+    let words: Vec<String> = words.chain(arguments.iter().copied().map(word)).collect();
+    Ok(Some(format!(
+        "(cd {} && ob-conf {} -- env ACTION=overlay-boot UNSHARED=yes {})",
+        word(document.text("BASE")?),
+        word(document.text("CONFIG")?),
+        words.join(" "),
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_they_have_to_be() {
+        assert_eq!(command(["ls", "/a b", "", "$x"]), "ls '/a b' '' '$x'");
+    }
+
+    #[test]
+    fn a_hook_keeps_its_wildcards_and_nothing_else() {
+        let mut document = Document::new("a").unwrap();
+        document.set("BASE", "/");
+        document.set("CONFIG", "/a.conf");
+        document.set("INIT", "/bin/ec* $(x) y");
+        assert_eq!(
+            hook(&document, "INIT", &[]).unwrap().unwrap(),
+            "(cd / && ob-conf /a.conf -- env ACTION=overlay-boot UNSHARED=yes /bin/ec* '$(x)' y)"
+        );
+    }
+}
