@@ -34,6 +34,7 @@ install:
 	install -m 755 $(addprefix $(BUILT),$(TOOLS)) $(BIN)
 	install -m 755 $(addprefix scripts/,$(COMMANDS)) $(LIB)
 	install -m 644 scripts/functions scripts/subhost-init $(LIB)
+	ln -sf ../../bin/ob-reaper $(LIB)/reaper
 	for command in $(filter-out %-init %-premount %-postmount,$(COMMANDS)); do \
 		ln -sf ../lib/overlay-boot/$$command $(SBIN)/$$command || exit; done
 	install -D -m 755 etc/init.d/subhosts $(DESTDIR)/etc/init.d/subhosts
