@@ -92,14 +92,24 @@ pub fn line(log: &mut File, text: &str) {
     let _ = log.write_all(format!("{} {text}\n", now()).as_bytes());
 }
 
-/// Tells the log of `document`, if it has one that can be opened, why `tool` failed, and returns the error.
-pub fn failure<T>(tool: &Tool, document: &Document, error: Error) -> Result<T> {
-    if let Some(mut log) = document
-        .optional("LOG")
-        .and_then(|path| open(Path::new(path)).ok())
-    {
-        line(&mut log, &format!("{}: {}", tool.name, sentence(&error)));
+/// Tells the log of `document`, if it has one that can be opened, what `tool` has done.
+pub fn tell(tool: &Tool, document: &Document, text: &str) {
+    let log = document.optional("LOG");
+    if let Some(mut log) = log.and_then(|path| open(Path::new(path)).ok()) {
+        line(&mut log, &format!("{}: {text}", tool.name));
     }
+}
+
+/// The same for what is wanted only where TRACE is set in the environment, and not to 0.
+pub fn trace(tool: &Tool, document: &Document, text: &str) {
+    if std::env::var_os("TRACE").is_some_and(|value| !value.is_empty() && value != "0") {
+        tell(tool, document, text);
+    }
+}
+
+/// Tells the log of `document` why `tool` failed, and returns the error.
+pub fn failure<T>(tool: &Tool, document: &Document, error: Error) -> Result<T> {
+    tell(tool, document, &sentence(&error));
     Err(error)
 }
 

@@ -7,6 +7,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat, umask};
 use nix::unistd::{Gid, fchownat, symlinkat};
+use ob_conf::steps::{command, word};
 use ob_conf::userns::Ids;
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
 use std::ffi::CStr;
@@ -118,6 +119,42 @@ pub fn furnish(
         attach(file, target).context("bind /etc/adjtime")?;
     }
     Ok(mounts)
+}
+
+/// What [`furnish`] would do below `live`, as commands.
+pub fn describe(live: &Path, ram_size: &str, steps: &mut Vec<String>) {
+    let at = |path: &str| live.join(path).display().to_string();
+    let (dev, pts, shm, run) = (at("dev"), at("dev/pts"), at("dev/shm"), at("run"));
+    let mut step = |words: &[&str]| steps.push(command(words.iter().copied()));
+    let size = format!("nosuid,nodev,mode=755,size={ram_size}");
+    let mut mount = |kind: &str, options: &str, path: &str| {
+        step(&["mkdir", "-p", path]);
+        step(&["mount", "-t", kind, "-o", options, kind, path]);
+    };
+    mount("tmpfs", "nosuid,mode=755,size=50M", &dev);
+    mount("devpts", "nosuid,noexec,newinstance,gid=5,mode=620,ptmxmode=666", &pts);
+    mount("tmpfs", "nosuid,nodev,mode=1777", &shm);
+    if ram_size != "none" {
+        mount("tmpfs", &size, &run);
+        step(&["mkdir", "-m", "1777", &at("run/lock")]);
+    }
+    for (name, mode, owner, major, minor) in NODES {
+        let (path, mode) = (at(&format!("dev/{name}")), format!("{mode:o}"));
+        let (major, minor) = (major.to_string(), minor.to_string());
+        step(&["mknod", "-m", &mode, &path, "c", &major, &minor]);
+        if *owner != 0 {
+            step(&["chgrp", &owner.to_string(), &path]);
+        }
+    }
+    for (name, target) in LINKS {
+        step(&["ln", "-s", target, &at(&format!("dev/{name}"))]);
+    }
+    step(&["mkdir", "-p", &at("proc"), &at("sys")]);
+    // As the root has it that will be there: with LOWER=/ the host's.
+    steps.push(format!(
+        "[ ! -e /etc/adjtime ] || [ ! -e {path} ] || mount --bind /etc/adjtime {path}",
+        path = word(&at("etc/adjtime"))
+    ));
 }
 
 /// Makes a filesystem, not yet attached anywhere.

@@ -69,6 +69,17 @@ impl Layers {
     ///
     /// The locks are left in the keep of the room, so that they last as long as the subhost; with no room they end with us.
     pub fn claim(&self, document: &Document) -> Result<()> {
+        let claims = self.claims(document)?;
+        if let Some(keep) = Keep::of_room().context("reach the room")? {
+            for claim in &claims {
+                keep.put(claim).context("leave a lock in the room")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The locks, for as long as they are held; fails if another has one.
+    pub fn claims(&self, document: &Document) -> Result<Vec<state::Lock>> {
         let mut claims = vec![claim(document, "LIVE", false)?];
         match self {
             Layers::Overlay { .. } => claims.push(claim(document, "UPPER", false)?),
@@ -76,12 +87,20 @@ impl Layers {
             Layers::Bind { .. } => claims.push(claim(document, "UPPER", true)?),
             Layers::There => {}
         }
-        if let Some(keep) = Keep::of_room().context("reach the room")? {
-            for claim in &claims {
-                keep.put(claim).context("leave a lock in the room")?;
-            }
+        Ok(claims)
+    }
+
+    /// What the root is, in words.
+    pub fn in_words(&self, live: &Path) -> String {
+        match self {
+            Layers::Overlay { lower, upper, .. } => format!(
+                "an overlay of {} on {}",
+                upper.display(),
+                lower.display()
+            ),
+            Layers::Bind { source } => source.display().to_string(),
+            Layers::There => format!("what is at {} already", live.display()),
         }
-        Ok(())
     }
 
     /// The tree that what is written inside goes to.

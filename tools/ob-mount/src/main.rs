@@ -9,6 +9,7 @@ mod ranges;
 mod readonly;
 mod root;
 mod share;
+mod steps;
 
 use anyhow::{Context, Result, bail};
 use layers::Layers;
@@ -29,7 +30,7 @@ use std::process::{ExitCode, Stdio};
 const TOOL: Tool = Tool {
     name: "ob-mount",
     help: "\
-Usage: ob-mount [--undo]                     a stage: document in, document out
+Usage: ob-mount [--undo|--dry-run]           a stage: document in, document out
        ob-mount --share DIR[:DEST[:ro]]      a document of a running subhost in
        ob-mount --prepare UPPER              what is done without a PREMOUNT
        ob-mount --furnish LIVE               what is done without a POSTMOUNT
@@ -39,6 +40,7 @@ where these are the same, or what is there already; with the hooks before and
 after it, /dev and /run, and the shares. Notes root and mounts.
 
       --undo      unmount again what the documents on stdin note
+  -n, --dry-run   mount nothing: check, and tell the commands as the fact steps
       --share     put a directory or file of the host into a running subhost
       --prepare   make etc/network/interfaces, if UPPER has none
       --furnish   make /dev and /run (RAM_SIZE in the environment is its size)
@@ -59,18 +61,23 @@ fn main() -> ExitCode {
 fn run(tool: &Tool, mut parser: lexopt::Parser) -> Result<ExitCode> {
     // Directories that the caller's umask would close to others are the subhost's /etc and /dev.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let mut undoing = false;
+    let (mut undoing, mut dry) = (false, false);
     let mut other: Option<(&str, OsString)> = None;
     while let Some(arg) = parser.next()? {
         match arg {
             Long("undo") => undoing = true,
+            Short('n') | Long("dry-run") => dry = true,
             Long("share") => other = Some(("share", parser.value()?)),
             Long("prepare") => other = Some(("prepare", parser.value()?)),
             Long("furnish") => other = Some(("furnish", parser.value()?)),
             arg => return Err(tool.common(&arg)),
         }
     }
-    match other {
+    match &other {
+        _ if dry && (undoing || other.is_some()) => {
+            bail!(Usage("--dry-run goes alone".to_owned()))
+        }
+        None if dry => ob_conf::steps::plan(steps::describe),
         None if undoing => undo(tool, unmount),
         None => filter(tool, mount, unmount),
         Some(_) if undoing => bail!(Usage("--undo goes alone".to_owned())),
@@ -130,6 +137,12 @@ fn mount(document: &mut Document) -> Result<()> {
         .iter()
         .map(|path| path.display().to_string())
         .collect();
+    if outcome.is_ok() {
+        log::tell(&TOOL, document, &format!("{} is the root", layers.in_words(&live)));
+        for mount in &list {
+            log::trace(&TOOL, document, &format!("mounted {mount}"));
+        }
+    }
     document.set("mounts", list);
     if outcome.is_err() {
         let _ = unmount(document);

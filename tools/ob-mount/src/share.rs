@@ -8,6 +8,7 @@ use nix::fcntl::{OFlag, open};
 use nix::libc::{MOUNT_ATTR_RDONLY, S_IFDIR, S_IFMT};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
+use ob_conf::steps::command;
 use ob_conf::{Document, Usage, state};
 use ob_sys::mount::{Depth, attach, clone_tree, set_attributes};
 use std::os::fd::OwnedFd;
@@ -95,6 +96,29 @@ impl Share {
         let tree = self.copy(&source, mapped)?;
         let path = self.put(root, &source, tree)?;
         Ok(Outcome::Mounted(path))
+    }
+
+    /// What [`Share::mount`] would do below `live`, as commands.
+    pub fn describe(&self, live: &str, lower: Option<&Path>, steps: &mut Vec<String>) {
+        let host = self.host.display().to_string();
+        let inside = format!("{live}{}", self.inside.display());
+        if !self.host.exists() {
+            steps.push(format!("# {host} is not there, and not shared"));
+            return;
+        }
+        if self.host.canonicalize().ok().as_deref() == lower {
+            return;
+        }
+        steps.push(match self.host.is_dir() {
+            true => command(["mkdir", "-p", &inside]),
+            false => command(["install", "-D", "/dev/null", &inside]),
+        });
+        let bind = match self.depth {
+            Depth::One => "--bind",
+            Depth::Recursive => "--rbind",
+        };
+        let mode = if self.read_only { "ro" } else { "rw" };
+        steps.push(command(["mount", bind, "-o", mode, &host, &inside]));
     }
 
     /// Makes the detached mount of it.
