@@ -181,15 +181,14 @@ impl Finder {
         };
         if !held {
             match &lock {
-                // Nothing, or something that is being made at this moment.
-                _ if document.is_none() => return Ok(None),
                 // Removed under us; what lies there now is another's.
                 Some(lock) if !home.is_lock(lock) => return self.look(name),
+                None if !home.file("").exists() => return Ok(None),
                 None if !is_torn(&home) => return self.look(name),
                 _ => {}
             }
         }
-        let unknown = document.is_none();
+        let unknown = held && document.is_none();
         let mut document = document.map_or_else(|| Document::new(name), Ok)?;
         let pid_1 = prove(&document);
         let state = State::of(&Signs {
@@ -260,11 +259,10 @@ impl Subhost {
     }
 }
 
-/// Whether the lock was removed, and the document never is: its holder was killed at that.
+/// Whether it has no lock, and gets none in a while: who was about to make it or had just removed it was killed.
 fn is_torn(home: &Home) -> bool {
-    let is_there = |file| home.file(file).exists();
     std::thread::sleep(Duration::from_millis(20));
-    is_there("subhost") && !is_there("lock")
+    home.file("").exists() && !home.file("lock").exists()
 }
 
 /// The NAME that a configuration comes to. No other command of it is run.
@@ -375,6 +373,7 @@ mod tests {
             ("d-stopping", "stopping"),
             ("e-dead", "dead"),
             ("f-orphan", "dead"),
+            ("g-nothing", "dead"),
             ("g-torn", "dead"),
         ];
         let states = rest.states();

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use ob_conf::Document;
+use ob_conf::state::Home;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -32,23 +33,33 @@ pub fn make(document: &mut Document) -> Result<Option<File>> {
     };
     let path = parent.join(document.name());
     let context = || format!("make the control group {}", path.display());
+    if path.exists() && !remove_tree(&path) {
+        bail!(
+            "the control group {} is in use by something else; set another NAME",
+            path.display()
+        );
+    }
+    // Noted at rest before it is there: whoever cleans up after us, were we killed, knows of it.
+    document.set("cgroup", path.to_str().context("its path is not UTF-8")?);
+    note_at_rest(document).with_context(context)?;
     match std::fs::create_dir(&path) {
         Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            if !remove_tree(&path) {
-                bail!(
-                    "the control group {} is in use by something else; set another NAME",
-                    path.display()
-                );
-            }
-            std::fs::create_dir(&path).with_context(context)?;
+        Err(error) if is_forbidden(&error) && limits.is_empty() => {
+            document.remove("cgroup");
+            return Ok(None);
         }
-        Err(error) if is_forbidden(&error) && limits.is_empty() => return Ok(None),
         Err(error) => return Err(error).with_context(context),
     }
-    document.set("cgroup", path.to_str().context("its path is not UTF-8")?);
     set(&path, &limits)?;
     Ok(Some(File::open(&path).with_context(context)?))
+}
+
+fn note_at_rest(document: &Document) -> Result<()> {
+    let name = document.name();
+    let home = Home::of(name);
+    let mut resting = home.document()?.map_or_else(|| Document::new(name), Ok)?;
+    resting.set("cgroup", document.text("cgroup")?);
+    home.write(&resting)
 }
 
 /// Removes the group that the document notes, with those that were made in it. `cgroup.kill` is the last means against processes
@@ -61,7 +72,8 @@ pub fn remove(document: &Document) -> Result<()> {
         if remove_tree(path) {
             return Ok(());
         }
-        if attempt == 50 {
+        // Without a pid 1 noted it was never ours for certain.
+        if attempt == 50 && document.has("pid") {
             let _ = std::fs::write(path.join("cgroup.kill"), "1");
         }
         std::thread::sleep(Duration::from_millis(if attempt < 20 { 1 } else { 20 }));
@@ -69,7 +81,7 @@ pub fn remove(document: &Document) -> Result<()> {
     bail!("remove the control group {}: it is busy", path.display())
 }
 
-fn tree() -> Option<PathBuf> {
+pub fn tree() -> Option<PathBuf> {
     MOUNTS
         .iter()
         .find(|path| statfs(**path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC))

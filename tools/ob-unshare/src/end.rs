@@ -8,8 +8,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use ob_conf::Document;
 use ob_conf::state::{Home, Lock, prove};
+use ob_conf::{Document, Silent};
 use ob_sys::mount::Filesystem;
 use ob_sys::process::{Child, pidfd_signal, spawn};
 use std::fs::File;
@@ -48,18 +48,24 @@ pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
     }
     if let Some(then) = then {
         let mut locks = Vec::new();
+        let mut ended: Vec<Document> = Vec::new();
         for (document, outcome) in documents.iter().zip(&mut outcomes) {
-            match wait_for_lock(&Home::of(document.name())) {
-                Ok(lock) => locks.push(lock),
+            if outcome.is_err() {
+                continue;
+            }
+            let home = Home::of(document.name());
+            match wait_for_lock(&home, document) {
+                Ok(Some(lock)) => {
+                    locks.push(lock);
+                    // It may have gone on with its boot since we were given the document.
+                    let resting = home.document().ok().flatten();
+                    ended.push(resting.unwrap_or_else(|| document.clone()));
+                }
+                Ok(None) => {}
                 Err(error) => *outcome = Err(error),
             }
         }
-        let ended: Vec<&Document> = documents
-            .iter()
-            .zip(&outcomes)
-            .filter(|(_, outcome)| outcome.is_ok())
-            .map(|(document, _)| document)
-            .collect();
+        let ended: Vec<&Document> = ended.iter().collect();
         let cleaned = clean_up(&ended, then);
         drop((locks, stopping));
         if let (Err(error), Some(outcome)) = (cleaned, outcomes.first_mut()) {
@@ -104,18 +110,21 @@ pub fn all(documents: &[Document]) -> Vec<Result<()>> {
 /// Tells all processes of the subhost to end, pid 1 too; none if it is not running.
 fn begin(document: &Document) -> Option<Ending> {
     let pid_1 = prove(document)?;
-    let patience = document
-        .optional("STOP_TIMEOUT")
-        .and_then(|seconds| seconds.parse().ok())
-        .unwrap_or(10);
     let watcher = spawn_watcher(&pid_1).ok();
     let _ = pidfd_signal(&pid_1, Signal::SIGTERM);
     Some(Ending {
         pid_1,
         watcher,
-        deadline: Instant::now() + Duration::from_secs(patience),
+        deadline: Instant::now() + patience(document),
         killed: false,
     })
+}
+
+/// How long a subhost may take to end after TERM.
+pub fn patience(document: &Document) -> Duration {
+    let seconds = document.optional("STOP_TIMEOUT");
+    let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(10))
 }
 
 /// Starts the watcher: as a child that is born in the pid namespace of `pid_1`, where one signal reaches all.
@@ -227,13 +236,17 @@ fn announce(name: &str) -> Option<Lock> {
     Some(file)
 }
 
-/// Waits until guard and supervisor have let go of the subhost, and takes its lock.
-fn wait_for_lock(home: &Home) -> Result<Lock> {
-    let deadline = Instant::now() + KILLED;
+/// Waits until guard and supervisor have let go of the subhost, and takes its lock. None if there is nothing left of it to clean
+/// up: somebody else has, and may have booted another one of its name.
+fn wait_for_lock(home: &Home, document: &Document) -> Result<Option<Lock>> {
+    let deadline = Instant::now() + guard::CANCELLED + KILLED + patience(document);
     let mut pause = Duration::from_micros(100);
     loop {
+        if guard::is_gone(home, document) {
+            return Ok(None);
+        }
         if let Some(lock) = home.lock()? {
-            return Ok(lock);
+            return Ok(Some(lock));
         }
         if Instant::now() >= deadline {
             bail!("it has ended, but its supervisor does not let go of it");
@@ -262,10 +275,13 @@ pub fn clean_up(documents: &[&Document], then: &str) -> Result<()> {
         .take()
         .map_or(Ok(()), |mut stdin| stdin.write_all(lines.as_bytes()));
     let status = shell.wait()?;
-    let mut outcome = written.map_err(anyhow::Error::from);
-    if !status.success() {
-        outcome = Err(anyhow::anyhow!("'{then}' ended with {status}"));
+    match status.code() {
+        Some(0) => written.context("give it the documents")?,
+        // It has told why. The state stays, for the next one to try again.
+        Some(1) => bail!(Silent),
+        _ => bail!("'{then}' ended with {status}"),
     }
+    let mut outcome = Ok(());
     for document in documents {
         outcome = outcome
             .and(cgroup::remove(document))

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 const LEFT_OVER: Duration = Duration::from_secs(2);
 
 /// How long the stages may take to end when they are told to, above what the subhost itself may.
-const CANCELLED: Duration = Duration::from_secs(15);
+pub const CANCELLED: Duration = Duration::from_secs(15);
 
 /// Runs `command` in a guarded room. Returns when it has printed the document (0), or when it has ended without and nothing is left
 /// of it (1). With `foreground` it stays until the room has ended, passing on the signals that ask for that. Whoever waits at
@@ -50,19 +50,30 @@ pub fn guard(
     })?;
     let guard = Guard::new(&name, then).with_context(|| name.clone())?;
     let (mut news, teller) = pipe2(OFlag::O_CLOEXEC)?;
-    let child = spawn(0, None, || guard.run(command, teller.as_fd())).context("start the guard")?;
+    let child = spawn(0, None, || guard.run(command, teller.as_fd()));
+    let child = child.context("start the guard").inspect_err(|_| {
+        let _ = guard.home.remove();
+    })?;
     drop((guard, teller));
 
     let mut document = Vec::new();
     let up = wait_for_line(&mut news, &mut document)?;
-    if up {
-        std::io::stdout().write_all(&document)?;
-        notify::ready(notify)?;
+    let told = if up {
+        let printed = std::io::stdout().write_all(&document);
+        let printed = printed.context("print the document");
+        printed.and_then(|()| notify::ready(notify))
+    } else {
+        Ok(())
+    };
+    if told.is_err() {
+        // Whoever cannot be told of a subhost gets none.
+        let _ = pidfd_signal(&child.pidfd, Signal::SIGTERM);
     }
     drop(news);
-    if !up || foreground {
+    if !up || told.is_err() || foreground {
         stay(&child)?;
     }
+    told?;
     Ok(ExitCode::from(u8::from(!up)))
 }
 
@@ -116,6 +127,23 @@ pub fn cancel(document: &Document) -> Result<()> {
     Ok(())
 }
 
+/// Whether the guard of `document` has cleaned up and is gone, as what lies at rest tells: nothing, or another guard's document.
+/// Of one without a guard nothing can be said.
+pub fn is_gone(home: &Home, document: &Document) -> bool {
+    let identity = |document: &Document| {
+        let guard = document.number("guard").ok()?;
+        Some((guard, document.number("guardstart").ok()?))
+    };
+    let Some(ours) = identity(document) else {
+        return false;
+    };
+    match home.document() {
+        Ok(Some(resting)) => identity(&resting).is_some_and(|other| other != ours),
+        Ok(None) => !home.file("lock").exists(),
+        Err(_) => false,
+    }
+}
+
 /// What the guard holds.
 struct Guard<'a> {
     home: Home,
@@ -163,16 +191,32 @@ impl<'a> Guard<'a> {
         })
     }
 
-    /// The guard's life, in a process of its own. What it has to say from here on goes to the log.
+    /// The guard's life, in a process of its own. What it has to say once the room is there goes to the log.
     fn run(&self, command: &[OsString], teller: impl AsFd) -> u8 {
-        let outcome = self.watch_room(command, teller);
+        let signals = match self.start_room(command, &teller) {
+            Ok(signals) => signals,
+            Err(error) => {
+                let error = error.context(self.name.to_owned());
+                self.note(&sentence(&error));
+                TOOL.complain(&error);
+                let _ = self.home.remove();
+                return 1;
+            }
+        };
+        if let Err(error) = self.step_back() {
+            self.note(&sentence(&error));
+            let _ = kill(Pid::this(), Signal::SIGTERM); // which we take as being told to end
+        }
+        let reaped = self.reap(&signals);
+        let outcome = self.clean_up().and(reaped);
         if let Err(error) = &outcome {
             self.note(&sentence(error));
         }
         u8::from(outcome.is_err())
     }
 
-    fn watch_room(&self, command: &[OsString], teller: impl AsFd) -> Result<()> {
+    /// Starts the room's first process; returns what tells of signals.
+    fn start_room(&self, command: &[OsString], teller: impl AsFd) -> Result<SignalFd> {
         // Nothing that happens to the caller's terminal is to happen to the subhost.
         let _ = setsid();
         // Whatever outlives its parent in the room becomes our child: the room has ended when we have none.
@@ -185,10 +229,7 @@ impl<'a> Guard<'a> {
             1
         });
         child.context("start the room")?;
-        self.step_back()?;
-        drop(teller);
-        self.reap(&signals)?;
-        self.clean_up()
+        Ok(signals)
     }
 
     fn lay_down_document(&self) -> Result<()> {
@@ -272,9 +313,7 @@ impl<'a> Guard<'a> {
 
     fn patience(&self) -> Duration {
         let document = self.home.document().ok().flatten();
-        let seconds =
-            document.and_then(|document| document.text("STOP_TIMEOUT").ok()?.parse().ok());
-        Duration::from_secs(seconds.unwrap_or(10))
+        document.map_or(Duration::from_secs(10), |document| end::patience(&document))
     }
 
     /// Runs the line on what is left, unless somebody is there who stops the subhost and will do so.
