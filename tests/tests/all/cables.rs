@@ -1,0 +1,153 @@
+//! The forms of CABLES.
+
+use end_to_end::{World, until};
+
+/// A world with a bridge br0, up, with an address.
+fn world() -> World {
+    let world = World::new();
+    world
+        .ok("ip link add br0 type bridge && ip link set br0 up && ip addr add 10.0.0.1/24 dev br0");
+    world
+}
+
+#[test]
+fn every_form_of_a_cable() {
+    let world = world();
+    let conf = world.subhost(
+        "mta",
+        "CABLES== br0= =02:00:5e:10:00:01\tbr0=02:00:5E:10:0:2",
+    );
+    world.ok(&format!("overlay-boot {conf}"));
+    assert_eq!(
+        world.inside("mta", "ls /sys/class/net"),
+        "eth0\neth1\neth2\neth3\nlo"
+    );
+    assert_eq!(
+        world.inside(
+            "mta",
+            "cat /sys/class/net/eth2/address /sys/class/net/eth3/address"
+        ),
+        "02:00:5e:10:00:01\n02:00:5e:10:00:02"
+    );
+    for link in 0..4 {
+        // Up outside; inside it is the subhost's own affair.
+        let outside = world.ok(&format!("ip -o link show mta{link}"));
+        assert!(
+            outside.contains(",UP") || outside.contains("<UP"),
+            "{outside}"
+        );
+        assert_eq!(outside.contains("master br0"), link % 2 == 1, "{outside}");
+        assert_eq!(
+            world.inside(
+                "mta",
+                &format!("ip -o addr show eth{link} | grep -c inet || :")
+            ),
+            "0"
+        );
+        assert_eq!(
+            world.inside(
+                "mta",
+                &format!("ip -o link show eth{link} | grep -c '[<,]UP' || :")
+            ),
+            "0"
+        );
+    }
+    assert_eq!(world.inside("mta", "ip -o link show lo | grep -c '[<,]UP'; ping -c 1 -W 5 127.0.0.1 >/dev/null && echo reached"), "1\nreached");
+    world.ok("overlay-stop mta");
+    assert_eq!(world.ok("ip -o link | grep -c mta || :"), "0");
+}
+
+#[test]
+fn two_subhosts_on_a_bridge_reach_each_other_and_the_host() {
+    let world = world();
+    for (name, address) in [("one", 2), ("two", 3)] {
+        let conf = world.subhost(name, "CABLES=br0=");
+        world.ok(&format!("overlay-boot {conf}"));
+        world.inside(
+            name,
+            &format!("ip addr add 10.0.0.{address}/24 dev eth0 && ip link set eth0 up"),
+        );
+    }
+    let server = world.line("pid=$(ob-conf - pid </run/overlay-boot/two/subhost | tr -dc 0-9); exec nsenter -t $pid -n -m busybox nc -l -p 7 -e /bin/cat").start();
+    until("a byte there and back", || {
+        world.inside("one", "echo byte | nc -w 5 10.0.0.3 7 2>/dev/null || :") == "byte"
+    });
+    drop(server);
+    assert_eq!(
+        world.inside("one", "ping -c 1 -W 20 10.0.0.1 >/dev/null && echo reached"),
+        "reached"
+    );
+}
+
+#[test]
+fn a_cable_without_a_bridge_is_a_wire_to_the_host() {
+    let world = World::new();
+    let conf = world.subhost("mta", "CABLES==");
+    world.ok(&format!(
+        "overlay-boot {conf}; ip addr add 10.1.0.1/24 dev mta0"
+    ));
+    world.inside(
+        "mta",
+        "ip addr add 10.1.0.2/24 dev eth0; ip link set eth0 up",
+    );
+    assert_eq!(
+        world.inside("mta", "ping -c 1 -W 20 10.1.0.1 >/dev/null && echo reached"),
+        "reached"
+    );
+}
+
+#[test]
+fn without_cables_there_is_lo_alone() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    world.ok(&format!("overlay-boot {conf}"));
+    assert_eq!(
+        world.inside(
+            "mta",
+            "ls /sys/class/net; ip -o link show lo | grep -c '[<,]UP'"
+        ),
+        "lo\n1"
+    );
+    assert_eq!(world.document("mta")["cables"], serde_json::json!([]));
+}
+
+#[test]
+fn hazard_19_sys_shows_the_links_of_the_subhost_alone() {
+    let world = world();
+    let other = world.subhost("other", "CABLES=br0= br0=");
+    let conf = world.subhost("mta", "CABLES=br0=");
+    world.ok(&format!("overlay-boot {other}; overlay-boot {conf}"));
+    assert_eq!(
+        world.inside("mta", "ls /sys/class/net /sys/devices/virtual/net"),
+        "/sys/class/net:\neth0\nlo\n\n/sys/devices/virtual/net:\neth0\nlo"
+    );
+}
+
+#[test]
+fn a_name_of_fourteen_characters_has_room_for_a_cable() {
+    let world = World::new();
+    let conf = world.subhost("fourteen-chars", "CABLES==");
+    world.ok(&format!("overlay-boot {conf}"));
+    world.ok("ip link show fourteen-chars0");
+    assert_eq!(
+        world.inside("fourteen-chars", "ls /sys/class/net"),
+        "eth0\nlo"
+    );
+}
+
+#[test]
+fn hazard_15_what_a_failed_boot_would_have_left_is_not_taken_over() {
+    let world = world();
+    let conf = world.subhost("mta", "CABLES=br0=02:00:5e:10:00:01 nobridge=");
+    let before = world.snapshot();
+    world
+        .run(&format!("overlay-boot {conf}"))
+        .fails(1, &["no bridge nobridge"]);
+    world.assert_same(&before);
+    let conf = world.subhost("mta", "CABLES=br0=02:00:5e:10:00:02");
+    world.ok(&format!("overlay-boot {conf}"));
+    assert_eq!(
+        world.inside("mta", "cat /sys/class/net/eth0/address; ls /sys/class/net"),
+        "02:00:5e:10:00:02\neth0\nlo"
+    );
+}

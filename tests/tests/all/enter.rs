@@ -1,0 +1,186 @@
+//! overlay-go: a command, or a shell, in a running subhost.
+
+use end_to_end::{World, until};
+
+fn world() -> World {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    world.ok(&format!("overlay-boot {conf}"));
+    world
+}
+
+#[test]
+fn hazard_17_the_status_of_a_command_is_its_own() {
+    let world = world();
+    world.ok("echo text >mta/root/plain");
+    for (command, status) in [
+        ("true", 0),
+        ("sh -c 'exit 3'", 3),
+        ("-- sh -c 'exit 4'", 4),
+        ("/plain", 126),
+        ("no-such-command", 127),
+        ("/no/such/command", 127),
+        ("sh -c 'kill -TERM $$'", 128 + 15),
+        ("sh -c 'kill -KILL $$'", 128 + 9),
+    ] {
+        let done = world.run(&format!("overlay-go mta {command}"));
+        assert_eq!(done.status, status, "{done:#?}");
+        assert_eq!(
+            done.err.lines().count(),
+            usize::from(status == 126 || status == 127),
+            "{done:#?}"
+        );
+    }
+}
+
+#[test]
+fn arguments_are_kept_whole() {
+    let world = world();
+    let arguments = r#""a b" "" '$HOME' '*' "it's" -x -- "new
+line""#;
+    let expected = world.ok(&format!("printf '<%s>' {arguments}"));
+    for separator in ["", "--"] {
+        assert_eq!(
+            world.ok(&format!(
+                "overlay-go mta {separator} printf '<%s>' {arguments}"
+            )),
+            expected,
+            "{separator}"
+        );
+    }
+    // The options after the name are the command's.
+    assert_eq!(world.ok("overlay-go mta echo --help -h"), "--help -h");
+}
+
+#[test]
+fn input_and_output_pass_through_apart() {
+    let world = world();
+    let done = world
+        .line("overlay-go mta sh -c 'cat; echo error >&2'")
+        .input("in\nput")
+        .run();
+    assert_eq!(
+        (done.status, done.out.as_str(), done.err.as_str()),
+        (0, "in\nput", "error\n")
+    );
+    let bytes = world.ok(
+        "head -c 1000000 /dev/urandom >bytes; overlay-go mta cat <bytes | cmp - bytes && echo same",
+    );
+    assert_eq!(bytes, "same");
+    // Without a command it is a shell, which here reads its input.
+    let done = world
+        .line("overlay-go mta")
+        .input("echo $((6 * 7)); exit 5\n")
+        .run();
+    assert_eq!((done.status, done.out.as_str()), (5, "42\n"));
+    // Who reads no more ends it.
+    assert_eq!(world.ok("overlay-go mta yes | head -n 1"), "y");
+}
+
+#[test]
+fn an_unknown_or_ended_subhost_is_one_line_and_125() {
+    let world = world();
+    world.run("overlay-go nobody true").fails(125, &["nobody"]);
+    world.run("overlay-go m..").fails(125, &["m.."]); // hazard 4: no pattern
+    world.ok("cd /; overlay-stop mta");
+    world
+        .run("overlay-go mta true")
+        .fails(125, &["mta", "not running"]);
+    assert_eq!(world.run("overlay-go --bogus").status, 2);
+}
+
+#[test]
+fn what_is_entered_is_the_subhost_with_a_clean_environment() {
+    let world = world();
+    let pid = &world.document("mta")["pid"];
+    for namespace in ["mnt", "net", "pid", "ipc", "uts", "user", "time", "cgroup"] {
+        let theirs = world.ok(&format!("readlink /proc/{pid}/ns/{namespace}"));
+        assert_eq!(
+            world.ok(&format!(
+                "overlay-go mta readlink /proc/self/ns/{namespace}"
+            )),
+            theirs,
+            "{namespace}"
+        );
+    }
+    let environment = world
+        .line("overlay-go mta env")
+        .env("SECRET_TOKEN", "x")
+        .run()
+        .ok();
+    assert!(
+        !environment.contains("SECRET") && !environment.contains(world.directory()),
+        "{environment}"
+    );
+    assert!(
+        environment.contains("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        "{environment}"
+    );
+    assert!(
+        environment.contains("container=overlay-boot"),
+        "{environment}"
+    );
+    assert_eq!(
+        world
+            .ok("exec 7</etc; overlay-go mta sh -c 'ls /proc/$$/fd | tr \"\\n\" \" \"'")
+            .trim_end_matches("10 "),
+        "0 1 2 "
+    );
+    if world.has_cgroup() {
+        let group = |of: &str| world.ok(&format!("grep ^0: {of} | cut -d/ -f2"));
+        assert_eq!(group(&format!("/proc/{pid}/cgroup")), "mta");
+        let sleeper = world.line("exec overlay-go mta sleep 1000").start();
+        until("its process", || {
+            world
+                .processes()
+                .iter()
+                .any(|process| process.starts_with("sleep: sleep 1000"))
+        });
+        assert_eq!(world.ok("for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" != sleep ] || grep ^0: $p/cgroup; done"), "0::/mta");
+        drop(sleeper);
+    }
+}
+
+#[test]
+fn without_arguments_the_running_subhosts_are_listed() {
+    let world = world();
+    let conf = format!("{}/mta/mta.conf", world.directory());
+    let other = world.subhost("other", "");
+    world.ok(&format!("overlay-boot {other}"));
+    assert_eq!(
+        world.ok("overlay-go"),
+        format!("Running subhosts:\n{conf}\n{other}")
+    );
+    world.ok("cd /; overlay-stop mta");
+    assert_eq!(
+        world.ok("overlay-go"),
+        format!("Running subhosts:\n{other}")
+    );
+}
+
+#[test]
+fn services_are_stopped_in_reverse_order_and_daemons_get_their_term() {
+    let world = World::new();
+    for service in ["one", "two"] {
+        world.script(&format!("busybox/etc/{service}"), &format!("echo {service} $1 >>/var/order\n[ $1 = stop ] || (trap 'echo {service} had its TERM >>/var/order; exit' TERM; while :; do sleep 0.1; done) &"));
+    }
+    let conf = world.subhost("mta", "START=/etc/one /etc/two");
+    let before = world.snapshot();
+    world.ok(&format!("overlay-boot {conf}"));
+    until("the start of the last", || {
+        world.has("mta/root/var/order") && world.read("mta/root/var/order").contains("two start")
+    });
+    world.ok(&format!("overlay-stop {conf}"));
+    world.assert_same(&before);
+    let order = world.read("mta/root/var/order");
+    let stops: Vec<&str> = order
+        .lines()
+        .filter(|line| line.ends_with("stop"))
+        .collect();
+    assert_eq!(stops, ["two stop", "one stop"], "{order}");
+    assert_eq!(
+        order.matches("had its TERM").count(),
+        2,
+        "hazard 2: {order}"
+    );
+}

@@ -1,0 +1,52 @@
+//! Who is not root is run again by sudo, with arguments kept whole.
+
+use end_to_end::{World, is_root, scripts};
+
+/// A world in which /run is somebody else's, as it is for all but root; its sudo tells its arguments.
+fn world() -> World {
+    let world = World::new();
+    world.script("fake/sudo", "printf '<%s>' \"$0\" \"$@\"; echo; exit 3");
+    if is_root() {
+        world.ok("mount -t tmpfs -o uid=1 tmpfs /run");
+    } else {
+        world.ok("mount --bind /usr /run"); // of root, who in this user namespace is nobody
+    }
+    world
+}
+
+#[test]
+fn sudo_gets_every_argument_as_it_is() {
+    let world = world();
+    let w = world.directory();
+    for (command, arguments) in [
+        ("overlay-boot", "'a b.conf'"),
+        ("overlay-boot", "-f \"it's\""),
+        ("overlay-stop", "'x  y' '*' '$HOME'"),
+        ("overlay-go", "mta -- sh -c 'echo \"a  b\"' ''"),
+        ("overlay-go", ""),
+    ] {
+        let done = world.run(&format!("PATH=$W/fake:$PATH; {command} {arguments}"));
+        assert_eq!(done.status, 3, "{done:#?}");
+        let scripts = scripts().display();
+        let called = world.ok(&format!(
+            "printf '<%s>' {w}/fake/sudo -- {scripts}/{command} {arguments}"
+        ));
+        assert_eq!(done.out.trim_end(), called, "{done:#?}");
+    }
+}
+
+#[test]
+fn without_sudo_it_is_one_line() {
+    let world = world();
+    // The commands look in the system's directories whatever PATH is; there, what is no plain file is no command.
+    world.ok("for d in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin; do [ ! -f $d/sudo ] || mount --bind /dev/null $d/sudo; done");
+    for (command, words) in [
+        ("overlay-boot a.conf", "only root can start"),
+        ("overlay-stop a", "only root can stop"),
+        ("overlay-go a", "only root can enter"),
+    ] {
+        world
+            .run(command)
+            .fails(1, &[command.split(' ').next().unwrap(), words]);
+    }
+}
