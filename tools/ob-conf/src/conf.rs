@@ -302,8 +302,10 @@ fn share(base: &Path, value: &str) -> Result<String> {
 /// Runs the command and returns the first line of its output, trimmed. Its status does not matter, but an empty line fails.
 fn first_line(command: &str, directory: &Path, conf: &Path) -> Result<String> {
     ensure!(!command.is_empty(), "there is no command");
+    let command = Hook::new(command, directory);
+    command.check()?;
     ob_sys::process::close_on_exec_from(3)?;
-    let output = Hook::new(command, directory)
+    let output = command
         .command(None::<&str>)
         .env("CONFIG", conf)
         .stderr(Stdio::inherit())
