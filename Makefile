@@ -58,4 +58,9 @@ VM = vm/bookworm vm/trixie
 check-vm:
 	tests/vm/check $(VM)
 
-.PHONY: all where install check lint check-vm
+# The Debian package on the same machines: installation, unit, init script, VLAN cables, reboot, upgrade, removal.
+PACKAGE = ../overlay-boot-rs_*.deb
+check-package:
+	tests/vm/check-package $(PACKAGE) $(VM)
+
+.PHONY: all where install check lint check-vm check-package

@@ -1,6 +1,7 @@
 # What a real host does with the package: its installation, upgrade and removal, the unit, the init script, VLAN cables with
 # traffic. Run as root on a machine that can be thrown away; the package is in the directory it is run in. Each line that
 # begins with "ok" or "not ok" is a result.
+# shellcheck disable=SC2016 # single quotes are for an inner shell
 set -u
 failures=0
 check() { # WHAT COMMAND...
@@ -56,7 +57,6 @@ check 'the unit has ended' sh -c "for i in 1 2 3 4 5 6 7 8 9 10; do systemctl is
 echo 'BASE=/nowhere' >/srv/bad.conf
 refuse 'a unit that cannot boot fails' systemctl start "subhosts@$(systemd-escape --path /srv/bad.conf)"
 check 'the reason is in the journal' sh -c 'journalctl -u "subhosts@*" | grep -F "BASE=/nowhere"'
-check 'the host is killed with subhosts running: nothing holds it up' true
 
 # The init script.
 check 'the init script starts what subhosts.conf names' /etc/init.d/subhosts start
@@ -80,7 +80,7 @@ for stanza in with without; do
     check "a VLAN cable $stanza a stanza" overlay-boot /srv/a/a.conf
     [ "$stanza" = with ] || ip addr add 10.30.2.1/24 dev a0.302
     overlay-go a sh -c 'ip link set eth0 up; ip link add link eth0 name eth0.302 type vlan id 302; ip addr add 10.30.2.2/24 dev eth0.302; ip link set eth0.302 up'
-    check "traffic through it $stanza a stanza" sh -c 'for i in 1 2 3 4 5; do ping -c 1 -W 5 10.30.2.2 && exit 0; done; exit 1'
+    check "traffic through it $stanza a stanza" sh -c 'for i in 1 2 3 4 5; do busybox ping -c 1 -W 5 10.30.2.2 && exit 0; done; exit 1'
     check "it is stopped $stanza a stanza" overlay-stop a
     [ "$stanza" = without ] || check 'the down commands ran at stop' test -e /tmp/down
 done
