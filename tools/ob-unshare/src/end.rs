@@ -1,21 +1,16 @@
 //! The end of subhosts, of as many as are asked for at once: TERM to every process, a bounded wait, KILL.
 
-use crate::{cgroup, guard};
+use crate::{cgroup, guard, watcher};
 use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use ob_conf::state::{Home, Lock, prove};
 use ob_conf::{Document, Silent};
-use ob_sys::mount::Filesystem;
-use ob_sys::process::{Child, pidfd_signal, spawn};
+use ob_sys::process::{Child, pidfd_signal};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -28,7 +23,7 @@ const ALONE: Duration = Duration::from_millis(200);
 /// A subhost on its way out.
 struct Ending {
     pid_1: OwnedFd,
-    /// A process of ours in its pid namespace, which ends when nothing else is left there.
+    /// A process of ours that ends with 0 when nothing but pid 1 is left there.
     watcher: Option<Child>,
     deadline: Instant,
     killed: bool,
@@ -110,7 +105,7 @@ pub fn all(documents: &[Document]) -> Vec<Result<()>> {
 /// Tells all processes of the subhost to end, pid 1 too; none if it is not running.
 fn begin(document: &Document) -> Option<Ending> {
     let pid_1 = prove(document)?;
-    let watcher = spawn_watcher(&pid_1).ok();
+    let watcher = watcher::start(&pid_1).ok();
     let _ = pidfd_signal(&pid_1, Signal::SIGTERM);
     Some(Ending {
         pid_1,
@@ -127,16 +122,6 @@ pub fn patience(document: &Document) -> Duration {
     Duration::from_secs(seconds.unwrap_or(10))
 }
 
-/// Starts the watcher: as a child that is born in the pid namespace of `pid_1`, where one signal reaches all.
-fn spawn_watcher(pid_1: &OwnedFd) -> Result<Child> {
-    let ours = File::open("/proc/self/ns/pid")?;
-    setns(pid_1, CloneFlags::CLONE_NEWPID)?;
-    let watcher = spawn(0, None, watch);
-    // In a namespace whose pid 1 has ended nothing can be born any more.
-    setns(ours, CloneFlags::CLONE_NEWPID)?;
-    Ok(watcher?)
-}
-
 impl Ending {
     /// Looks whether pid 1 has ended; kills it when it is alone, or its time is up.
     fn has_ended(&mut self) -> bool {
@@ -144,9 +129,11 @@ impl Ending {
         if let Some(watcher) = &self.watcher
             && is_readable(&watcher.pidfd)
         {
-            let _ = waitid(Id::PIDFd(watcher.pidfd.as_fd()), WaitPidFlag::WEXITED);
+            let ended = waitid(Id::PIDFd(watcher.pidfd.as_fd()), WaitPidFlag::WEXITED);
             self.watcher = None;
-            self.deadline = self.deadline.min(Instant::now() + ALONE);
+            if matches!(ended, Ok(WaitStatus::Exited(_, 0))) {
+                self.deadline = self.deadline.min(Instant::now() + ALONE);
+            }
         }
         if is_readable(&self.pid_1) {
             return self.watcher.is_none();
@@ -182,51 +169,6 @@ fn wait(endings: &[Option<Ending>]) {
 fn is_readable(fd: &OwnedFd) -> bool {
     let mut event = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     poll(&mut event, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-}
-
-/// The watcher, in the subhost's pid namespace: tells all there to end, and ends itself when none is left but pid 1.
-fn watch() -> u8 {
-    let everyone = Pid::from_raw(-1);
-    if kill(everyone, Signal::SIGTERM) == Err(Errno::ESRCH) {
-        return 0;
-    }
-    // A stopped process would sleep through its TERM.
-    let _ = kill(everyone, Signal::SIGCONT);
-    let mut pause = 1;
-    loop {
-        std::thread::sleep(Duration::from_millis(pause));
-        pause = (pause * 2).min(50);
-        // Zombies can be signalled too, and a pid 1 that is no init leaves them lying about.
-        if kill(everyone, None) == Err(Errno::ESRCH) || (pause > 8 && only_zombies()) {
-            return 0;
-        }
-    }
-}
-
-/// Whether all in this pid namespace but pid 1 and us are dead, by a procfs of its own that is mounted nowhere.
-fn only_zombies() -> bool {
-    let mount = || -> nix::Result<OwnedFd> {
-        let proc = Filesystem::new(c"proc")?;
-        proc.create()?;
-        proc.mount(0)
-    };
-    let Ok(proc) = mount() else {
-        return false;
-    };
-    let path = format!("/proc/self/fd/{}", proc.as_raw_fd());
-    let us = std::fs::read_link(Path::new(&path).join("self")).unwrap_or_default();
-    let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| {
-            let name = entry.file_name();
-            let number = name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-            number && name != "1" && name != us
-        })
-        .all(|entry| {
-            let status = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let state = status.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            state.is_empty() || state.starts_with(['Z', 'X'])
-        })
 }
 
 /// Marks the subhost as stopping, for its guard and for who lists it.

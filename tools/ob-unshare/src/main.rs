@@ -15,6 +15,7 @@ mod room;
 mod supervise;
 mod userns;
 mod watch;
+mod watcher;
 
 use anyhow::{Result, bail};
 use lexopt::prelude::*;
@@ -68,6 +69,7 @@ struct Request {
     room: bool,
     undo: bool,
     init: bool,
+    watch: bool,
     foreground: bool,
     then: Option<String>,
     notify: Option<RawFd>,
@@ -78,6 +80,9 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     let request = parse(tool, parser)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let then = request.then.as_deref();
+    if request.watch {
+        return watcher::run();
+    }
     if request.init {
         print!("{}", init::default_text_of_environment());
         return Ok(ExitCode::SUCCESS);
@@ -109,6 +114,8 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
             Long("room") => request.room = true,
             Long("undo") => request.undo = true,
             Long("init") => request.init = true,
+            // Of our own, see watcher.rs; it is of no use to anybody else.
+            Long(watcher::WATCH) => request.watch = true,
             Long("foreground") => request.foreground = true,
             Long("notify-fd") => request.notify = Some(parser.value()?.parse()?),
             Long("then") => request.then = Some(parser.value()?.string()?),
