@@ -1,6 +1,6 @@
 # What the machine of reboot-before finds when it comes back.
 set -eu
-for attempt in 1 2 3 4 5 6 7 8 9 10 11 12; do
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12; do
     ! ob-list r >/dev/null 2>&1 || break
     sleep 5
 done
