@@ -52,8 +52,21 @@ impl Confinement {
         self.protection.limit()
     }
 
-    /// Gives the host its name, and covers what is not to be seen or not to be written to. In the subhost's own root.
-    pub fn cover(&self) -> Result<()> {
+    /// Whether something is masked that lies in the root itself.
+    pub fn masks_files(&self) -> bool {
+        let mut masks = self.protection.masks.iter();
+        masks.any(|path| !is_of_kernel(path.as_ref()))
+    }
+
+    /// Covers that. To be done from outside of a user namespace, whose root could take the cover away else.
+    pub fn cover_files(&self) -> Result<()> {
+        let masks = self.protection.masks.iter().map(AsRef::as_ref);
+        cover(masks.filter(|path| !is_of_kernel(path))).context("cover what is masked")
+    }
+
+    /// Gives the host its name, and covers what is not to be seen or not to be written to. In the subhost's own root; of a subhost
+    /// that `has_users` of its own the files are covered already.
+    pub fn cover(&self, has_users: bool) -> Result<()> {
         let protection = &self.protection;
         if let Some(name) = &protection.hostname {
             sethostname(name).with_context(|| format!("HOSTNAME={name}"))?;
@@ -64,13 +77,20 @@ impl Confinement {
         if protection.no_console {
             hide_console().context("cover /dev/console")?;
         }
-        cover(protection.masks.iter().map(AsRef::as_ref)).context("cover what is masked")
+        let masks = protection.masks.iter().map(AsRef::as_ref);
+        cover(masks.filter(|path| !has_users || is_of_kernel(path))).context("cover what is masked")
     }
 
     /// The last step before the exec.
     pub fn put_on(&self) -> Result<()> {
         self.protection.confine(self.filters.as_ref())
     }
+}
+
+/// Whether it is there only where the namespaces of the subhost are shown. Root of a user namespace can mount these anew as they
+/// are, and finds in them what the kernel gives to somebody who is nobody outside.
+fn is_of_kernel(path: &Path) -> bool {
+    path.starts_with("/proc") || path.starts_with("/sys")
 }
 
 /// Opens what is at `path`; none if nothing is.

@@ -63,11 +63,11 @@ fn prepare(plan: &Plan, supervisor: impl AsFd) -> Result<()> {
     // The old root lies on the new one, where our working directory still is: no directory is needed to put it.
     umount2(".", MntFlags::MNT_DETACH).context("detach the old root")?;
     chdir("/")?;
-    plan.confinement.cover()
+    plan.confinement.cover(plan.ids.is_some())
 }
 
-/// Sets its limits, goes into its network namespace and to its root, the latter in whichever mount namespace we are. Root of a user namespace may
-/// pass neither a door of the host's nor a directory of root alone, such as BASE.
+/// Sets its limits, goes into its network namespace and to its root, the latter in whichever mount namespace we are. Root of a user
+/// namespace may pass neither a door of the host's nor a directory of root alone, such as BASE.
 pub fn approach(plan: &Plan) -> Result<()> {
     plan.confinement.limit()?;
     if let Some(net) = &plan.net {

@@ -3,10 +3,13 @@
 use crate::inside::{self, Plan};
 use crate::supervise::in_namespaces;
 use anyhow::{Context, Result, anyhow};
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, open};
 use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{Pid, fchown, pipe2};
+use nix::unistd::{Pid, chroot, fchdir, fchown, pipe2};
 use ob_conf::sentence;
 use ob_conf::userns::{Ids, is_own};
 use ob_sys::namespace::owner;
@@ -61,9 +64,29 @@ fn namespace(ids: Ids, net: Option<&File>) -> Result<OwnedFd> {
 /// In the child: goes to the root and into the network while it still may, then to where it may no more.
 fn bear(ids: Ids, plan: &Plan, namespace: OwnedFd, run: impl Fn() -> u8) -> Result<Pid> {
     inside::approach(plan)?;
+    if plan.confinement.masks_files() {
+        cover(plan).context("MASK")?;
+    }
     ids.join(namespace)?;
     let more = libc::CLONE_NEWCGROUP | libc::CLONE_PARENT;
     Ok(in_namespaces(more, None, run)?.pid)
+}
+
+/// Covers files of the root in a mount namespace that belongs to the host still: mounts that come from there into one of another
+/// user namespace cannot be taken away in it.
+fn cover(plan: &Plan) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
+    let look = |path| open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    let (root, host) = (look(".")?, look("/")?);
+    // Paths mean what they mean inside.
+    chroot(".")?;
+    let covered = plan.confinement.cover_files();
+    fchdir(host)?;
+    chroot(".")?;
+    fchdir(root)?;
+    covered
 }
 
 fn tell(teller: impl AsFd, born: Result<Pid>) -> u8 {
