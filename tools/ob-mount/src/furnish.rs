@@ -31,6 +31,9 @@ const NODES: &[(&str, u32, u32, u64, u64)] = &[
     ("zero", 0o666, 0, 1, 5),
 ];
 
+/// Major and minor number of /dev/null.
+const NULL: (u64, u64) = (1, 3);
+
 const LINKS: &[(&str, &str)] = &[
     ("core", "/proc/kcore"),
     ("fd", "/proc/self/fd"),
@@ -132,7 +135,11 @@ pub fn describe(live: &Path, ram_size: &str, steps: &mut Vec<String>) {
         step(&["mount", "-t", kind, "-o", options, kind, path]);
     };
     mount("tmpfs", "nosuid,mode=755,size=50M", &dev);
-    mount("devpts", "nosuid,noexec,newinstance,gid=5,mode=620,ptmxmode=666", &pts);
+    mount(
+        "devpts",
+        "nosuid,noexec,newinstance,gid=5,mode=620,ptmxmode=666",
+        &pts,
+    );
     mount("tmpfs", "nosuid,nodev,mode=1777", &shm);
     if ram_size != "none" {
         mount("tmpfs", &size, &run);
@@ -176,12 +183,17 @@ fn fill(dev: &OwnedFd, ids: Option<Ids>) -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();
     let old = umask(Mode::empty()); // the modes are meant as they are written
     for (name, mode, owner, major, minor) in NODES {
+        // Who is root of a user namespace alone is to read nothing that is typed at the host's console.
+        let (major, minor) = match *name {
+            "console" if ids.is_some() => NULL,
+            _ => (*major, *minor),
+        };
         let made = mknodat(
             dev,
             *name,
             SFlag::S_IFCHR,
             Mode::from_bits_truncate(*mode),
-            makedev(*major, *minor),
+            makedev(major, minor),
         );
         match made {
             // Not root of the host, but of a user namespace. The host's ptmx would open the host's terminals.
