@@ -102,6 +102,7 @@ impl Place {
             "mta",
             &format!("{more}\nCABLES=br0= =\nSHARE=../shared:/mnt"),
         );
+        world.ok("chmod 700 mta"); // as USERNS wants it
         world.ok(&format!("overlay-boot {conf} && overlay-stop {conf}"));
         let before = world.snapshot();
         Place {

@@ -260,6 +260,13 @@ impl World {
         serde_json::from_str(&line).expect("a document")
     }
 
+    /// Whether the subhost `name` has begun: whether its document tells of a pid 1.
+    #[must_use]
+    pub fn is_up(&self, name: &str) -> bool {
+        let line = fs::read_to_string(self.at(format!("/run/overlay-boot/{name}/subhost")));
+        line.is_ok_and(|line| line.contains("\"pid\":"))
+    }
+
     /// Runs a line of the subhost's own sh inside of it, without the tools' help: to look at what they have made.
     #[track_caller]
     pub fn inside(&self, name: &str, line: &str) -> String {

@@ -243,7 +243,7 @@ fn a_command_as_pid_1_has_the_status_of_env() {
     let line =
         format!("ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | ob-unshare -- sleep 1000'");
     let running = world.line(&line).start();
-    end_to_end::until("pid 1", || world.has("/run/overlay-boot/mta/subhost"));
+    end_to_end::until("pid 1", || world.is_up("mta"));
     world.ok(&format!("kill -9 {}", world.document("mta")["pid"]));
     assert_eq!(running.wait().status, 128 + 9);
     assert_eq!(world.run("ob-unshare --room no-such").status, 127);

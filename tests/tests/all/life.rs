@@ -624,15 +624,11 @@ fn overlay_boot_in_the_foreground_ends_with_the_subhost_and_the_subhost_with_it(
     let boot = world
         .line(&format!("exec overlay-boot --foreground {conf}"))
         .start();
-    until("the subhost to be up", || {
-        world.has("/run/overlay-boot/mta/subhost") && world.document("mta").get("pid").is_some()
-    });
+    until("the subhost to be up", || world.is_up("mta"));
     world.ok("overlay-stop mta");
     assert_eq!(boot.wait().status, 0);
     let boot = world.line(&format!("overlay-boot -f {conf} & boot=$!; until [ -e /run/go ]; do sleep 0.05; done; kill $boot; wait $boot")).start();
-    until("the subhost to be up", || {
-        world.has("/run/overlay-boot/mta/subhost") && world.document("mta").get("pid").is_some()
-    });
+    until("the subhost to be up", || world.is_up("mta"));
     world.ok("touch /run/go");
     boot.wait();
     world.ok("rm /run/go");
