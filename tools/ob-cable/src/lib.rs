@@ -7,5 +7,6 @@ pub mod ifupdown;
 pub mod links;
 pub mod namespace;
 pub mod netlink;
+pub mod steps;
 pub mod unwire;
 pub mod wire;

@@ -1,18 +1,19 @@
 //! Makes the network namespace of a subhost and its cables.
 #![forbid(unsafe_code)]
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
+use ob_cable::steps::describe;
 use ob_cable::unwire::unwire;
 use ob_cable::wire::wire;
-use ob_conf::Tool;
+use ob_conf::{Document, Tool, Usage, log};
 use std::cell::Cell;
 use std::process::ExitCode;
 
 const TOOL: Tool = Tool {
     name: "ob-cable",
     help: "\
-Usage: ob-cable [--undo]
+Usage: ob-cable [--undo|--dry-run]
 
 Reads the document of a subhost, ob-document(5), makes the network namespace
 /run/netns/NAME and the cables that CABLES asks for, and prints the document
@@ -20,6 +21,7 @@ with the facts net and cables.
 
   -u, --undo      take them back, for each of the documents on stdin; of these
                   only NAME is needed
+  -n, --dry-run   make nothing: check, and tell the commands as the fact steps
   -h, --help      print this
   -V, --version   print the version
 
@@ -35,12 +37,19 @@ fn main() -> ExitCode {
 }
 
 fn run(tool: &Tool, mut arguments: lexopt::Parser) -> Result<ExitCode> {
-    let mut undo = false;
+    let (mut undo, mut dry) = (false, false);
     while let Some(argument) = arguments.next()? {
         match argument {
             Short('u') | Long("undo") => undo = true,
+            Short('n') | Long("dry-run") => dry = true,
             other => return Err(tool.common(&other)),
         }
+    }
+    if undo && dry {
+        bail!(Usage("--dry-run goes alone".to_owned()));
+    }
+    if dry {
+        return ob_conf::steps::plan(describe);
     }
     if undo {
         return ob_conf::undo_together(tool, unwire);
@@ -50,6 +59,7 @@ fn run(tool: &Tool, mut arguments: lexopt::Parser) -> Result<ExitCode> {
         tool,
         |document| {
             wiring.set(Some(wire(document)?));
+            tell(tool, document);
             Ok(())
         },
         |document| {
@@ -57,4 +67,15 @@ fn run(tool: &Tool, mut arguments: lexopt::Parser) -> Result<ExitCode> {
             wiring.take_back(document)
         },
     )
+}
+
+/// Tells the log what has been made.
+fn tell(tool: &Tool, document: &Document) {
+    let cables = document.list("cables").unwrap_or_default().join(" ");
+    let cables = match cables.as_str() {
+        "" => String::new(),
+        links => format!(" with {links} on the host"),
+    };
+    let net = document.text("net").unwrap_or_default();
+    log::tell(tool, document, &format!("{net} is the network{cables}"));
 }

@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What CABLES asks for, checked as far as can be without making anything.
-struct Plan {
-    cables: Vec<Cable>,
+pub(crate) struct Plan {
+    pub(crate) cables: Vec<Cable>,
     /// The name of each cable's link on the host.
-    links: Vec<String>,
+    pub(crate) links: Vec<String>,
     /// The index of each cable's bridge.
     bridges: Vec<Option<i32>>,
 }
@@ -55,7 +55,7 @@ pub fn wire(document: &mut Document) -> Result<Wiring> {
 }
 
 impl Plan {
-    fn of(document: &Document, host: &mut Links) -> Result<Self> {
+    pub(crate) fn of(document: &Document, host: &mut Links) -> Result<Self> {
         let words = document.list("CABLES")?;
         let cables = words.iter().map(|word| Cable::parse(word));
         let cables: Vec<Cable> = cables.collect::<Result<_>>()?;

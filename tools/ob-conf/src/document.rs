@@ -258,9 +258,9 @@ fn plain(key: &str, value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(list) => {
             let words: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
-            let lines = VARIABLES
-                .iter()
-                .any(|variable| variable.name == key && variable.kind == Kind::Lines);
+            let is_lines =
+                |variable: &Variable| variable.name == key && variable.kind == Kind::Lines;
+            let lines = key == crate::steps::FACT || VARIABLES.iter().any(is_lines);
             words.join(if lines { "\n" } else { " " })
         }
         other => other.to_string(),

@@ -12,6 +12,7 @@ mod limits;
 mod logger;
 mod notify;
 mod room;
+mod steps;
 mod supervise;
 mod userns;
 mod watch;
@@ -45,6 +46,7 @@ document on its stdin when the room has ended.
 
       --room        run CMD in a room
       --undo        end the subhosts of the documents on stdin
+  -n, --dry-run     start nothing: check, and tell the commands as the fact steps
       --then LINE   then clean up with the shell line LINE
       --foreground  with a guard: stay until the room has ended
       --notify-fd N with a guard: a newline on descriptor N when it is up
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
 struct Request {
     room: bool,
     undo: bool,
+    dry: bool,
     init: bool,
     watch: bool,
     foreground: bool,
@@ -86,6 +89,10 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     if request.init {
         print!("{}", init::default_text_of_environment());
         return Ok(ExitCode::SUCCESS);
+    }
+    if request.dry {
+        let stage = Tool { failed: 1, ..TOOL };
+        return Ok(stage.report(ob_conf::steps::plan(steps::describe)));
     }
     // Both the supervisor and the guard outlive who calls them.
     let mut keep = Keep::numbers();
@@ -113,6 +120,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
         match arg {
             Long("room") => request.room = true,
             Long("undo") => request.undo = true,
+            Short('n') | Long("dry-run") => request.dry = true,
             Long("init") => request.init = true,
             // Of our own, see watcher.rs; it is of no use to anybody else.
             Long(watcher::WATCH) => request.watch = true,
@@ -133,6 +141,9 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     }
     if request.undo && (request.room || !request.command.is_empty()) {
         bail!(usage("--undo goes with --then alone"));
+    }
+    if request.dry && (request.room || request.undo || !request.command.is_empty()) {
+        bail!(usage("--dry-run goes alone"));
     }
     if request.then.is_some() && !request.room && !request.undo {
         bail!(usage("--then goes with --room or --undo"));

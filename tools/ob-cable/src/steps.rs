@@ -1,0 +1,62 @@
+//! The dry run: what the stage would do, as commands.
+
+use crate::ifupdown;
+use crate::links::Links;
+use crate::wire::Plan;
+use anyhow::{Context, Result};
+use ob_conf::steps::command;
+use ob_conf::{Cable, Document, netns};
+
+/// Checks what can be checked, and tells of the namespace and each cable. Notes them as they would be.
+pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
+    let mut host = Links::here().context("open a netlink socket")?;
+    let plan = Plan::of(document, &mut host).context("CABLES")?;
+    let name = document.name();
+    let path = netns::path(name);
+    let mut step = |words: &[&str]| steps.push(command(words.iter().copied()));
+    if !path.exists() {
+        step(&["ip", "netns", "add", name]);
+    }
+    step(&["ip", "-n", name, "link", "set", "lo", "up"]);
+    let has_ifup = ifupdown::ifup().is_some();
+    let mut pairs = 0;
+    let mut parent = "";
+    for (cable, link) in plan.cables.iter().zip(&plan.links) {
+        match cable {
+            Cable::Pair { bridge, mac } => {
+                let inside = format!("eth{pairs}");
+                let address = mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
+                let mut words = vec!["ip", "link", "add", link, "type", "veth", "peer", "name"];
+                words.extend([&inside, "netns", name]);
+                if let Some(address) = &address {
+                    words.extend(["address", address]);
+                }
+                step(&words);
+                match bridge {
+                    Some(bridge) => step(&["ip", "link", "set", link, "master", bridge, "up"]),
+                    None if has_ifup => step(&["ifup", link]),
+                    None => step(&["ip", "link", "set", link, "up"]),
+                }
+                pairs += 1;
+                parent = link;
+            }
+            Cable::Vlan { bridge, tag } => {
+                if has_ifup {
+                    step(&["ifup", link]); // which may make it; else what follows does
+                }
+                let tag = tag.to_string();
+                let mut words = vec!["ip", "link", "add", "link", parent, "name", link];
+                words.extend(["type", "vlan", "id", &tag]);
+                step(&words);
+                let master = bridge.as_ref().map(|bridge| ["master", bridge]);
+                let mut words = vec!["ip", "link", "set", link];
+                words.extend(master.iter().flatten());
+                words.push("up");
+                step(&words);
+            }
+        }
+    }
+    document.set("net", path.to_string_lossy().as_ref());
+    document.set("cables", plan.links);
+    Ok(())
+}

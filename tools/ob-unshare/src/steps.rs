@@ -1,0 +1,143 @@
+//! The dry run: what the stage would do, as commands.
+
+use crate::init::REAPER_FD;
+use crate::supervise::{PATH, running};
+use anyhow::{Result, bail, ensure};
+use ob_conf::protect::{Protection, Seccomp};
+use ob_conf::state::Home;
+use ob_conf::steps::{command, hook, word};
+use ob_conf::userns::{Ids, Wish};
+use ob_conf::{Document, limits};
+use std::path::Path;
+
+/// Checks what can be checked, and tells how pid 1 would be started. What there is no command for is told as a remark.
+pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
+    let name = document.name().to_owned();
+    let home = Home::of(&name);
+    if home.is_locked() {
+        bail!("{}", running(&home));
+    }
+    let root = document.path("root")?;
+    ensure!(root.is_dir(), "{} is not a directory", root.display());
+    group(document, &name, steps)?;
+    remark(document, steps)?;
+
+    let text = match hook(document, "INIT", &[])? {
+        Some(hook) => hook,
+        None => command([
+            "env",
+            &format!("NAME={name}"),
+            &format!("START={}", document.list("START")?.join(" ")),
+            "ob-unshare",
+            "--init",
+        ]),
+    };
+    let mut namespaces = vec!["unshare"];
+    let net = document.optional("net").map(|net| format!("--net={net}"));
+    if let Some(net) = &net {
+        namespaces = vec!["nsenter", net, "unshare"];
+    }
+    namespaces.extend("--pid --fork --ipc --uts --time --mount --propagation private".split(' '));
+    let environment = Protection::of(document)?.environment;
+    let environment = environment
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    let mut clean = vec![
+        "env".to_owned(),
+        "-i".to_owned(),
+        format!("PATH={PATH}"),
+        "HOME=/root".to_owned(),
+        "container=overlay-boot".to_owned(),
+        format!("NAME={name}"),
+    ];
+    clean.extend(environment);
+    // The shell that pivots is the host's; the one that it becomes is the subhost's own.
+    let pivot = "cd \"$0\" && pivot_root . . && umount -l . && cd / && \
+                 mount -t proc -o nosuid,nodev,noexec proc /proc && \
+                 { mount -t sysfs -o nosuid,nodev,noexec sysfs /sys || :; } && exec chroot . \"$@\"";
+    steps.push(format!(
+        "{} sh -c {} {} {} /bin/sh -c \"$({text})\" {REAPER_FD}<\"$(command -v ob-reaper)\"",
+        command(namespaces),
+        word(pivot),
+        word(document.text("root")?),
+        command(clean.iter().map(String::as_str)),
+    ));
+    Ok(())
+}
+
+/// The control group, where the shell that starts pid 1 then is, too.
+fn group(document: &Document, name: &str, steps: &mut Vec<String>) -> Result<()> {
+    let limits = limits::of(document)?;
+    let Some(tree) = crate::cgroup::tree() else {
+        if let Some((limit, _)) = limits.first() {
+            bail!("{}: the host has no cgroup2 tree", limit.name);
+        }
+        return Ok(());
+    };
+    if !limits.is_empty() && Path::new("/run/systemd/system").exists() {
+        steps.push(
+            "# the group is made where systemd lets it be: in a scope, or a delegated unit"
+                .to_owned(),
+        );
+    }
+    let tree = tree.display();
+    let group = format!("{tree}/{name}");
+    for (limit, _) in &limits {
+        steps.push(format!(
+            "echo +{} >{tree}/cgroup.subtree_control",
+            limit.controller
+        ));
+    }
+    steps.push(command(["mkdir", &group]));
+    for (limit, value) in &limits {
+        steps.push(format!(
+            "echo {} >{}",
+            word(value),
+            word(&format!("{group}/{}", limit.file))
+        ));
+    }
+    steps.push(format!(
+        "echo $$ >{}",
+        word(&format!("{group}/cgroup.procs"))
+    ));
+    Ok(())
+}
+
+/// What no command does.
+fn remark(document: &Document, steps: &mut Vec<String>) -> Result<()> {
+    let protection = Protection::of(document)?;
+    let mut remarks = Vec::new();
+    match Ids::of(document)?.map_or(Wish::of(document)?, Wish::Range) {
+        Wish::No => {}
+        Wish::Auto => remarks.push("a user namespace of a free range of ids".to_owned()),
+        Wish::Range(ids) => remarks.push(format!("a user namespace of the ids {ids}")),
+    }
+    if protection.capabilities.is_some() {
+        remarks.push("fewer capabilities".to_owned());
+    }
+    match &protection.seccomp {
+        Seccomp::None => {}
+        Seccomp::Default => remarks.push("the default filter of system calls".to_owned()),
+        Seccomp::Profile(path) => remarks.push(format!("the filter {}", path.display())),
+    }
+    if protection.no_new_privs {
+        remarks.push("no new privileges".to_owned());
+    }
+    if !protection.limits.is_empty() {
+        remarks.push("the limits of RLIMITS".to_owned());
+    }
+    if let Some(hostname) = &protection.hostname {
+        remarks.push(format!("the host name {hostname}"));
+    }
+    let covered = protection.masks.iter().chain(&protection.read_only);
+    let covered: Vec<String> = covered.map(|path| path.display().to_string()).collect();
+    if !covered.is_empty() {
+        remarks.push(format!("these covered or read-only: {}", covered.join(" ")));
+    }
+    steps.extend(
+        remarks
+            .iter()
+            .map(|remark| format!("# pid 1 also gets {remark}")),
+    );
+    Ok(())
+}
