@@ -280,6 +280,10 @@ pub fn check(name: &str, value: &str) -> Result<()> {
     let words = || value.split_whitespace();
     match name {
         "PROTECT" => parse_level(value).map(drop),
+        "USERNS" => {
+            let wish = Wish::parse(value).map(drop);
+            wish.with_context(|| format!("USERNS={value}"))
+        }
         "CAPS" | "DROP_CAPS" => set(words()).map(drop).context(name.to_owned()),
         "SECCOMP" => match seccomp(value) {
             Seccomp::Profile(path) if path.is_absolute() => profile(&path, 0).map(drop),

@@ -10,6 +10,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Gid, Uid, getpid, getppid, pause, setgroups, setresgid, setresuid};
 use ob_sys::process::{Child, Namespaces, pidfd_signal, spawn};
@@ -17,6 +18,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// How many ids a subhost has if the configuration does not say: as many as Unix once knew, nobody (65534) among them.
 pub const SIZE: u32 = 65536;
@@ -182,6 +184,20 @@ pub fn is_own(descriptor: impl AsFd) -> Result<bool> {
     let own = std::fs::metadata("/proc/self/ns/user").context("open our user namespace")?;
     let other = File::from(descriptor.as_fd().try_clone_to_owned()?).metadata()?;
     Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
+}
+
+/// Whether root alone can reach what is in `directory`, or setuid means nothing there.
+pub fn is_closed(directory: &Path) -> Result<bool> {
+    if statvfs(directory)?.flags().contains(FsFlags::ST_NOSUID) {
+        return Ok(true);
+    }
+    for parent in directory.canonicalize()?.ancestors().skip(1) {
+        let status = parent.metadata()?;
+        if status.uid() == 0 && status.mode() & 0o011 == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A process that does nothing but be in new namespaces. It ends with this.

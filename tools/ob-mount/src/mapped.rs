@@ -8,10 +8,9 @@ use nix::fcntl::{OFlag, open};
 use nix::libc::{self, MOUNT_ATTR_NODEV};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{fchdir, pipe2};
-use ob_conf::userns::{Ids, Wish};
+use ob_conf::userns::{Ids, Wish, is_closed};
 use ob_conf::{Document, sentence};
 use ob_sys::identity::{Acting, act_as};
 use ob_sys::keep::Keep;
@@ -194,20 +193,6 @@ fn is_same(one: &Path, other: &Path) -> bool {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,
     }
-}
-
-/// Whether root alone can reach what is in `directory`, or setuid means nothing there.
-fn is_closed(directory: &Path) -> Result<bool> {
-    if statvfs(directory)?.flags().contains(FsFlags::ST_NOSUID) {
-        return Ok(true);
-    }
-    for parent in directory.canonicalize()?.ancestors().skip(1) {
-        let status = parent.metadata()?;
-        if status.uid() == 0 && status.mode() & 0o011 == 0 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

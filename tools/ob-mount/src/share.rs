@@ -5,7 +5,7 @@ use crate::root::{Root, path_of};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::libc::{MOUNT_ATTR_RDONLY, S_IFDIR, S_IFMT};
+use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY, S_IFDIR, S_IFMT};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
 use ob_conf::steps::command;
@@ -127,6 +127,11 @@ impl Share {
         let tree = clone_tree(source, c"", self.depth).with_context(context)?;
         if let Some(mapped) = mapped.filter(|_| self.mapped) {
             mapped.map(&tree, self.depth, &self.host.display().to_string())?;
+            if is_directory(source)? {
+                // Owned by root inside, a device in there would be open to it.
+                set_attributes(&tree, self.depth, MOUNT_ATTR_NODEV, 0, None)
+                    .with_context(context)?;
+            }
         }
         if self.read_only {
             set_attributes(&tree, self.depth, MOUNT_ATTR_RDONLY, 0, None)
@@ -141,8 +146,7 @@ impl Share {
 
     /// Puts the mount on its place, made where it is not there: a directory for a directory, else an empty file.
     fn put(&self, root: &Root, source: &OwnedFd, tree: OwnedFd) -> Result<PathBuf> {
-        let directory = fstat(source)?.st_mode & S_IFMT == S_IFDIR;
-        let target = if directory {
+        let target = if is_directory(source)? {
             root.make_directories(&self.inside)
         } else {
             root.make_file(&self.inside)
@@ -153,6 +157,10 @@ impl Share {
         attach(tree, target).with_context(context)?;
         Ok(path)
     }
+}
+
+fn is_directory(source: &OwnedFd) -> Result<bool> {
+    Ok(fstat(source)?.st_mode & S_IFMT == S_IFDIR)
 }
 
 /// Puts a share into the running subhost of `document`: copied here, where its path means something, and attached there.
