@@ -3,7 +3,7 @@
 use anyhow::Result;
 use nix::unistd::{AccessFlags, access};
 use ob_conf::conf::{Assignment, Conf, normal};
-use ob_conf::{Cable, Document, Hook, Kind, VARIABLES, nearest, protect};
+use ob_conf::{Cable, Document, Hook, Kind, VARIABLES, nearest, protect, userns};
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,7 @@ pub fn report(conf: &Conf) -> Result<ExitCode> {
         check.directories(base);
         check.hooks(base);
         check.shares(base);
+        check.users(base);
     }
     check.cables();
     check.protection(base.as_deref());
@@ -312,6 +313,25 @@ impl Check<'_> {
         let name = name.unwrap_or_else(|| conf.default_name());
         if let Err(error) = Cable::links(&name, &cables) {
             self.tell_value(assignment, error);
+        }
+    }
+
+    /// What root makes in a user namespace must be out of the reach of others.
+    fn users(&mut self, base: &Path) {
+        let value = |name| Some(self.conf.assigned(name)?.value());
+        let wanted = match (value("USERNS"), value("PROTECT")) {
+            (Some(wish), _) => wish != "no" && !wish.starts_with('!'),
+            (None, level) => level.as_deref() == Some("strict"),
+        };
+        let upper = value("UPPER").unwrap_or_else(|| "root".to_owned());
+        let upper = normal(base, &upper);
+        if wanted && upper.is_dir() && userns::is_closed(&upper).is_ok_and(|closed| !closed) {
+            let text = format!(
+                "others can reach {}, where a setuid file made inside is real; chmod 700 {}",
+                upper.display(),
+                base.display()
+            );
+            self.tell_variable("USERNS", text);
         }
     }
 
