@@ -112,11 +112,14 @@ impl Subhost {
     /// Joins the namespaces of its control groups and its users, if it has such. For the child alone, which is in its control group:
     /// who has joined either may move nobody into that from outside.
     pub fn join_users(&self) -> nix::Result<()> {
-        let mut last = CloneFlags::CLONE_NEWCGROUP;
-        if self.ids.is_some() {
-            last |= CloneFlags::CLONE_NEWUSER;
+        if self.ids.is_none() {
+            // It has those of the host. We are in them, and only root of the host may join them.
+            return Ok(());
         }
-        setns(&self.pid_1, last)
+        setns(
+            &self.pid_1,
+            CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWUSER,
+        )
     }
 
     /// Whether its root is somebody else on the host, who may not open what is the host's.
