@@ -249,6 +249,12 @@ fn ob_conf_prints_the_document_in_one_line() {
         6
     );
     assert_eq!(world.run(&format!("ob-conf {conf} -- no-such")).status, 127);
+    // A failure of ob-conf's own is not to be taken for one of the command.
+    world.write("bad.conf", "BASE=/nowhere\n");
+    world
+        .run("ob-conf bad.conf -- true")
+        .fails(125, &["bad.conf:1", "/nowhere"]);
+    assert_eq!(world.run("ob-conf bad.conf").status, 1);
 }
 
 #[test]

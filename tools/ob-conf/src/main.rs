@@ -55,6 +55,17 @@ struct Request {
 
 fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     let request = parse(tool, parser)?;
+    if request.command.is_none() {
+        return answer(request);
+    }
+    // What runs a command must not be taken for the command: a failure of ours is 125, also one that was told already.
+    Ok(match answer(request) {
+        Err(error) if error.is::<ob_conf::Silent>() => ExitCode::from(125),
+        outcome => Tool { failed: 125, ..TOOL }.report(outcome),
+    })
+}
+
+fn answer(request: Request) -> Result<ExitCode> {
     if request.check {
         let conf = Conf::read(Path::new(&request.source))?;
         return check::report(&conf);
