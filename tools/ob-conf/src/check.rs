@@ -1,7 +1,6 @@
 //! `ob-conf --check`: every problem of a configuration, where it stands, and what to do about it.
 
 use anyhow::Result;
-use nix::unistd::{AccessFlags, access};
 use ob_conf::conf::{Assignment, Conf, normal};
 use ob_conf::{Cable, Document, Hook, Kind, VARIABLES, nearest, protect, userns};
 use std::fmt::Display;
@@ -362,22 +361,8 @@ impl Check<'_> {
 
     /// What others may write is theirs to say what root runs.
     fn permissions(&mut self, line: usize, path: &Path) {
-        let Ok(status) = path.metadata() else {
-            return;
-        };
-        if status.mode() & 0o022 != 0 {
-            let text = format!(
-                "{} can be written by others than its owner; chmod go-w it",
-                path.display()
-            );
-            self.tell(line, 1, text);
-        } else if access(path, AccessFlags::R_OK).is_ok() && status.uid() != 0 {
-            let text = format!(
-                "{} belongs to uid {}, who so decides what root runs",
-                path.display(),
-                status.uid()
-            );
-            self.tell(line, 1, text);
+        if let Some(doubt) = ob_conf::doubt(path) {
+            self.tell(line, 1, doubt);
         }
     }
 }

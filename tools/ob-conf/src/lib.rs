@@ -17,6 +17,7 @@ pub mod state;
 pub mod steps;
 mod syscalls;
 mod tool;
+mod trust;
 pub mod userns;
 
 pub use cable::Cable;
@@ -25,3 +26,4 @@ pub use filter::{filter, receive, send, undo, undo_together};
 pub use hook::Hook;
 pub use similar::nearest;
 pub use tool::{Silent, Tool, Usage, mistyped, sentence};
+pub use trust::doubt;

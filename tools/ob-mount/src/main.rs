@@ -102,6 +102,7 @@ fn mount(document: &mut Document) -> Result<()> {
         }
     }
     let read_only = ReadOnly::of(document)?;
+    tell_doubts(document);
     layers.claim(document)?;
     let mapped = Mapped::of(document, &layers)?;
 
@@ -138,7 +139,11 @@ fn mount(document: &mut Document) -> Result<()> {
         .map(|path| path.display().to_string())
         .collect();
     if outcome.is_ok() {
-        log::tell(&TOOL, document, &format!("{} is the root", layers.in_words(&live)));
+        log::tell(
+            &TOOL,
+            document,
+            &format!("{} is the root", layers.in_words(&live)),
+        );
         for mount in &list {
             log::trace(&TOOL, document, &format!("mounted {mount}"));
         }
@@ -254,6 +259,22 @@ fn tolerate(document: &Document, outcome: Result<()>, upper: &Path) {
     if let Err(error) = outcome {
         let error = error.context(format!("prepare {}", upper.display()));
         note(document, &ob_conf::sentence(&error));
+    }
+}
+
+/// Tells who else could have a say in what is booted here.
+fn tell_doubts(document: &Document) {
+    let conf = document.path("CONFIG").ok();
+    let directory = conf.and_then(Path::parent);
+    let mut said: Vec<&Path> = Vec::new();
+    for path in [conf, directory, document.path("BASE").ok()]
+        .into_iter()
+        .flatten()
+    {
+        if let Some(doubt) = ob_conf::doubt(path).filter(|_| !said.contains(&path)) {
+            note(document, &doubt);
+            said.push(path);
+        }
     }
 }
 

@@ -13,8 +13,8 @@ struct Count {
     variable: &'static str,
     file: &'static str,
     key: &'static str,
-    /// What has happened, before and after the number.
-    text: (&'static str, &'static str),
+    /// What has happened, before the number, after one, and after any other.
+    text: [&'static str; 3],
 }
 
 const COUNTS: &[Count] = &[
@@ -22,31 +22,35 @@ const COUNTS: &[Count] = &[
         variable: "MEMORY_MAX",
         file: "memory.events",
         key: "oom_kill",
-        text: ("killed ", " processes for want of memory"),
+        text: [
+            "killed ",
+            " process for want of memory",
+            " processes for want of memory",
+        ],
     },
     Count {
         variable: "MEMORY_MAX",
         file: "memory.events",
         key: "max",
-        text: ("had memory taken back ", " times"),
+        text: ["had memory taken back ", " time", " times"],
     },
     Count {
         variable: "MEMORY_HIGH",
         file: "memory.events",
         key: "high",
-        text: ("slowed down for its memory ", " times"),
+        text: ["slowed it down for its memory ", " time", " times"],
     },
     Count {
         variable: "PIDS_MAX",
         file: "pids.events",
         key: "max",
-        text: ("refused a new process ", " times"),
+        text: ["refused a new process ", " time", " times"],
     },
     Count {
         variable: "CPU_MAX",
         file: "cpu.stat",
         key: "throttled_usec",
-        text: ("made it wait ", ""),
+        text: ["made it wait ", "", ""],
     },
 ];
 
@@ -72,12 +76,14 @@ impl Watch {
         let group: &Path = document.path("cgroup")?;
         for count in COUNTS {
             if let Some(limit) = document.optional(count.variable) {
-                counters.push(Counter {
+                let counter = Counter {
                     count,
                     limit: limit.to_owned(),
                     file: File::open(group.join(count.file))?,
                     told: 0,
-                });
+                };
+                counter.number(); // a file that was never read always tells of a change
+                counters.push(counter);
             }
         }
         Ok(Watch { counters })
@@ -118,7 +124,8 @@ impl Counter {
     }
 
     fn sentence(&self) -> String {
-        let (before, after) = self.count.text;
+        let [before, one, more] = self.count.text;
+        let after = if self.told == 1 { one } else { more };
         let number = if self.count.key.ends_with("usec") {
             format!(
                 "{}.{} seconds",
