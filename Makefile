@@ -9,7 +9,7 @@ SBIN = $(DESTDIR)$(PREFIX)/sbin
 LIB = $(DESTDIR)$(PREFIX)/lib/overlay-boot
 MAN = $(DESTDIR)$(PREFIX)/share/man
 
-TOOLS = ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-reaper
+TOOLS = ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff ob-reaper
 COMMANDS = $(notdir $(wildcard scripts/overlay-*))
 ARCH = $(shell uname -m)
 

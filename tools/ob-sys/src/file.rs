@@ -5,9 +5,9 @@ use nix::libc;
 use nix::{NixPath, Result};
 use std::ffi::CStr;
 
-/// The extended attribute `name` of the file `path`, up to 64 bytes of it. `ENODATA`: it has none. Like `getxattr(2)`.
+/// The extended attribute `name` of the file `path`, up to 4096 bytes of it. `ENODATA`: it has none. Like `getxattr(2)`.
 pub fn attribute<P: ?Sized + NixPath>(path: &P, name: &CStr) -> Result<Vec<u8>> {
-    let mut value = vec![0; 64];
+    let mut value = vec![0; 4096];
     // SAFETY: the kernel reads two C strings and writes no more than the length that it is told of a buffer that we own.
     let length = path.with_nix_path(|path| unsafe {
         libc::getxattr(

@@ -52,9 +52,9 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
     ];
     clean.extend(environment);
     // The shell that pivots is the host's; the one that it becomes is the subhost's own.
-    let pivot = "cd \"$0\" && pivot_root . . && umount -l . && cd / && \
-                 mount -t proc -o nosuid,nodev,noexec proc /proc && \
-                 { mount -t sysfs -o nosuid,nodev,noexec sysfs /sys || :; } && exec chroot . \"$@\"";
+    let pivot = "cd \"$0\" && mount -t proc -o nosuid,nodev,noexec proc proc && \
+                 { mount -t sysfs -o nosuid,nodev,noexec sysfs sys || :; } && \
+                 pivot_root . . && umount -l . && cd / && exec \"$@\"";
     steps.push(format!(
         "{} sh -c {} {} {} /bin/sh -c \"$({text})\" {REAPER_FD}<\"$(command -v ob-reaper)\"",
         command(namespaces),
