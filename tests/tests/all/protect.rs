@@ -359,3 +359,36 @@ fn a_subhost_is_held_to_its_limits() {
         world.ok("rm -r a");
     }
 }
+
+/// Attacks 2 and 19 on the way out: root inside, with all capabilities, looks into the process that tells all to end.
+#[test]
+fn who_sees_a_subhost_out_has_nothing_of_the_host() {
+    let Some(world) = boot("STOP_TIMEOUT=2") else {
+        return;
+    };
+    let w = world.directory();
+    // It heeds no TERM, so that it has until the last moment.
+    let spy = format!(
+        "trap '' TERM; while :; do for p in /proc/[0-9]*; do echo $(readlink $p/exe) $(for f in $p/fd/*; do readlink $f; done); [ ! -e $p/root{w}/busybox ] || echo host; done; done"
+    );
+    let start = world.line("overlay-go a -- sh -c 'sh -c \"$0\" >/seen 2>/dev/null &' \"$SPY\"");
+    start.env("SPY", &spy).run().ok();
+    until("it looks", || !world.read("a/root/seen").is_empty());
+    world.ok("overlay-stop a");
+    let seen = world.read("a/root/seen");
+    let of_ours: Vec<&str> = seen
+        .lines()
+        .filter(|line| line.contains("ob-unshare"))
+        .collect();
+    assert!(!of_ours.is_empty(), "it was not seen at all: {seen}");
+    for line in of_ours {
+        // What else it opens is the subhost's own procfs.
+        let descriptors = line.strip_prefix("/memfd:ob-unshare (deleted)");
+        let descriptors = descriptors.unwrap_or_else(|| panic!("{line}"));
+        assert!(
+            !descriptors.contains(':') && !descriptors.contains(w),
+            "{line}"
+        );
+    }
+    assert!(!seen.contains("host"), "the host's root is to be seen");
+}
