@@ -138,13 +138,17 @@ fn administration_works_and_the_host_is_out_of_reach() {
     world.ok("mkdir -p mta/root/etc; printf 'root:x:0:0::/root:/bin/sh\\nweb:x:33:33::/:/bin/sh\\n' >mta/root/etc/passwd; echo '127.0.0.1 a' >mta/root/etc/hosts");
     // A device that was made while it had the right to.
     world.ok("mknod -m 666 mta/root/zero c 1 5");
-    let conf = subhost(&world, "mta", "USERNS=auto\nCABLES=br0=");
-    world.ok("mkdir -p mta/root/mnt");
+    let conf = subhost(
+        &world,
+        "mta",
+        "USERNS=auto\nCABLES=br0=\nMASK=/etc/group /etc/masked",
+    );
+    world.ok("mkdir -p mta/root/mnt mta/root/etc/masked; touch mta/root/etc/masked/file");
     world.ok(&format!("overlay-boot {conf}"));
     for works in [
         "su web -c 'id -u' | grep -x 33",
         "mount -t tmpfs tmpfs /mnt && touch /mnt/x && umount /mnt",
-        "mount --bind /etc /mnt && umount /mnt",
+        "mount --bind /root /mnt && umount /mnt",
         "echo 1 >/proc/sys/net/ipv4/ip_forward",
         "hostname other",
         "chroot / /bin/true",
@@ -166,6 +170,12 @@ fn administration_works_and_the_host_is_out_of_reach() {
         "mount -o remount,dev /",
         "mount -o remount,bind,suid,dev /run",
         "umount /dev",
+        "test -s /etc/group",
+        "test -e /etc/masked/file",
+        "umount /etc/group",
+        "umount -l /etc/masked",
+        "mount -o remount,bind,rw /etc/group",
+        "cat /dev/console | grep .",
         "chown 70000 /etc/hosts",
         "echo 1 >/sys/class/net/lo/../../../kernel/profiling",
     ] {
@@ -239,6 +249,12 @@ fn what_cannot_be_given_is_refused() {
             "a setuid file made inside is real on the host",
             "chmod 700",
         ],
+    );
+    let check = world.run(&format!("ob-conf --check {conf}"));
+    assert_eq!(
+        (check.status, check.out.contains("chmod 700")),
+        (1, true),
+        "{check:#?}"
     );
     world.ok("chmod 700 mta; mkdir -p o/u o/w o/m && mount -t overlay -o lowerdir=busybox,upperdir=o/u,workdir=o/w overlay o/m");
     world.ok("sed -i s,../busybox,../o/m, mta/mta.conf");
