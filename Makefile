@@ -63,4 +63,15 @@ PACKAGE = ../overlay-boot-rs_*.deb
 check-package:
 	tests/vm/check-package $(PACKAGE) $(VM)
 
-.PHONY: all where install check lint check-vm check-package
+# Both as root. The short one only sees that it works: it judges no time, and writes nothing.
+bench: all
+	$(BENCH)
+	$(IN_OUT) bench --output docs
+bench-short: all
+	$(BENCH)
+	$(IN_OUT) bench --short >/dev/null
+
+BENCH = RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TARGET) -p benches
+IN_OUT = PATH="$(abspath $(OUT)):$(CURDIR)/scripts:$$PATH"
+
+.PHONY: bench bench-short all where install check lint check-vm check-package

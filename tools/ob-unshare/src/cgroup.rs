@@ -76,7 +76,7 @@ pub fn remove(document: &Document) -> Result<()> {
         if attempt == 50 && document.has("pid") {
             let _ = std::fs::write(path.join("cgroup.kill"), "1");
         }
-        std::thread::sleep(Duration::from_millis(if attempt < 20 { 1 } else { 20 }));
+        std::thread::sleep(Duration::from_micros(50 << attempt.min(9)));
     }
     bail!("remove the control group {}: it is busy", path.display())
 }

@@ -114,17 +114,20 @@ fn stay(guard: &Child) -> Result<()> {
 
 /// Ends the guard of a subhost that has not begun, and with it the boot.
 pub fn cancel(document: &Document) -> Result<()> {
-    let (Ok(guard), Ok(start)) = (document.number("guard"), document.number("guardstart")) else {
-        return Ok(());
-    };
-    let pid = i32::try_from(guard)?;
-    let Ok(pidfd) = pidfd_open(Pid::from_raw(pid)) else {
-        return Ok(());
-    };
-    if identify(pid).is_ok_and(|(_, found)| found == start) {
-        let _ = pidfd_signal(pidfd, Signal::SIGTERM);
+    if let Some(guard) = find(document) {
+        let _ = pidfd_signal(guard, Signal::SIGTERM);
     }
     Ok(())
+}
+
+/// The guard that the document notes; none if it has ended, even if its number is now another's.
+pub fn find(document: &Document) -> Option<OwnedFd> {
+    let start = document.number("guardstart").ok()?;
+    let pid = i32::try_from(document.number("guard").ok()?).ok()?;
+    let pidfd = pidfd_open(Pid::from_raw(pid)).ok()?;
+    identify(pid)
+        .is_ok_and(|(_, found)| found == start)
+        .then_some(pidfd)
 }
 
 /// Whether the guard of `document` has cleaned up and is gone, as what lies at rest tells: nothing, or another guard's document.

@@ -1,0 +1,73 @@
+//! What is free of noise: processes, execs and system calls, counted by strace(1).
+
+use crate::contender::is_here;
+use crate::world::World;
+use anyhow::{Context, Result};
+
+/// What one command has taken, with all that it started.
+pub struct Count {
+    /// The command.
+    pub command: String,
+    /// Processes that were made, the first one too.
+    pub processes: usize,
+    /// Programs that were begun, the first one too.
+    pub execs: usize,
+    /// System calls.
+    pub calls: usize,
+}
+
+/// Counts a boot, an entry and an end; nothing where there is no strace.
+pub fn count(world: &World) -> Result<Option<Vec<Count>>> {
+    if !is_here("strace") {
+        return Ok(None);
+    }
+    let place = world.place("count")?;
+    let conf = place.join("idle.conf");
+    let mut counts = Vec::new();
+    for command in [
+        format!("overlay-boot {}", conf.display()),
+        "overlay-go count true".to_owned(),
+        "overlay-list count".to_owned(),
+        "overlay-stop count".to_owned(),
+    ] {
+        let trace = world.directory.join("trace");
+        // With -D strace is no parent of ours: it goes on tracing what stays, while the command returns.
+        let line = format!(
+            "exec strace -D -f -qq -o {} {command} >/dev/null 2>&1",
+            trace.display()
+        );
+        world.time(&["sh".to_owned(), "-c".to_owned(), line])?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let trace = std::fs::read_to_string(&trace).context("read the trace")?;
+        counts.push(tally(&command, &trace));
+    }
+    for count in &mut counts {
+        count.command = count
+            .command
+            .replace(&conf.display().to_string(), "CONF")
+            .replace("count", "NAME");
+    }
+    Ok(Some(counts))
+}
+
+fn tally(command: &str, trace: &str) -> Count {
+    let lines = trace
+        .lines()
+        .filter_map(|line| Some(line.split_once(' ')?.1.trim_start()));
+    let calls = lines.filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
+    let calls: Vec<&str> = calls.collect();
+    let succeeded = |call: &&&str, names: &[&str]| {
+        let name = call.split('(').next().unwrap_or_default();
+        names.contains(&name) && !call.contains(" = -1")
+    };
+    let forks = ["clone", "clone3", "fork", "vfork"];
+    Count {
+        command: command.to_owned(),
+        processes: 1 + calls.iter().filter(|call| succeeded(call, &forks)).count(),
+        execs: calls
+            .iter()
+            .filter(|call| succeeded(call, &["execve", "execveat"]))
+            .count(),
+        calls: calls.len(),
+    }
+}

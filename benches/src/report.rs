@@ -1,0 +1,297 @@
+//! What is written: docs/performance.md.
+
+use crate::contender::Contender;
+use crate::life::Times;
+use crate::{Extent, Findings, median};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// The page.
+pub fn report(findings: &Findings, extent: &Extent) -> String {
+    let mut page = format!(
+        "# Performance\n\n\
+         Written by `make bench`, in one run: {}.\n\n\
+         The *floor* is `benches/src/bin/floor.rs`: one process that makes exactly the system calls that the job needs, and neither \
+         reads a configuration, nor logs, locks, reports or can undo. The job is the same for all: a root that is an overlay of `/`, a \
+         network namespace with a veth to a bridge, namespaces of its own for pids, ipc, uts and mounts, /dev, /proc, /sys and /run, and \
+         `sh` that runs a first command. That command looks at what it was given, so that nobody is timed who has not done the job. What \
+         a program does not do itself (the overlay, the cable) is done for it by the floor in the process that becomes it. Times are \
+         those of whole commands, medians of {} rounds in which all take turns, {} ms apart so that nobody waits for the kernel to \
+         end the network of the one before.\n",
+        machine(),
+        extent.rounds,
+        100
+    );
+    page.push_str(&goals(findings));
+    page.push_str(&peers(findings));
+    page.push_str(&counts(findings));
+    page.push_str(&stages(findings));
+    page.push_str(&many(findings));
+    page.push_str(NOTES);
+    page
+}
+
+/// What numbers cannot say.
+const NOTES: &str = include_str!("notes.md");
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let processor = cpuinfo.lines().find(|line| line.starts_with("model name"));
+    let processor = processor
+        .and_then(|line| Some(line.split_once(": ")?.1))
+        .unwrap_or("?")
+        .to_owned();
+    let cores = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    let release = read("/proc/sys/kernel/osrelease");
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or("?").to_owned();
+    format!(
+        "{cores} x {processor}, Linux {}, load average {load} at its end",
+        release.trim()
+    )
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+}
+
+fn times(one: Duration, other: Duration) -> f64 {
+    one.as_secs_f64() / other.as_secs_f64().max(1e-9)
+}
+
+/// The medians of one contender.
+struct Medians {
+    first: Option<Duration>,
+    returned: Option<Duration>,
+    enter: Option<Duration>,
+    nsenter: Option<Duration>,
+    stop: Option<Duration>,
+    memory: Option<u64>,
+}
+
+fn medians(findings: &Findings, name: &str) -> Medians {
+    let none = Vec::new();
+    let found = findings
+        .lives
+        .iter()
+        .find(|(contender, _)| contender.name == name);
+    let lives: &Vec<Times> = found.map_or(&none, |(_, lives)| lives);
+    let mut memory: Vec<u64> = lives.iter().filter_map(|life| life.memory).collect();
+    memory.sort_unstable();
+    Medians {
+        first: median(lives.iter().filter_map(|life| life.first)),
+        returned: median(lives.iter().filter_map(|life| life.returned)),
+        enter: median(lives.iter().flat_map(|life| life.enter.clone())),
+        nsenter: median(lives.iter().flat_map(|life| life.nsenter.clone())),
+        stop: median(lives.iter().map(|life| life.stop)),
+        memory: memory.get(memory.len() / 2).copied(),
+    }
+}
+
+fn goals(findings: &Findings) -> String {
+    let (floor, first, idle) = (
+        medians(findings, "floor"),
+        medians(findings, "first"),
+        medians(findings, "idle"),
+    );
+    let mut rows = String::new();
+    let mut row = |what: &str, reach: &str, found: String, reached: bool| {
+        let mark = if reached { "yes" } else { "**no**" };
+        let _ = writeln!(rows, "| {what} | {reach} | {found} | {mark} |");
+    };
+    let mut against = |what: &str, reach: f64, ours: Option<Duration>, floor: Option<Duration>| {
+        let (ours, floor) = (ours.unwrap_or_default(), floor.unwrap_or_default());
+        let factor = times(ours, floor);
+        let found = format!("{} against {}: {factor:.2} x", ms(ours), ms(floor));
+        row(
+            what,
+            &format!("at most {reach} x the floor"),
+            found,
+            factor <= reach,
+        );
+    };
+    against(
+        "boot until the first command inside, one cable",
+        2.5,
+        first.first,
+        floor.first,
+    );
+    against("stop until all is gone", 3.0, idle.stop, floor.stop);
+    against("`overlay-go NAME true`", 1.8, idle.enter, floor.enter);
+    if let Some(boot) = findings.counts.as_ref().and_then(|counts| counts.first()) {
+        let found = format!("{} and {}", boot.processes, boot.execs);
+        row(
+            "processes and execs at boot",
+            "at most 12 and 10",
+            found,
+            boot.processes <= 12 && boot.execs <= 10,
+        );
+    }
+    let last = findings.many.last();
+    if let Some(last) = last {
+        let sum: f64 = last.memory.iter().sum();
+        let [guard, supervisor, reaper] = last.memory;
+        let found = format!(
+            "{sum:.0} KiB with {} running (guard {guard:.0}, supervisor {supervisor:.0}, reaper {reaper:.0}); {} KiB of the only one",
+            last.number,
+            idle.memory.unwrap_or_default()
+        );
+        row(
+            "memory (PSS) over the guest's own processes, per idle subhost",
+            "at most 300 KiB",
+            found,
+            sum <= 300.0,
+        );
+    }
+    if let (Some(one), Some(last)) = (findings.many.first(), last) {
+        let grow = |part: fn(&crate::many::Many) -> Duration| times(part(last), part(one));
+        let (boot, enter, list, stop) = (
+            grow(|m| m.boot[0]),
+            grow(|m| m.enter[0]),
+            grow(|m| m.list),
+            grow(|m| m.stop[0]),
+        );
+        let found = format!(
+            "with {}: boot {boot:.2} x, enter {enter:.2} x, list {list:.2} x, stop {stop:.2} x (the floor: boot {:.2} x, enter {:.2} x, stop {:.2} x)",
+            last.number,
+            grow(|m| m.boot[1]),
+            grow(|m| m.enter[1]),
+            grow(|m| m.stop[1])
+        );
+        let most = [boot, enter, list, stop].into_iter().fold(0.0, f64::max);
+        row(
+            "boot, enter, list, stop of the N-th",
+            "within 1.5 x of N = 1",
+            found,
+            most <= 1.5,
+        );
+    }
+    let crowd = &findings.crowd;
+    let factor = times(crowd.all, crowd.one);
+    let found = format!("{} against {}: {factor:.2} x", ms(crowd.all), ms(crowd.one));
+    row(
+        &format!("stopping {} at once", crowd.number),
+        "at most 5 x of stopping one",
+        found,
+        factor <= 5.0,
+    );
+    format!(
+        "\n## What was to be reached\n\n| | reach | this run | reached |\n|---|---|---|---|\n{rows}"
+    )
+}
+
+fn peers(findings: &Findings) -> String {
+    let floor = medians(findings, "floor");
+    let mut table = "\n## Beside others\n\n| | first command | command returned | `true` inside | stop | memory of its own |\n|---|---|---|---|---|---|\n".to_owned();
+    let cell = |time: Option<Duration>, floor: Option<Duration>| match (time, floor) {
+        (Some(time), Some(floor)) => format!("{} ({:.1} x)", ms(time), times(time, floor)),
+        _ => "-".to_owned(),
+    };
+    let mut unfit = String::new();
+    for (contender, lives) in &findings.lives {
+        let Contender {
+            name,
+            unfit: reason,
+            ..
+        } = contender;
+        if let Some(reason) = reason {
+            let _ = writeln!(
+                unfit,
+                "- {name} is left out, since it could not do the job here: {}",
+                reason.replace('\n', " ")
+            );
+            continue;
+        }
+        if lives.is_empty() {
+            continue;
+        }
+        let found = medians(findings, name);
+        let title = match *name {
+            "first" => "overlay-boot, a first command in START",
+            "idle" => "overlay-boot, START=none",
+            other => other,
+        };
+        let stop = found.stop.filter(|_| *name != "first");
+        let _ = writeln!(
+            table,
+            "| {title} | {} | {} | {} | {} | {} |",
+            cell(found.first, floor.first),
+            cell(found.returned, floor.returned),
+            cell(found.enter, floor.enter),
+            cell(stop, floor.stop),
+            found
+                .memory
+                .map_or("-".to_owned(), |memory| format!("{memory} KiB")),
+        );
+    }
+    let idle = medians(findings, "idle");
+    if idle.nsenter.is_some() {
+        let _ = writeln!(
+            table,
+            "| nsenter -a, of one of ours | - | - | {} | - | - |",
+            cell(idle.nsenter, floor.enter)
+        );
+    }
+    if let Some(tini) = findings.tini {
+        let _ = writeln!(
+            table,
+            "| tini, a pid 1 alone | - | - | - | - | {tini} KiB |"
+        );
+    }
+    if !unfit.is_empty() {
+        table.push('\n');
+    }
+    table + &unfit
+}
+
+fn counts(findings: &Findings) -> String {
+    let Some(counts) = &findings.counts else {
+        return String::new();
+    };
+    let mut table = "\n## Counted\n\nBy strace(1), with all that was started; a test keeps the numbers from growing (tests/tests/all/budget.rs).\n\n\
+                     | | processes | execs | system calls |\n|---|---|---|---|\n"
+        .to_owned();
+    for count in counts {
+        let _ = writeln!(
+            table,
+            "| `{}` | {} | {} | {} |",
+            count.command, count.processes, count.execs, count.calls
+        );
+    }
+    table
+}
+
+fn stages(findings: &Findings) -> String {
+    let mut table = "\n## A boot by stage\n\nEach stage alone, one after another and without a room, until it has printed its line. `ob-conf --version` is what it takes to start \
+                     a tool and to end it: the part of each stage that is exec. In a boot the stages start at the same time.\n\n\
+                     | | |\n|---|---|\n"
+        .to_owned();
+    for stage in &findings.stages {
+        let _ = writeln!(table, "| `{}` | {} |", stage.command, ms(stage.time));
+    }
+    table
+}
+
+fn many(findings: &Findings) -> String {
+    let mut table = "\n## Many\n\n![Boot, entry and stop over the number of subhosts that run](performance.svg)\n\n\
+                     | running | boot | floor | enter | floor | list NAME | list all | stop | floor | memory of one |\n|---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for m in &findings.many {
+        let [boot, floor_boot] = m.boot.map(ms);
+        let [enter, floor_enter] = m.enter.map(ms);
+        let [stop, floor_stop] = m.stop.map(ms);
+        let _ = writeln!(
+            table,
+            "| {} | {boot} | {floor_boot} | {enter} | {floor_enter} | {} | {} | {stop} | {floor_stop} | {:.0} KiB |",
+            m.number,
+            ms(m.list),
+            ms(m.list_all),
+            m.memory.iter().sum::<f64>()
+        );
+    }
+    table
+}
