@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::{set_dumpable, set_pdeathsig};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, chdir, fchdir};
 use ob_sys::memfd::seal_file;
@@ -54,6 +54,8 @@ fn copy() -> Result<&'static OwnedFd> {
 
 /// The life of the copy, which has pid 1 as its standard input.
 pub fn run() -> Result<ExitCode> {
+    // Pid 1 passes the TERM that it gets on to all, us among them.
+    SigSet::all().thread_block()?;
     let pid_1 = inherited(0)?;
     setns(&pid_1, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
     drop(pid_1);
