@@ -61,7 +61,11 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     // What runs a command must not be taken for the command: a failure of ours is 125, also one that was told already.
     Ok(match answer(request) {
         Err(error) if error.is::<ob_conf::Silent>() => ExitCode::from(125),
-        outcome => Tool { failed: 125, ..TOOL }.report(outcome),
+        outcome => Tool {
+            failed: 125,
+            ..TOOL
+        }
+        .report(outcome),
     })
 }
 

@@ -481,3 +481,97 @@ fn dword(index: u8, operation: SeccompCmpOp, value: u64) -> Result<SeccompCondit
     let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, operation, value);
     condition.map_err(anyhow::Error::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+    use nix::mount::{MntFlags, umount2};
+    use nix::sched::{CloneFlags, unshare};
+    use nix::sys::prctl::set_no_new_privs;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+    use ob_sys::process::{join_new_session_keyring, pidfd_open, spawn};
+    use std::os::fd::AsFd;
+
+    /// Runs `checks` in a child under the filters, and fails with the number of the first that does not hold. The child may not
+    /// allocate: another thread of the test may have held the allocator's lock when it was born.
+    fn under(filters: &Filters, checks: &[fn() -> bool]) {
+        let child = spawn(0, None, || {
+            if set_no_new_privs().is_err() || filters.load().is_err() {
+                return 100;
+            }
+            let failed = checks.iter().position(|check| !check());
+            failed.map_or(0, |number| u8::try_from(number + 1).unwrap_or(99))
+        });
+        let ended = waitid(
+            Id::PIDFd(child.unwrap().pidfd.as_fd()),
+            WaitPidFlag::WEXITED,
+        );
+        assert!(matches!(ended, Ok(WaitStatus::Exited(_, 0))), "{ended:?}");
+    }
+
+    fn socket_of(family: AddressFamily) -> nix::Result<()> {
+        socket(family, SockType::Datagram, SockFlag::empty(), None).map(drop)
+    }
+
+    #[test]
+    fn the_default_refuses_what_it_says_and_nothing_else() {
+        let few = bit("CHOWN").unwrap() | bit("SYS_CHROOT").unwrap();
+        under(
+            &Filters::default_for(few).unwrap(),
+            &[
+                || socket_of(AddressFamily::Vsock) == Err(Errno::EAFNOSUPPORT),
+                || socket_of(AddressFamily::Alg) == Err(Errno::EAFNOSUPPORT),
+                || socket_of(AddressFamily::Unix).is_ok(),
+                || join_new_session_keyring() == Err(Errno::EPERM),
+                || unshare(CloneFlags::CLONE_NEWUSER) == Err(Errno::EPERM),
+                || unshare(CloneFlags::CLONE_NEWNET) == Err(Errno::EPERM),
+                || unshare(CloneFlags::CLONE_FS).is_ok(),
+                || umount2("/nowhere", MntFlags::empty()) == Err(Errno::EPERM),
+                || pidfd_open(nix::unistd::getpid()).is_ok(),
+                // clone3 does not exist, and clone is for programs that can do with it.
+                || matches!(spawn(0, None, || 0), Err(Errno::ENOSYS)),
+            ],
+        );
+        under(
+            &Filters::default_for(Capabilities::MAX).unwrap(),
+            &[
+                || umount2("/nowhere", MntFlags::empty()) != Err(Errno::EPERM),
+                || join_new_session_keyring() == Err(Errno::EPERM),
+                || spawn(0, None, || 0).is_ok(),
+            ],
+        );
+    }
+
+    #[test]
+    fn each_outcome_of_a_profile_is_kept_apart() {
+        let profile = r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":38,"syscalls":[
+            {"names":["exit_group","write","rt_sigprocmask","clone3","gettid","getpid"],"action":"SCMP_ACT_ALLOW"},
+            {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]},
+            {"names":["umount2"],"action":"SCMP_ACT_ERRNO","errnoRet":28},
+            {"names":["unshare"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_SYS_ADMIN"]}}]}"#;
+        let filters = Filters::of_profile(profile, 0).unwrap();
+        under(
+            &filters,
+            &[
+                || socket_of(AddressFamily::Unix).is_ok(),
+                || socket_of(AddressFamily::Inet) == Err(Errno::ENOSYS),
+                || umount2("/", MntFlags::empty()) == Err(Errno::ENOSPC),
+                || unshare(CloneFlags::CLONE_FS) == Err(Errno::ENOSYS),
+            ],
+        );
+        let administrator = Filters::of_profile(profile, bit("SYS_ADMIN").unwrap()).unwrap();
+        under(&administrator, &[|| unshare(CloneFlags::CLONE_FS).is_ok()]);
+    }
+
+    #[test]
+    fn filters_come_back_from_a_file_whole_or_not_at_all() {
+        let filters = Filters::default_for(0).unwrap();
+        let bytes = filters.to_bytes();
+        assert_eq!(Filters::from_bytes(&bytes).unwrap(), filters);
+        for length in [bytes.len() - 8, bytes.len() - 1, 8, 3] {
+            assert!(Filters::from_bytes(&bytes[..length]).is_err());
+        }
+    }
+}

@@ -3,12 +3,11 @@
 #[allow(dead_code)] // each test program uses its part of it
 mod rig;
 
-use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
+use nix::sys::termios::{LocalFlags, Termios};
 use ob_sys::terminal::{resize, size};
 use rig::{Screen, World, code, pair, until};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 /// Of what is pasted.
@@ -16,12 +15,9 @@ const MD5: &str = "609a85cd4d5f8894e9bb58a7d7441347";
 
 const ALL: [bool; 3] = [true; 3];
 
-fn mode(screen: &Screen) -> Termios {
-    tcgetattr(&screen.slave).unwrap()
-}
-
 fn is_cooked(screen: &Screen) -> bool {
-    mode(screen)
+    screen
+        .mode()
         .local_flags
         .contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
 }
@@ -141,7 +137,7 @@ fn the_window_can_be_resized() {
     ]);
     let mut screen = Screen::new(command, ALL);
     screen.expect("ready");
-    let mut window = size(&screen.slave).unwrap();
+    let mut window = size(screen.slave()).unwrap();
     (window.ws_row, window.ws_col) = (17, 71);
     resize(screen.master(), &window).unwrap();
     screen.expect("17 71");
@@ -270,22 +266,18 @@ fn in_a_pipeline_the_terminal_is_left_to_others() {
     command.stdout(Stdio::piped());
     let mut screen = Screen::new(command, [true, false, true]);
     screen.expect("ready");
-    let cooked = mode(&screen);
+    let cooked = screen.mode();
     let mut paged = cooked.clone();
     paged.local_flags -= LocalFlags::ICANON;
     let set = |mode: &Termios| {
-        nix::sys::termios::tcsetattr(
-            screen.slave.as_fd(),
-            nix::sys::termios::SetArg::TCSANOW,
-            mode,
-        )
-        .unwrap();
+        nix::sys::termios::tcsetattr(screen.slave(), nix::sys::termios::SetArg::TCSANOW, mode)
+            .unwrap();
     };
     set(&paged);
     nix::unistd::write(screen.master(), b"q\n").unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(
-        ob_sys::terminal::waiting(&screen.slave).unwrap(),
+        ob_sys::terminal::waiting(screen.slave()).unwrap(),
         2,
         "nobody has taken the keys"
     );

@@ -148,7 +148,9 @@ impl Finder {
             Err(_) => None,
         };
         if let Some(subhost) = namesake {
-            if subhost.is_of(path) {
+            // What was left by who was killed at its beginning tells of no configuration.
+            let unknown = subhost.state == State::Dead && subhost.conf().is_none();
+            if unknown || subhost.is_of(path) {
                 return Ok(subhost);
             }
             let conf = subhost.document.optional("CONFIG").unwrap_or("no file");

@@ -93,11 +93,9 @@ impl Layers {
     /// What the root is, in words.
     pub fn in_words(&self, live: &Path) -> String {
         match self {
-            Layers::Overlay { lower, upper, .. } => format!(
-                "an overlay of {} on {}",
-                upper.display(),
-                lower.display()
-            ),
+            Layers::Overlay { lower, upper, .. } => {
+                format!("an overlay of {} on {}", upper.display(), lower.display())
+            }
             Layers::Bind { source } => source.display().to_string(),
             Layers::There => format!("what is at {} already", live.display()),
         }

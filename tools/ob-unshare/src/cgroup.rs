@@ -33,7 +33,7 @@ pub fn make(document: &mut Document) -> Result<Option<File>> {
     };
     let path = parent.join(document.name());
     let context = || format!("make the control group {}", path.display());
-    if path.exists() && !remove_tree(&path) {
+    if path.exists() && !remove_soon(&path) {
         bail!(
             "the control group {} is in use by something else; set another NAME",
             path.display()
@@ -86,6 +86,17 @@ pub fn tree() -> Option<PathBuf> {
         .iter()
         .find(|path| statfs(**path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC))
         .map(PathBuf::from)
+}
+
+/// Removes a group that a killed predecessor has left, whose last processes may be dying yet; tells whether it is gone.
+fn remove_soon(path: &Path) -> bool {
+    (0..50).any(|_| {
+        let removed = remove_tree(path);
+        if !removed {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        removed
+    })
 }
 
 /// Removes a group and all below it; tells whether it is gone. A group with processes stays.

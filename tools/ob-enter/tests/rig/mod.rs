@@ -2,6 +2,7 @@
 
 use nix::fcntl::OFlag;
 use nix::pty::posix_openpt;
+use nix::sys::termios::{Termios, tcgetattr};
 use ob_sys::terminal::{Size, open_peer, resize};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -181,8 +182,9 @@ pub fn pair() -> (OwnedFd, OwnedFd) {
 /// A terminal with a program on it, as a person has it before them.
 pub struct Screen {
     master: Option<File>,
-    /// Kept open: what a program leaves the terminal like can be seen afterwards.
-    pub slave: OwnedFd,
+    /// Kept open until the end, so that what a program leaves the terminal like can be seen.
+    slave: Option<OwnedFd>,
+    left: Option<Termios>,
     child: Child,
     output: Receiver<Vec<u8>>,
     pub seen: String,
@@ -216,7 +218,8 @@ impl Screen {
         });
         Screen {
             master: Some(master.into()),
-            slave,
+            slave: Some(slave),
+            left: None,
             child,
             output,
             seen: String::new(),
@@ -225,6 +228,17 @@ impl Screen {
 
     pub fn master(&self) -> impl AsFd + '_ {
         self.master.as_ref().expect("the terminal is there")
+    }
+
+    pub fn slave(&self) -> &OwnedFd {
+        self.slave.as_ref().expect("it has not ended")
+    }
+
+    /// The mode of the terminal, or that which it was left in.
+    pub fn mode(&self) -> Termios {
+        let left = || self.left.clone().expect("it has ended");
+        let mode = |slave| tcgetattr(slave).expect("a terminal's mode");
+        self.slave.as_ref().map_or_else(left, mode)
     }
 
     pub fn type_in(&mut self, keys: &str) {
@@ -262,7 +276,10 @@ impl Screen {
             );
             std::thread::sleep(Duration::from_millis(5));
         };
-        while let Ok(bytes) = self.output.recv_timeout(Duration::from_millis(100)) {
+        self.left = Some(self.mode());
+        // When nobody has it any more, the other side is told of the end, after all that was written.
+        self.slave = None;
+        while let Ok(bytes) = self.output.recv_timeout(BOUND) {
             self.seen.push_str(&String::from_utf8_lossy(&bytes));
         }
         code(status)
