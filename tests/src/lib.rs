@@ -25,6 +25,7 @@
 //!   test program can be copied to another machine. `OB_TMP` is the directory for the worlds' directories.
 
 mod snapshot;
+pub mod soak;
 #[cfg(target_arch = "x86_64")]
 pub mod sweep;
 mod tools;
@@ -43,13 +44,16 @@ use std::time::{Duration, Instant};
 pub const BOUND: Duration = Duration::from_secs(120);
 
 /// Why something may be left out on any machine, a test machine too.
-const KNOWN: &[&str] = &[NOT_ROOT, NO_CGROUP];
+const KNOWN: &[&str] = &[NOT_ROOT, NO_CGROUP, NO_LOOP];
 
 /// Only root of the host may do it: a user namespace does not give it.
 pub const NOT_ROOT: &str = "needs root";
 
 /// There is no cgroup2 tree that we may write to.
 pub const NO_CGROUP: &str = "needs a cgroup2 tree that it may write to";
+
+/// There are no loop devices, as in most containers.
+pub const NO_LOOP: &str = "needs loop devices";
 
 /// Tells that (a part of) a test is left out, and why. Fails where `CI` is set, unless the reason is a known one.
 pub fn not_done(what: &str, reason: &str) {

@@ -1,6 +1,7 @@
 //! `make sweep`: every process of a boot and of a stop killed at every step, and every system call that matters failing once.
 //!
-//! `sweep [kill|fail [STRIDE]]`: only the one, and only every STRIDEth step.
+//! `sweep [STRIDE] [WORD...]`: only every STRIDEth step, and only what has all the words in its title: plain or users, boot or stop,
+//! kill or fail.
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
@@ -8,12 +9,14 @@ fn main() -> std::process::ExitCode {
     use std::io::Write;
     use std::time::Instant;
 
-    let mut arguments = std::env::args().skip(1);
-    let only = arguments.next();
-    let stride = arguments
-        .next()
-        .map_or(1, |number| number.parse().expect("a number"));
-    let wanted = |kind: &str| only.as_deref().is_none_or(|only| only == kind);
+    let mut stride = 1;
+    let mut words = Vec::new();
+    for argument in std::env::args().skip(1) {
+        match argument.parse() {
+            Ok(number) => stride = number,
+            Err(_) => words.push(argument),
+        }
+    }
     let progress = |text: &str| {
         // One line, over and over; a file gets none of it.
         let mut stderr = std::io::stderr();
@@ -21,11 +24,14 @@ fn main() -> std::process::ExitCode {
             let _ = write!(stderr, "\r\x1b[K{text:.150}");
         }
     };
-    let confs = [("plain", ""), ("in a user namespace", "USERNS=auto")];
     let mut broken = false;
-    for (name, more) in confs {
-        for act in [Act::Boot, Act::Stop] {
-            for kind in ["kill", "fail"].into_iter().filter(|kind| wanted(kind)) {
+    for (users, more) in [("plain", ""), ("users", "USERNS=auto")] {
+        for (act, verb) in [(Act::Boot, "boot"), (Act::Stop, "stop")] {
+            for kind in ["kill", "fail"] {
+                let title = format!("{users} {verb} {kind}");
+                if !words.iter().all(|word| title.contains(word.as_str())) {
+                    continue;
+                }
                 let start = Instant::now();
                 let mut sweep = Sweep::new(act, more, stride);
                 let summary: Summary = match kind {
@@ -34,7 +40,7 @@ fn main() -> std::process::ExitCode {
                 };
                 progress("");
                 let seconds = start.elapsed().as_secs();
-                println!("{name}, {act:?}, {kind}: {summary} ({seconds} s)");
+                println!("{title}: {summary} ({seconds} s)");
                 for text in &summary.broken {
                     println!("    {text}");
                 }

@@ -1,0 +1,202 @@
+//! What cannot be written, and what is broken off in the middle.
+
+use end_to_end::{World, is_root, not_done, until};
+
+/// Makes a directory `$W/small` of a small filesystem: ext4 on a loop device, or where that cannot be had a tmpfs.
+fn small_filesystem(world: &World, ext4: &str, tmpfs: &str) {
+    world.ok("mkdir small");
+    let made = is_root()
+        && world
+            .run(&format!(
+                "truncate -s 8M image && mkfs.ext4 -q -F {ext4} image && mount -o loop image small"
+            ))
+            .status
+            == 0;
+    if !made {
+        not_done(
+            "an ext4 on a loop device, a tmpfs instead",
+            end_to_end::NOT_ROOT,
+        );
+        world.ok(&format!("mount -t tmpfs -o size=8M,{tmpfs} small small"));
+    }
+    world.ok("mkdir -p small/live small/root/var small/work");
+}
+
+const ON_SMALL: &str = "UPPER=../small/root\nWORK=../small/work\nLIVE=../small/live\nCABLES==";
+
+/// Boots what may fail or not; either way it is told in one line or runs, can be stopped, and leaves nothing.
+fn boot_and_stop(world: &World, conf: &str) -> bool {
+    let before = world.snapshot();
+    let boot = world.run(&format!("overlay-boot {conf}"));
+    if boot.status == 0 {
+        world.ok("overlay-go mta true");
+        world.ok("overlay-stop mta");
+    } else {
+        boot.fails(1, &["mta"]);
+    }
+    world.assert_same(&before);
+    boot.status == 0
+}
+
+#[test]
+fn a_full_disk_below_upper_keeps_nobody_from_cleaning_up() {
+    let world = World::new();
+    small_filesystem(&world, "", "nr_inodes=500");
+    let conf = world.subhost("mta", ON_SMALL);
+    world.run("dd if=/dev/zero of=small/fill bs=64k; dd if=/dev/zero of=small/rest bs=512");
+    world.run("echo x >small/more").fails(2, &["No space"]);
+    boot_and_stop(&world, &conf);
+    // One that runs already, too.
+    world.ok("rm small/fill small/rest small/more");
+    let before = world.snapshot();
+    world.ok(&format!("overlay-boot {conf}"));
+    world.run("dd if=/dev/zero of=small/fill bs=64k; dd if=/dev/zero of=small/rest bs=512");
+    assert_ne!(
+        world.run("overlay-go mta sh -c 'echo x >/var/more'").status,
+        0
+    );
+    world.ok("overlay-stop mta");
+    world.assert_same(&before);
+}
+
+#[test]
+fn no_inodes_below_upper_keep_nobody_from_cleaning_up() {
+    let world = World::new();
+    small_filesystem(&world, "-N 64", "nr_inodes=64");
+    let conf = world.subhost("mta", ON_SMALL);
+    world.run("for n in $(seq 200); do : >small/$n || break; done");
+    world.run("mkdir small/more").fails(1, &["No space"]);
+    boot_and_stop(&world, &conf);
+}
+
+#[test]
+fn a_read_only_upper_is_told_or_boots_and_leaves_nothing() {
+    let world = World::new();
+    small_filesystem(&world, "", "nr_inodes=500");
+    let conf = world.subhost("mta", ON_SMALL);
+    world.ok("mount -o remount,ro small");
+    boot_and_stop(&world, &conf);
+    // Where all that is written to is elsewhere, a root that cannot be written to is a root.
+    world.make_busybox("whole");
+    world.ok("mount --bind whole whole && mount -o remount,ro,bind whole");
+    let conf = world.subhost("mta", "UPPER=../whole\nLOWER=../whole\nCABLES==");
+    boot_and_stop(&world, &conf);
+}
+
+#[test]
+fn a_subhost_never_waits_for_its_log() {
+    let world = World::new();
+    world.ok("mkdir log && mount -t tmpfs -o size=64k log log");
+    let conf = world.subhost("mta", "LOG=../log/mta.log\nLOG_MAX=10M\nINIT=./init");
+    world.script("mta/init", "cat <<'END'\nyes 'a line that is not so short' | head -n 100000\n: >/root/done\nuntil [ -e /root/go ]; do sleep 0.05; done; echo spoken again; sleep 100000\nEND");
+    let before = world.snapshot();
+    world.ok(&format!("overlay-boot {conf}"));
+    until("all to be said", || world.has("mta/root/root/done"));
+    // The disk is full; those who come still come in, and when there is space again what was lost is told.
+    world.ok("overlay-go mta true");
+    world.ok(": >log/mta.log; touch mta/root/root/go");
+    until("the log to go on", || {
+        let log = world.read("log/mta.log");
+        log.contains("lines lost) ") && log.contains("spoken again")
+    });
+    world.ok("overlay-stop mta");
+    world.assert_same(&before);
+    // Full from the beginning.
+    world.ok("dd if=/dev/zero of=log/fill bs=1k 2>/dev/null || :; : >log/mta.log");
+    world.ok(&format!("overlay-boot {conf}; overlay-stop mta"));
+    world.assert_same(&before);
+}
+
+#[test]
+fn a_log_that_nobody_reads_is_refused() {
+    let world = World::new();
+    let conf = world.subhost("mta", "LOG=./pipe\nCABLES==");
+    world.ok("mkfifo mta/pipe");
+    let before = world.snapshot();
+    world
+        .run(&format!("overlay-boot {conf}"))
+        .fails(1, &["pipe"]);
+    let missing = world.subhost("missing", "LOG=./no/such/log");
+    world
+        .run(&format!("overlay-boot {missing}"))
+        .fails(1, &["no/such"]);
+    world.assert_same(&before);
+}
+
+#[test]
+fn with_a_full_run_nothing_boots_and_what_runs_is_stopped() {
+    let world = World::new();
+    let conf = world.subhost("mta", "CABLES==");
+    world.ok(&format!("overlay-boot {conf} && overlay-stop mta"));
+    world.ok("mount -o remount,size=256k /run; : >/run/fill");
+    let before = world.snapshot();
+    let fill = "dd if=/dev/zero of=/run/fill bs=4k 2>/dev/null || :";
+    world.ok(fill);
+    world
+        .run(&format!("overlay-boot {conf}"))
+        .fails(1, &["mta", "No space left"]);
+    world.assert_same(&before);
+    world.ok(": >/run/fill");
+    world.ok(&format!("overlay-boot {conf}; {fill}"));
+    world.ok("overlay-stop mta");
+    world.assert_same(&before);
+}
+
+/// Every 61st step of the sweeps of `make sweep`.
+#[cfg(target_arch = "x86_64")]
+mod sweeps {
+    use end_to_end::is_root_or_tell;
+    use end_to_end::sweep::{Act, Summary, Sweep};
+    use std::io::Write;
+
+    const STRIDE: usize = 61;
+
+    fn tell(what: &str, summary: &Summary) {
+        let _ = writeln!(std::io::stderr(), "{what}, every {STRIDE}th: {summary}");
+        assert!(
+            summary.faults > 0 && summary.broken.is_empty(),
+            "{:#?}",
+            summary.broken
+        );
+    }
+
+    #[test]
+    fn a_boot_whose_processes_are_killed_leaves_what_the_next_one_finds() {
+        if is_root_or_tell("tracing what becomes another user") {
+            tell(
+                "boots killed",
+                &Sweep::new(Act::Boot, "", STRIDE).kill(|_| ()),
+            );
+        }
+    }
+
+    #[test]
+    fn a_stop_whose_processes_are_killed_leaves_what_the_next_one_finds() {
+        if is_root_or_tell("tracing what becomes another user") {
+            tell(
+                "stops killed",
+                &Sweep::new(Act::Stop, "", STRIDE).kill(|_| ()),
+            );
+        }
+    }
+
+    #[test]
+    fn a_boot_in_which_a_call_fails_tells_so_and_leaves_nothing() {
+        if is_root_or_tell("tracing what becomes another user") {
+            tell(
+                "boots failing",
+                &Sweep::new(Act::Boot, "", STRIDE / 4).fail(|_| ()),
+            );
+        }
+    }
+
+    #[test]
+    fn a_stop_in_which_a_call_fails_tells_so_and_the_next_one_does_it() {
+        if is_root_or_tell("tracing what becomes another user") {
+            tell(
+                "stops failing",
+                &Sweep::new(Act::Stop, "", STRIDE / 8).fail(|_| ()),
+            );
+        }
+    }
+}
