@@ -106,11 +106,6 @@ fn instruction(word: &[u8; 8]) -> Instruction {
 impl Profile {
     fn compile(&self) -> Result<Filters> {
         let mut filters = Vec::new();
-        if self.default != Outcome::Allow {
-            let passed = |rule: &&Rule| rule.outcome < self.default;
-            let passed = self.rules.iter().filter(passed);
-            filters.push(filter(passed, Outcome::Allow, self.default)?);
-        }
         let mut others: Vec<Outcome> = self.rules.iter().map(|rule| rule.outcome).collect();
         others.sort_unstable();
         others.dedup();
@@ -120,6 +115,13 @@ impl Profile {
             }
             let rules = self.rules.iter().filter(|rule| rule.outcome == outcome);
             filters.push(filter(rules, outcome, Outcome::Allow)?);
+        }
+        // The last, for it may refuse to load more. Of two errors the kernel takes that of the last as well, so what has an
+        // outcome of its own passes here.
+        if self.default != Outcome::Allow {
+            let passed = |rule: &&Rule| rule.outcome != self.default;
+            let passed = self.rules.iter().filter(passed);
+            filters.push(filter(passed, Outcome::Allow, self.default)?);
         }
         Ok(Filters(filters))
     }
