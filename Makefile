@@ -7,10 +7,12 @@ PREFIX = /usr/local
 BIN = $(DESTDIR)$(PREFIX)/bin
 SBIN = $(DESTDIR)$(PREFIX)/sbin
 LIB = $(DESTDIR)$(PREFIX)/lib/overlay-boot
-MAN = $(DESTDIR)$(PREFIX)/share/man
+SHARE = $(DESTDIR)$(PREFIX)/share
+MAN = $(SHARE)/man
 
 TOOLS = ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff ob-reaper
 COMMANDS = $(notdir $(wildcard scripts/overlay-*))
+TYPED = $(filter-out %-init %-premount %-postmount,$(COMMANDS))
 ARCH = $(shell uname -m)
 
 # With musl a tool starts in a third of the time that it takes with glibc; both are static, for a subhost's root may have neither.
@@ -35,8 +37,14 @@ install:
 	install -m 755 $(addprefix scripts/,$(COMMANDS)) $(LIB)
 	install -m 644 scripts/functions scripts/subhost-init $(LIB)
 	ln -sf ../../bin/ob-reaper $(LIB)/reaper
-	for command in $(filter-out %-init %-premount %-postmount,$(COMMANDS)); do \
+	for command in $(TYPED); do \
 		ln -sf ../lib/overlay-boot/$$command $(SBIN)/$$command || exit; done
+	install -D -m 644 etc/completions/_overlay $(SHARE)/zsh/site-functions/_overlay
+	install -D -m 644 etc/completions/overlay.bash $(SHARE)/bash-completion/completions/overlay-boot
+	install -D -m 644 etc/completions/overlay.fish $(SHARE)/fish/vendor_completions.d/overlay-boot.fish
+	for command in $(filter-out overlay-boot,$(TYPED)) $(TOOLS); do \
+		ln -sf overlay-boot $(SHARE)/bash-completion/completions/$$command && \
+		ln -sf overlay-boot.fish $(SHARE)/fish/vendor_completions.d/$$command.fish || exit; done
 	install -D -m 755 etc/init.d/subhosts $(DESTDIR)/etc/init.d/subhosts
 	[ -e $(DESTDIR)/etc/subhosts.conf ] || install -D -m 644 etc/subhosts.conf $(DESTDIR)/etc/subhosts.conf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system

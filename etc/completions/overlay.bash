@@ -1,0 +1,49 @@
+# bash completion for the commands overlay-* and the tools ob-*.
+# Options are those of --help; names are those of the subhosts that run.
+# shellcheck shell=bash disable=SC2207 # words are divided at newlines alone
+
+_overlay_options() {
+    "$1" --help 2>/dev/null | grep -oE '(^|[^[:alnum:]-])--[a-z][a-z-]*' | grep -oE -- '--.*' | sort -u
+}
+
+_overlay() {
+    local command=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} last=${COMP_WORDS[COMP_CWORD - 1]}
+    local words='' files='' operands=0 index
+    for ((index = 1; index < COMP_CWORD; index++)); do
+        [[ ${COMP_WORDS[index]} == -* ]] || ((operands += 1))
+    done
+    COMPREPLY=()
+
+    case ${command##*/}:$operands in
+    # What follows the name is a command inside.
+    overlay-go:0 | ob-enter:0) words=$(ob-list --names 2>/dev/null) ;;
+    overlay-go:* | ob-enter:*) return ;;
+    overlay-stop:* | overlay-list:* | overlay-log:* | overlay-diff:* | ob-list:*)
+        words=$(ob-list --names 2>/dev/null) files=confs ;;
+    overlay-boot:0 | ob-conf:0) files=confs ;;
+    overlay-share:0) files=all ;;
+    overlay-share:1) words=$(ob-list --names 2>/dev/null) ;;
+    overlay-new:0) files=directories ;;
+    overlay-subhosts:0) words='start stop status list run end' ;;
+    esac
+    case $last in
+    --state | -s) words='starting running stopping' files='' ;;
+    --lower | -l) [[ $command != *overlay-new ]] || { words='' files=directories; } ;;
+    esac
+    [[ $word != -* ]] || { words=$(_overlay_options "$command") files=''; }
+
+    local IFS=$'\n'
+    case $files in
+    confs) COMPREPLY=($(compgen -f -X '!*.conf' -- "$word") $(compgen -d -- "$word")) ;;
+    all) COMPREPLY=($(compgen -f -- "$word")) ;;
+    directories) COMPREPLY=($(compgen -d -- "$word")) ;;
+    esac
+    [[ -z $files ]] || compopt -o filenames 2>/dev/null
+    words=${words// /$IFS}
+    COMPREPLY+=($(compgen -W "$words" -- "$word"))
+}
+
+# With bash alone a command inside is completed as one of the host's, which is better than nothing.
+complete -o bashdefault -o default -F _overlay overlay-boot overlay-stop overlay-go overlay-list overlay-log overlay-diff \
+    overlay-share overlay-new overlay-subhosts overlay-diskfile ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff \
+    ob-reaper
