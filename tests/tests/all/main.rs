@@ -5,6 +5,7 @@ mod cables;
 mod compose;
 mod enter;
 mod faults;
+mod hazards;
 mod life;
 mod lifecycle;
 mod paths;
