@@ -127,7 +127,6 @@ const MASKED: &[&str] = &[
     "/proc/kcore",
     "/proc/key-users",
     "/proc/keys",
-    "/proc/kmsg",
     "/proc/kpagecgroup",
     "/proc/kpagecount",
     "/proc/kpageflags",
