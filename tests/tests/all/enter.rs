@@ -122,7 +122,10 @@ fn what_is_entered_is_the_subhost_with_a_clean_environment() {
     );
     // The directory that the wildcard is looked up in is closed when the loop begins.
     let files = "cd /proc/$$/fd; for f in [0-9]; do [ ! -h $f ] || echo $f; done";
-    assert_eq!(world.ok(&format!("exec 7</etc; overlay-go mta sh -c '{files}'")), "0\n1\n2");
+    assert_eq!(
+        world.ok(&format!("exec 7</etc; overlay-go mta sh -c '{files}'")),
+        "0\n1\n2"
+    );
     if world.has_cgroup() {
         let group = |of: &str| world.ok(&format!("grep ^0: {of} | cut -d/ -f2"));
         assert_eq!(group(&format!("/proc/{pid}/cgroup")), "mta");
