@@ -157,7 +157,7 @@ impl Ids {
         let map: Vec<&str> = map.split_whitespace().collect();
         ensure!(
             map == ["0", &self.first.to_string(), &self.size.to_string()],
-            "its network namespace belongs to a user namespace with another map, {}",
+            "its network namespace belongs to a user namespace with another map, {}; ob-cable --undo takes it away",
             map.join(" ")
         );
         become_root().context("become root of its user namespace")
