@@ -2,12 +2,13 @@
 
 use crate::{BOUND, bin, is_root, scripts, until};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -57,6 +58,8 @@ pub struct World {
     /// The first process in the namespaces, as the machine's /proc numbers it.
     pid: u32,
     directory: PathBuf,
+    /// Locked, which tells other test programs that the directory is in use.
+    _held: File,
     group: Option<PathBuf>,
 }
 
@@ -65,6 +68,8 @@ impl World {
     #[must_use]
     pub fn new() -> Self {
         let directory = make_directory();
+        let held = File::open(&directory).expect("its directory");
+        held.lock().expect("a lock on its directory");
         let group = make_group();
         let mut command = Command::new("sh");
         command.args([
@@ -99,6 +104,7 @@ impl World {
             pid: pid.trim().parse().unwrap_or_default(),
             holder,
             directory,
+            _held: held,
             group,
         };
         assert!(
@@ -305,16 +311,7 @@ impl Drop for World {
         if let Some(group) = &self.group {
             remove_group(group);
         }
-        // Only a user namespace like the world's may remove what belonged to other users in it.
-        let removed = match is_root() {
-            true => fs::remove_dir_all(&self.directory).is_ok(),
-            false => Command::new("unshare")
-                .args(user_namespace())
-                .args(["sh", "-c", r#"chmod -R u+rwx "$0"; rm -rf "$0""#])
-                .arg(&self.directory)
-                .status()
-                .is_ok_and(|status| status.success()),
-        };
+        let removed = remove_directory(&self.directory);
         if !removed && !thread::panicking() {
             panic!("{} cannot be removed", self.directory.display());
         }
@@ -530,10 +527,40 @@ fn make_directory() -> PathBuf {
         "there is no directory to work in; set OB_TMP"
     );
     let directory = made.remove(best);
-    for other in made {
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(|| sweep(directory.parent().expect("its place")));
+    for other in made.into_iter().filter(|other| *other != directory) {
         let _ = fs::remove_dir(other);
     }
     directory
+}
+
+/// Only a user namespace like the world's may remove what belonged to other users in it.
+fn remove_directory(directory: &Path) -> bool {
+    if is_root() {
+        return fs::remove_dir_all(directory).is_ok();
+    }
+    Command::new("unshare")
+        .args(user_namespace())
+        .args(["sh", "-c", r#"chmod -R u+rwx "$0"; rm -rf "$0""#])
+        .arg(directory)
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Removes the directories that killed tests have left: those that nobody holds, and that are not just being made.
+fn sweep(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let is_ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with(OURS));
+        let made = entry.metadata().and_then(|status| status.modified());
+        let is_old = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > 600));
+        if is_ours && is_old && File::open(entry.path()).is_ok_and(|held| held.try_lock().is_ok()) {
+            let _ = remove_directory(&entry.path());
+        }
+    }
 }
 
 /// Makes a control group, where there is a tree that we may write to; removes those that killed tests have left.
