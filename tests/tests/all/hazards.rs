@@ -52,6 +52,20 @@ fn hazard_02_services_are_stopped_and_daemons_get_term_before_kill() {
     until("the service to run", || world.has("mta/root/var/told"));
     world.ok("overlay-stop mta");
     assert_eq!(world.read("mta/root/var/told"), "start\nstop\nTERM\n");
+
+    // All stops run to their end, also when the last daemon has ended before.
+    world.script("busybox/etc/daemon", "case $1 in start) tail -f /dev/null & ;; stop) killall tail; usleep 300000; echo daemon >>/var/order ;; esac");
+    world.script("busybox/etc/net", "echo network $1 >>/var/order");
+    let conf = world.subhost("two", "START=/etc/net /etc/daemon");
+    boot(&world, &conf);
+    until("the daemon", || {
+        world.inside("two", "ps").contains("tail -f")
+    });
+    world.ok("overlay-stop two");
+    assert_eq!(
+        world.read("two/root/var/order"),
+        "network start\ndaemon\nnetwork stop\n"
+    );
 }
 
 #[test]
