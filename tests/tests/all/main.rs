@@ -8,6 +8,7 @@ mod faults;
 mod hazards;
 mod life;
 mod lifecycle;
+mod migration;
 mod paths;
 mod prompt;
 mod protect;
