@@ -17,7 +17,7 @@ const TOOL: Tool = Tool {
     name: "ob-conf",
     help: "\
 Usage: ob-conf CONF [VAR=VALUE...] [VAR...]     print the document of a subhost
-       ob-conf CONF [VAR=VALUE...] -- CMD...    run CMD with the variables exported
+       ob-conf CONF [VAR=VALUE...] -- CMD...    run CMD, with them exported
        ob-conf - [KEY=VALUE...] [KEY...]        the same for a document on stdin
        ob-conf --check CONF                     report every problem
        ob-conf --mistyped CMD OPTION HELP       for CMD: what OPTION was to be

@@ -27,9 +27,9 @@ const MISUSED: u8 = 2;
 const VERSION: &[u8] = concat!("ob-reaper ", env!("CARGO_PKG_VERSION"), "\n").as_bytes();
 
 const HELP: &[u8] = b"\
-ob-reaper NAME [SECONDS]               be pid 1 of the subhost NAME
-ob-reaper [OPTION...] -- CMD [ARG...]  run CMD, be its init
-ob-reaper --stand-in [FIFO]            idle until something is written to FIFO
+Usage: ob-reaper NAME [SECONDS]               be pid 1 of the subhost NAME
+       ob-reaper [OPTION...] -- CMD [ARG...]  run CMD, be its init
+       ob-reaper --stand-in [FIFO]            idle until FIFO is written to
 
 As pid 1 it reaps what its services leave, and ends when no child is left.
 TERM, INT and PWR end the subhost: TERM to all, KILL after SECONDS (10).

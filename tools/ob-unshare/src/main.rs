@@ -35,18 +35,15 @@ Usage: ob-unshare [-- CMD [ARG...]]               a stage: start the subhost
        ob-unshare --room --then LINE CMD [ARG...] the same, with a guard
        ob-unshare --undo [--then LINE]            end subhosts
 
-Starts the subhost of the document on stdin: new pid, ipc, uts, time and mount
-namespaces around its root and its network, pid 1 in them. Prints the document
-with pid, closes its output and stays to supervise. With CMD, that is pid 1.
-
-A room is a mount namespace of its own, but for /run/netns, which stays the
-host's. With a guard the room is that of the subhost NAME, under its lock, in
-the background: the output of CMD is waited for, and LINE is run by sh with the
-document on its stdin when the room has ended.
+Starts the subhost of the document on stdin in namespaces of its own, prints the
+document with pid, closes its output and stays to supervise. CMD would be pid 1.
+A room is a mount namespace with the host's /run/netns. With a guard it is that
+of the subhost NAME, under its lock: the document that CMD prints is waited for,
+and given to LINE on stdin when the room has ended.
 
       --room        run CMD in a room
       --undo        end the subhosts of the documents on stdin
-  -n, --dry-run     start nothing: check, and tell the commands as the fact steps
+  -n, --dry-run     start nothing: check, and note the commands as steps
       --then LINE   then clean up with the shell line LINE
       --foreground  with a guard: stay until the room has ended
       --notify-fd N with a guard: a newline on descriptor N when it is up
