@@ -9,6 +9,7 @@ mod hazards;
 mod life;
 mod lifecycle;
 mod migration;
+mod pages;
 mod paths;
 mod prompt;
 mod protect;
