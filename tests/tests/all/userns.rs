@@ -2,6 +2,7 @@
 //! without.
 
 use end_to_end::{World, is_root_or_tell, not_done, until};
+use std::collections::BTreeSet;
 
 /// A world with a /var/lib of its own, as one of a host that reboots would be; none if this is not root's.
 fn world() -> Option<World> {
@@ -145,6 +146,7 @@ fn administration_works_and_the_host_is_out_of_reach() {
     );
     world.ok("mkdir -p mta/root/mnt mta/root/etc/masked; touch mta/root/etc/masked/file");
     world.ok(&format!("overlay-boot {conf}"));
+    assert_eq!(world.ok("ob-enter -u web mta id -u"), "33");
     for works in [
         "su web -c 'id -u' | grep -x 33",
         "mount -t tmpfs tmpfs /mnt && touch /mnt/x && umount /mnt",
@@ -234,6 +236,30 @@ fn ranges_do_not_overlap_and_last() {
     world
         .run(&format!("overlay-boot {}", confs[0]))
         .fails(1, &["belongs to alice"]);
+}
+
+#[test]
+fn many_that_boot_at_once_have_ranges_of_their_own() {
+    let Some(world) = world() else { return };
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let boots: Vec<_> = names
+        .iter()
+        .map(|name| subhost(&world, name, "USERNS=auto"))
+        .map(|conf| world.line(&format!("overlay-boot {conf}")).start())
+        .collect();
+    for boot in boots {
+        boot.wait().ok();
+    }
+    let ranges: BTreeSet<String> = names
+        .iter()
+        .map(|name| world.document(name)["userns"].to_string())
+        .collect();
+    assert_eq!(ranges.len(), names.len(), "{ranges:?}");
+    assert_eq!(
+        world.read("lib/overlay-boot/userns").lines().count(),
+        names.len()
+    );
+    world.ok("overlay-stop a b c d e f");
 }
 
 #[test]
