@@ -243,10 +243,8 @@ impl Sweep {
 
     /// Notes what went wrong, and goes on in a new world.
     fn report(&mut self, summary: &mut Summary, text: String) {
-        if std::env::var_os("OB_SWEEP_STAY").is_some() {
-            eprintln!("{text}\nin {}", self.place.world.directory());
-            sleep(Duration::from_secs(3600));
-        }
+        // At once, for it may be long until the end.
+        eprintln!("\n{text}");
         summary.broken.push(text);
         self.place = Place::new(&self.more);
     }

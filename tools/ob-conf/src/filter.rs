@@ -2,7 +2,7 @@
 
 use crate::{Document, Silent, Tool, Usage, log};
 use anyhow::{Context, Result, bail, ensure};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 /// Reads a document from standard input, has `make` do its one thing and note it there, and prints the document.
@@ -21,6 +21,11 @@ pub fn filter(
         .with_context(|| name.clone())?;
     if let Err(error) = send(&document) {
         unmake(&mut document).with_context(|| format!("{name}: {error:#}; while undoing"))?;
+        // The next stage is gone, and who has ended it, or kept it from beginning, has told why.
+        let gone = error.downcast_ref::<std::io::Error>();
+        if gone.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+            bail!(Silent);
+        }
         return Err(error).context(name);
     }
     Ok(ExitCode::SUCCESS)

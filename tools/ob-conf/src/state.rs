@@ -44,6 +44,13 @@ impl Home {
 
     /// Makes the directory, mode 0700, and takes the lock in it; none if another process holds it.
     pub fn lock(&self) -> Result<Option<Lock>> {
+        self.try_lock().inspect_err(|_| {
+            // If it is empty, it is we who have made it.
+            let _ = std::fs::remove_dir(&self.0);
+        })
+    }
+
+    fn try_lock(&self) -> Result<Option<Lock>> {
         let path = self.file("lock");
         let context = || format!("lock {}", path.display());
         loop {

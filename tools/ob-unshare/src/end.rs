@@ -9,7 +9,7 @@ use ob_conf::state::{Home, Lock, prove};
 use ob_conf::{Document, Silent};
 use ob_sys::process::{Child, pidfd_signal};
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -229,10 +229,12 @@ pub fn clean_up(documents: &[&Document], then: &str) -> Result<()> {
         .take()
         .map_or(Ok(()), |mut stdin| stdin.write_all(lines.as_bytes()));
     let status = child.wait()?;
-    match status.code() {
-        Some(0) => written.context("give it the documents")?,
+    match (status.code(), written) {
+        (Some(0), Ok(())) => {}
         // It has told why. The state stays, for the next one to try again.
-        Some(1) => bail!(Silent),
+        (Some(1), Ok(())) => bail!(Silent),
+        (Some(1), Err(error)) if error.kind() == ErrorKind::BrokenPipe => bail!(Silent),
+        (Some(0 | 1), Err(error)) => return Err(error).context("give the documents on"),
         _ => bail!("'{then}' ended with {status}"),
     }
     let mut outcome = Ok(());

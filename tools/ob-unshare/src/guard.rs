@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use ob_conf::state::{Home, Lock, identify, prove};
-use ob_conf::{Document, Usage, log, sentence};
+use ob_conf::{Document, Silent, Usage, log, sentence};
 use ob_sys::keep::{Keep, VARIABLE};
 use ob_sys::process::{Child, pidfd_open, pidfd_signal, spawn};
 use std::ffi::OsString;
@@ -48,8 +48,8 @@ pub fn guard(
     let name = std::env::var("NAME").map_err(|_| {
         Usage("--room with --then wants NAME in the environment, as ob-conf --env prints it".into())
     })?;
+    let (mut news, teller) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let guard = Guard::new(&name, then).with_context(|| name.clone())?;
-    let (mut news, teller) = pipe2(OFlag::O_CLOEXEC)?;
     let child = spawn(0, None, || guard.run(command, teller.as_fd()));
     let child = child.context("start the guard").inspect_err(|_| {
         let _ = guard.home.remove();
@@ -70,12 +70,28 @@ pub fn guard(
         let _ = pidfd_signal(&child.pidfd, Signal::SIGTERM);
     }
     drop(news);
-    if !up || told.is_err() || foreground {
-        stay(&child)?;
+    if up && told.is_ok() && !foreground {
+        return Ok(ExitCode::SUCCESS);
     }
+    let end = stay(&child)?;
     told?;
-    Ok(ExitCode::from(u8::from(!up)))
+    if up {
+        return Ok(ExitCode::SUCCESS);
+    }
+    match end {
+        WaitStatus::Exited(_, INTERRUPTED) => bail!("{name}: told to end while it was starting"),
+        WaitStatus::Exited(_, KILLED) => bail!("{name}: a process of its boot was killed"),
+        WaitStatus::Signaled(_, signal, _) => {
+            bail!("{name}: its guard was ended by {}", signal.as_str())
+        }
+        // Who has failed has told why.
+        _ => bail!(Silent),
+    }
 }
+
+/// The guard's statuses where no process of the boot could tell why there is no subhost.
+const INTERRUPTED: i32 = 2;
+const KILLED: i32 = 3;
 
 /// Reads one line; tells whether there was one.
 fn wait_for_line(news: &mut OwnedFd, line: &mut Vec<u8>) -> Result<bool> {
@@ -91,7 +107,7 @@ fn wait_for_line(news: &mut OwnedFd, line: &mut Vec<u8>) -> Result<bool> {
 }
 
 /// Waits for the guard's end, and passes TERM, INT and HUP on to it.
-fn stay(guard: &Child) -> Result<()> {
+fn stay(guard: &Child) -> Result<WaitStatus> {
     let signals = take_signals(&[])?;
     loop {
         let mut events = [
@@ -106,8 +122,10 @@ fn stay(guard: &Child) -> Result<()> {
             let _ = pidfd_signal(&guard.pidfd, Signal::SIGTERM);
         }
         if events[0].any() == Some(true) {
-            waitid(Id::PIDFd(guard.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
-            return Ok(());
+            return Ok(waitid(
+                Id::PIDFd(guard.pidfd.as_fd()),
+                WaitPidFlag::WEXITED,
+            )?);
         }
     }
 }
@@ -215,7 +233,7 @@ impl<'a> Guard<'a> {
         if let Err(error) = &outcome {
             self.note(&sentence(error));
         }
-        u8::from(outcome.is_err())
+        outcome.unwrap_or(1)
     }
 
     /// Starts the room's first process; returns what tells of signals.
@@ -281,14 +299,20 @@ impl<'a> Guard<'a> {
         Ok(())
     }
 
-    /// Waits until no process of the room is left. Told to end, or when the subhost has ended, it hurries them.
-    fn reap(&self, signals: &SignalFd) -> Result<()> {
+    /// Waits until no process of the room is left. Told to end, or when the subhost has ended, it hurries them. Returns the guard's
+    /// status.
+    fn reap(&self, signals: &SignalFd) -> Result<u8> {
         let mut hurry: Option<Hurry> = None;
+        let mut status = 0;
         loop {
             loop {
                 match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                    Err(Errno::ECHILD) => return Ok(()),
+                    Err(Errno::ECHILD) => return Ok(u8::try_from(status)?),
                     Ok(WaitStatus::StillAlive) => break,
+                    // By SIGPIPE one ends whose successor has failed, and told so.
+                    Ok(WaitStatus::Signaled(_, signal, _)) if signal != Signal::SIGPIPE => {
+                        status = status.max(if hurry.is_none() { KILLED } else { 0 });
+                    }
                     _ => {}
                 }
             }
@@ -303,6 +327,7 @@ impl<'a> Guard<'a> {
             while let Some(signal) = signals.read_signal()? {
                 if signal.ssi_signo != Signal::SIGCHLD as u32 && hurry.is_none() {
                     hurry = Some(Hurry::within(self.patience() + CANCELLED));
+                    status = INTERRUPTED;
                 }
             }
         }
