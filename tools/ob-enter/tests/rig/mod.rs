@@ -95,7 +95,9 @@ impl World {
 
     /// `program` with its arguments in the world.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = Command::new("env");
+        // A shell's `&`, or nohup, may have us run with signals ignored.
+        command.args(["--default-signal", "nsenter"]);
         if !is_root() {
             command.args(["--user", "--preserve-credentials"]);
         }
