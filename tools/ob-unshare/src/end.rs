@@ -20,9 +20,14 @@ const KILLED: Duration = Duration::from_secs(10);
 /// How long pid 1 may take to notice that it is alone.
 const ALONE: Duration = Duration::from_millis(200);
 
+/// How long pid 1 may take to end all by itself, as our reaper does, before all are told: a watcher costs more than the rest of a stop.
+const BY_ITSELF: Duration = Duration::from_millis(20);
+
 /// A subhost on its way out.
 struct Ending {
     pid_1: OwnedFd,
+    /// When all are to be told, not pid 1 alone; none if they have been.
+    tell_all: Option<Instant>,
     /// A process of ours that ends with 0 when nothing but pid 1 is left there.
     watcher: Option<Child>,
     deadline: Instant,
@@ -105,11 +110,11 @@ pub fn all(documents: &[Document]) -> Vec<Result<()>> {
 /// Tells all processes of the subhost to end, pid 1 too; none if it is not running.
 fn begin(document: &Document) -> Option<Ending> {
     let pid_1 = prove(document)?;
-    let watcher = watcher::start(&pid_1).ok();
     let _ = pidfd_signal(&pid_1, Signal::SIGTERM);
     Some(Ending {
         pid_1,
-        watcher,
+        tell_all: Some(Instant::now() + BY_ITSELF),
+        watcher: None,
         deadline: Instant::now() + patience(document),
         killed: false,
     })
@@ -125,6 +130,14 @@ pub fn patience(document: &Document) -> Duration {
 impl Ending {
     /// Looks whether pid 1 has ended; kills it when it is alone, or its time is up.
     fn has_ended(&mut self) -> bool {
+        if is_readable(&self.pid_1) {
+            self.dismiss_watcher();
+            return true;
+        }
+        if self.tell_all.is_some_and(|due| Instant::now() >= due) {
+            self.tell_all = None;
+            self.watcher = watcher::start(&self.pid_1).ok();
+        }
         // A watcher that we do not reap keeps its namespace, and so pid 1, from ending.
         if let Some(watcher) = &self.watcher
             && is_readable(&watcher.pidfd)
@@ -135,15 +148,20 @@ impl Ending {
                 self.deadline = self.deadline.min(Instant::now() + ALONE);
             }
         }
-        if is_readable(&self.pid_1) {
-            return self.watcher.is_none();
-        }
         if Instant::now() >= self.deadline && !self.killed {
             let _ = pidfd_signal(&self.pid_1, Signal::SIGKILL);
             self.killed = true;
             self.deadline = Instant::now() + KILLED;
         }
         false
+    }
+
+    /// The watcher's other half has ended with pid 1; it has nothing to see any more.
+    fn dismiss_watcher(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            let _ = pidfd_signal(&watcher.pidfd, Signal::SIGKILL);
+            let _ = waitid(Id::PIDFd(watcher.pidfd.as_fd()), WaitPidFlag::WEXITED);
+        }
     }
 
     fn is_hopeless(&self) -> bool {
@@ -160,7 +178,10 @@ fn wait(endings: &[Option<Ending>]) {
         if let Some(watcher) = &ending.watcher {
             events.push(PollFd::new(watcher.pidfd.as_fd(), PollFlags::POLLIN));
         }
-        next = next.min(ending.deadline.saturating_duration_since(Instant::now()));
+        let due = ending
+            .tell_all
+            .map_or(ending.deadline, |due| due.min(ending.deadline));
+        next = next.min(due.saturating_duration_since(Instant::now()));
     }
     let milliseconds = u16::try_from(next.as_millis() + 1).unwrap_or(1000);
     let _ = poll(&mut events, PollTimeout::from(milliseconds));
