@@ -62,6 +62,7 @@ pub fn waiting(pipe: impl AsFd) -> Result<usize> {
 mod tests {
     use super::*;
     use nix::fcntl::OFlag;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::pty::posix_openpt;
     use std::io::Write;
 
@@ -75,6 +76,9 @@ mod tests {
         let seen = size(&peer).unwrap();
         assert_eq!((seen.ws_row, seen.ws_col), (33, 77));
         master.write_all(b"line\n").unwrap();
+        // The kernel carries it over in its own time.
+        let mut arrived = [PollFd::new(peer.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut arrived, PollTimeout::from(60_000_u16)), Ok(1));
         assert_eq!(waiting(&peer).unwrap(), 5);
     }
 }
