@@ -1,6 +1,6 @@
 //! The control group of a subhost, where the host has a cgroup2 tree.
 
-use crate::limits::{prepare_parent, set};
+use crate::limits::{own_unit, prepare_parent, set};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
@@ -27,7 +27,7 @@ pub fn make(document: &mut Document) -> Result<Option<File>> {
         (None, Some((limit, _))) => bail!("{}: the host has no cgroup2 tree", limit.name),
     };
     let parent = if limits.is_empty() {
-        tree
+        own_unit(&tree).ok().flatten().unwrap_or(tree)
     } else {
         prepare_parent(&tree, document.name(), &limits)?
     };

@@ -20,8 +20,8 @@ const LEAF: &str = "supervisor";
 /// unit that we are in, if that is delegated, or a new scope, in which the supervisor then is.
 pub fn prepare_parent(tree: &Path, name: &str, limits: &Limits) -> Result<PathBuf> {
     require(tree, limits)?;
-    let parent = if Path::new("/run/systemd/system").exists() {
-        match delegated(tree)? {
+    let parent = if is_systemds() {
+        match own_unit(tree)? {
             Some(unit) => {
                 move_to_leaf(&unit)?;
                 unit
@@ -85,8 +85,15 @@ fn require(tree: &Path, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
+fn is_systemds() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
 /// Our own group if it is a unit with `Delegate=yes`, also seen from its leaf. No higher one: that would be another manager's.
-fn delegated(tree: &Path) -> Result<Option<PathBuf>> {
+pub fn own_unit(tree: &Path) -> Result<Option<PathBuf>> {
+    if !is_systemds() {
+        return Ok(None);
+    }
     let own = group_of("self", tree)?;
     let own = if own.ends_with(LEAF) {
         own.parent().unwrap_or(&own).to_owned()
