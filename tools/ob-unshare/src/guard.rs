@@ -50,6 +50,8 @@ pub fn guard(
     })?;
     let (mut news, teller) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let guard = Guard::new(&name, then).with_context(|| name.clone())?;
+    // Before there is anything to end, so that none of them ends us alone and leaves the boot to itself.
+    let signals = take_signals(&[])?;
     let child = spawn(0, None, || guard.run(command, teller.as_fd()));
     let child = child.context("start the guard").inspect_err(|_| {
         let _ = guard.home.remove();
@@ -57,7 +59,7 @@ pub fn guard(
     drop((guard, teller));
 
     let mut document = Vec::new();
-    let up = wait_for_line(&mut news, &mut document)?;
+    let up = wait_for_line(&mut news, &mut document, &signals, &child)?;
     let told = if up {
         let printed = std::io::stdout().write_all(&document);
         let printed = printed.context("print the document");
@@ -73,7 +75,7 @@ pub fn guard(
     if up && told.is_ok() && !foreground {
         return Ok(ExitCode::SUCCESS);
     }
-    let end = stay(&child)?;
+    let end = stay(&child, &signals)?;
     told?;
     if up {
         return Ok(ExitCode::SUCCESS);
@@ -93,41 +95,49 @@ pub fn guard(
 const INTERRUPTED: i32 = 2;
 const KILLED: i32 = 3;
 
-/// Reads one line; tells whether there was one.
-fn wait_for_line(news: &mut OwnedFd, line: &mut Vec<u8>) -> Result<bool> {
+/// Reads one line, and tells whether there was one. Meanwhile passes TERM, INT and HUP on to the guard, which then ends.
+fn wait_for_line(
+    news: &mut OwnedFd,
+    line: &mut Vec<u8>,
+    signals: &SignalFd,
+    guard: &Child,
+) -> Result<bool> {
     let mut news = File::from(news.try_clone()?);
     let mut buffer = [0; 4096];
     while !line.ends_with(b"\n") {
-        match news.read(&mut buffer)? {
-            0 => return Ok(false),
-            length => line.extend_from_slice(&buffer[..length]),
+        if wait_for(&news, signals, guard)? {
+            match news.read(&mut buffer)? {
+                0 => return Ok(false),
+                length => line.extend_from_slice(&buffer[..length]),
+            }
         }
     }
     Ok(true)
 }
 
 /// Waits for the guard's end, and passes TERM, INT and HUP on to it.
-fn stay(guard: &Child) -> Result<WaitStatus> {
-    let signals = take_signals(&[])?;
-    loop {
-        let mut events = [
-            PollFd::new(guard.pidfd.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut events, PollTimeout::NONE) {
-            Err(Errno::EINTR) => continue,
-            polled => polled?,
-        };
-        if signals.read_signal()?.is_some() {
-            let _ = pidfd_signal(&guard.pidfd, Signal::SIGTERM);
-        }
-        if events[0].any() == Some(true) {
-            return Ok(waitid(
-                Id::PIDFd(guard.pidfd.as_fd()),
-                WaitPidFlag::WEXITED,
-            )?);
-        }
+fn stay(guard: &Child, signals: &SignalFd) -> Result<WaitStatus> {
+    while !wait_for(&guard.pidfd, signals, guard)? {}
+    Ok(waitid(
+        Id::PIDFd(guard.pidfd.as_fd()),
+        WaitPidFlag::WEXITED,
+    )?)
+}
+
+/// Waits until there is something at `awaited`: true; or a signal, which is passed on to the guard: false.
+fn wait_for(awaited: impl AsFd, signals: &SignalFd, guard: &Child) -> Result<bool> {
+    let mut events = [
+        PollFd::new(awaited.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+    ];
+    match poll(&mut events, PollTimeout::NONE) {
+        Err(Errno::EINTR) => return Ok(false),
+        polled => polled?,
+    };
+    if signals.read_signal()?.is_some() {
+        let _ = pidfd_signal(&guard.pidfd, Signal::SIGTERM);
     }
+    Ok(events[0].any() == Some(true))
 }
 
 /// Ends the guard of a subhost that has not begun, and with it the boot.
@@ -165,6 +175,12 @@ pub fn is_gone(home: &Home, document: &Document) -> bool {
     }
 }
 
+/// Whether somebody is there who stops the subhost, and will clean up.
+fn is_being_stopped(home: &Home) -> bool {
+    let mark = File::open(home.file("stopping"));
+    mark.is_ok_and(|mark| mark.try_lock_shared().is_err())
+}
+
 /// What the guard holds.
 struct Guard<'a> {
     home: Home,
@@ -184,13 +200,17 @@ impl<'a> Guard<'a> {
         let lock = loop {
             let lock = home.lock()?.with_context(|| running(&home))?;
             // Cleaning up removes the directory, and with it the file that we hold the lock on.
+            let stopping = is_being_stopped(&home);
             if !end::clean_up_after(&home, name, then).context("clean up after a predecessor")? {
                 break lock;
             }
-            eprintln!(
-                "{}: {name}: cleaned up what a killed predecessor had left",
-                TOOL.name
-            );
+            // One that is being stopped has left it to who stops it, whom we were quicker than.
+            if !stopping {
+                eprintln!(
+                    "{}: {name}: cleaned up what a killed predecessor had left",
+                    TOOL.name
+                );
+            }
         };
         let made = (|| {
             let log = std::env::var_os("LOG");
@@ -346,8 +366,7 @@ impl<'a> Guard<'a> {
 
     /// Runs the line on what is left, unless somebody is there who stops the subhost and will do so.
     fn clean_up(&self) -> Result<()> {
-        let stopper = File::open(self.home.file("stopping"));
-        if stopper.is_ok_and(|file| file.try_lock_shared().is_err()) {
+        if is_being_stopped(&self.home) {
             return Ok(());
         }
         let document = self.home.document().ok().flatten();
