@@ -58,7 +58,7 @@ check: lint
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck $$(git ls-files scripts .ci tests benches debian etc | xargs grep -lE '^#!/bin/(ba)?sh' --)
+	shellcheck $$(git ls-files scripts .ci tests benches debian docs etc | xargs grep -lE '^#!/bin/(ba)?sh' --)
 	mandoc -T lint -W warning man/*.[1-8]
 
 # The same tests on other kernels: VM names directories with machines that tests/vm/build has made.
