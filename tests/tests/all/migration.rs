@@ -379,7 +379,8 @@ fn the_examples_for_supervisors_start_and_end_a_subhost() {
     let runit = world.line(&format!("exec {run}")).start();
     until("runit's subhost", || world.run(&check).status == 0);
     world.ok(&control);
-    assert_eq!(runit.wait().status, 0);
+    let runit = runit.wait(); // 1 if it was stopped before it could tell that it is up
+    assert!([0, 1].contains(&runit.status), "{runit:#?}");
     world.until_same(&before);
 
     // OpenRC sources its services.
