@@ -51,23 +51,27 @@ pub fn count(world: &World) -> Result<Option<Vec<Count>>> {
 }
 
 fn tally(command: &str, trace: &str) -> Count {
-    let lines = trace
-        .lines()
-        .filter_map(|line| Some(line.split_once(' ')?.1.trim_start()));
-    let calls = lines.filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
-    let calls: Vec<&str> = calls.collect();
-    let succeeded = |call: &&&str, names: &[&str]| {
-        let name = call.split('(').next().unwrap_or_default();
-        names.contains(&name) && !call.contains(" = -1")
-    };
-    let forks = ["clone", "clone3", "fork", "vfork"];
-    Count {
+    let mut count = Count {
         command: command.to_owned(),
-        processes: 1 + calls.iter().filter(|call| succeeded(call, &forks)).count(),
-        execs: calls
-            .iter()
-            .filter(|call| succeeded(call, &["execve", "execveat"]))
-            .count(),
-        calls: calls.len(),
+        processes: 1,
+        execs: 0,
+        calls: 0,
+    };
+    for line in trace.lines() {
+        let call = line
+            .split_once(' ')
+            .map_or("", |(_, call)| call.trim_start());
+        count.calls += usize::from(call.starts_with(|c: char| c.is_ascii_lowercase()));
+        // What others have interrupted is told in two parts, of which the second has the result.
+        let call = call.trim_start_matches("<... ");
+        let result = call.rsplit_once(" = ").map_or("", |(_, result)| result);
+        match call.split(['(', ' ']).next().unwrap_or_default() {
+            "clone" | "clone3" | "fork" | "vfork" => {
+                count.processes += usize::from(result.starts_with(|c: char| c.is_ascii_digit()));
+            }
+            "execve" | "execveat" => count.execs += usize::from(result == "0"),
+            _ => {}
+        }
     }
+    count
 }

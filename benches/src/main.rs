@@ -35,7 +35,7 @@ pub struct Extent {
 const LONG: Extent = Extent {
     rounds: 25,
     numbers: &[1, 100, 500, 1000],
-    lives: 15,
+    lives: 9,
     crowd: 100,
 };
 const SHORT: Extent = Extent {
@@ -132,7 +132,7 @@ fn measure(world: &World, extent: &Extent) -> Result<Findings> {
     let many = extent.numbers.iter();
     let many = many.map(|number| many::measure(world, *number, extent.lives));
     let many = many.collect::<Result<_>>()?;
-    let crowd = many::crowd(world, extent.crowd, extent.lives.min(5))?;
+    let crowd = many::crowd(world, extent.crowd, extent.lives.min(3))?;
     Ok(Findings {
         lives,
         counts,

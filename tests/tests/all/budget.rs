@@ -1,0 +1,107 @@
+//! What a boot, an entry, a list and a stop may take of processes, programs and system calls. A change that needs more has to say
+//! here why it is worth it. No time is judged: `make bench` does that.
+
+use end_to_end::{World, until};
+
+/// What a command takes, with all that it starts.
+#[derive(Debug)]
+struct Cost {
+    processes: usize,
+    execs: usize,
+    calls: usize,
+}
+
+/// The most that may be taken. The system calls have room for another C library: its dynamic loader makes a third of them.
+const BOOT: Cost = Cost {
+    processes: 10, // overlay-boot, ob-conf, the guard, the room's shell, four stages, pid 1, the stand-in
+    execs: 11,
+    calls: 1250,
+};
+const ENTER: Cost = Cost {
+    processes: 2,
+    execs: 4, // overlay-go, ob-enter, its sealed copy, the command
+    calls: 420,
+};
+const LIST: Cost = Cost {
+    processes: 2,
+    execs: 3,
+    calls: 330,
+};
+const STOP: Cost = Cost {
+    processes: 5, // overlay-stop, ob-list, two for the documents, ob-cable
+    execs: 4,
+    calls: 620,
+};
+
+impl Cost {
+    /// Counts in what `strace -f` has written.
+    fn of(trace: &str) -> Self {
+        let mut cost = Cost {
+            processes: 1,
+            execs: 0,
+            calls: 0,
+        };
+        for line in trace.lines() {
+            let call = line
+                .split_once(' ')
+                .map_or("", |(_, call)| call.trim_start());
+            cost.calls += usize::from(call.starts_with(|c: char| c.is_ascii_lowercase()));
+            // What others have interrupted is told in two parts, of which the second has the result.
+            let call = call.trim_start_matches("<... ");
+            let result = call.rsplit_once(" = ").map_or("", |(_, result)| result);
+            match call.split(['(', ' ']).next().unwrap_or_default() {
+                "clone" | "clone3" | "fork" | "vfork" => {
+                    cost.processes += usize::from(result.starts_with(|c: char| c.is_ascii_digit()));
+                }
+                "execve" | "execveat" => cost.execs += usize::from(result == "0"),
+                _ => {}
+            }
+        }
+        cost
+    }
+
+    #[track_caller]
+    fn is_within(&self, budget: &Cost) {
+        assert!(
+            self.processes <= budget.processes
+                && self.execs <= budget.execs
+                && self.calls <= budget.calls,
+            "{self:?} is more than {budget:?}"
+        );
+        // What is counted must not have been missed, or the test could not fail.
+        assert!(self.execs > 1 && self.calls > budget.calls / 3, "{self:?}");
+    }
+}
+
+/// Runs a command, and counts what it and all that it started have done until they ended.
+fn count(world: &World, command: &str) -> Cost {
+    world.ok(&format!("strace -f -qq -o trace {command} >/dev/null 2>&1"));
+    Cost::of(&world.read("trace"))
+}
+
+/// The same for a boot, of which something stays: until its stand-in has begun.
+fn count_boot(world: &World, conf: &str) -> Cost {
+    // As no parent of what it traces (-D) strace keeps nobody waiting, and goes on with what stays.
+    world.ok(&format!(
+        "strace -D -f -qq -o trace overlay-boot {conf} >/dev/null 2>&1"
+    ));
+    let mut trace = String::new();
+    until("the stand-in to begin", || {
+        trace = world.read("trace");
+        trace.contains("\"--stand-in\"")
+    });
+    Cost::of(&trace)
+}
+
+#[test]
+fn a_life_takes_no_more_than_its_budget() {
+    let world = World::new();
+    world.ok("ip link add br0 type bridge && ip link set br0 up");
+    let conf = world.subhost("mta", "CABLES=br0=");
+    // The first one makes the directories of all.
+    world.ok(&format!("overlay-boot {conf} && overlay-stop mta"));
+    count_boot(&world, &conf).is_within(&BOOT);
+    count(&world, "overlay-go mta true").is_within(&ENTER);
+    count(&world, "overlay-list mta").is_within(&LIST);
+    count(&world, "overlay-stop mta").is_within(&STOP);
+}
