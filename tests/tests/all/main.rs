@@ -1,6 +1,7 @@
 //! The end-to-end tests, one program: what each promise of the design looks like from outside.
 
 mod bad_input;
+mod budget;
 mod cables;
 mod compose;
 mod enter;
