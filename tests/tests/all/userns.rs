@@ -256,7 +256,7 @@ fn many_that_boot_at_once_have_ranges_of_their_own() {
         .collect();
     assert_eq!(ranges.len(), names.len(), "{ranges:?}");
     assert_eq!(
-        world.read("lib/overlay-boot/userns").lines().count(),
+        world.read("lib/subhosts/userns").lines().count(),
         names.len()
     );
     world.ok("overlay-stop a b c d e f");

@@ -9,7 +9,8 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-const DIRECTORY: &str = "/var/lib/overlay-boot";
+/// Not /var/lib/overlay-boot: that is a link to the commands, for the hooks of old.
+const DIRECTORY: &str = "/var/lib/subhosts";
 
 /// In [`DIRECTORY`]: `FIRST:SIZE NAME PATH` of each subhost, PATH being its configuration, or its UPPER if it has none.
 const FILE: &str = "userns";
