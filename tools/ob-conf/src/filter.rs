@@ -21,11 +21,6 @@ pub fn filter(
         .with_context(|| name.clone())?;
     if let Err(error) = send(&document) {
         unmake(&mut document).with_context(|| format!("{name}: {error:#}; while undoing"))?;
-        // The next stage is gone, and who has ended it, or kept it from beginning, has told why.
-        let gone = error.downcast_ref::<std::io::Error>();
-        if gone.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
-            bail!(Silent);
-        }
         return Err(error).context(name);
     }
     Ok(ExitCode::SUCCESS)
@@ -109,8 +104,12 @@ pub(crate) fn read() -> Result<String> {
 
 fn print(line: &str) -> Result<()> {
     let mut stdout = std::io::stdout();
-    stdout
+    let printed = stdout
         .write_all(line.as_bytes())
-        .and_then(|()| stdout.flush())
-        .context("print the document")
+        .and_then(|()| stdout.flush());
+    match printed {
+        // The next stage is gone, and who has ended it, or kept it from beginning, has told why.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => bail!(Silent),
+        printed => printed.context("print the document"),
+    }
 }

@@ -22,6 +22,8 @@ use std::path::PathBuf;
 
 /// What pid 1 needs to know.
 pub struct Plan<'a> {
+    /// The descriptor of its supervisor's process, whose death it is to follow.
+    pub supervisor: OwnedFd,
     /// Its root, as the room sees it.
     pub root: PathBuf,
     /// Its network namespace; none for the host's.
@@ -41,17 +43,15 @@ pub struct Plan<'a> {
 }
 
 /// Becomes the command of the plan. Returns only if that fails: with the status of env(1), and why.
-///
-/// `supervisor` is the writing end of a pipe that only the supervisor reads.
-pub fn become_pid_1(plan: &Plan, supervisor: impl AsFd) -> (u8, anyhow::Error) {
-    match prepare(plan, supervisor).and_then(|()| stdin()) {
+pub fn become_pid_1(plan: &Plan) -> (u8, anyhow::Error) {
+    match prepare(plan).and_then(|()| stdin()) {
         Err(error) => (125, error),
         Ok(stdin) => run(plan, &stdin),
     }
 }
 
-fn prepare(plan: &Plan, supervisor: impl AsFd) -> Result<()> {
-    die_with(supervisor)?;
+fn prepare(plan: &Plan) -> Result<()> {
+    die_with(&plan.supervisor)?;
     setsid().context("begin a session")?;
     // The keys of whoever boots are no affair of the subhost. A kernel without keyrings has none to hide.
     let _ = join_new_session_keyring();
@@ -77,14 +77,13 @@ pub fn approach(plan: &Plan) -> Result<()> {
 }
 
 /// Has the kernel kill us with our supervisor, and makes sure that it was not gone before we said so.
+///
+/// Its descriptor tells, and neither its number, which is none in this pid namespace, nor a pipe, of which we have both ends.
 fn die_with(supervisor: impl AsFd) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).context("set the parent death signal")?;
-    let mut pipe = [PollFd::new(supervisor.as_fd(), PollFlags::POLLOUT)];
-    poll(&mut pipe, PollTimeout::ZERO)?;
-    let broken = pipe[0]
-        .revents()
-        .is_some_and(|events| events.contains(PollFlags::POLLERR));
-    ensure!(!broken, "the supervisor has ended");
+    let mut end = [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN)];
+    let ended = poll(&mut end, PollTimeout::ZERO)? > 0;
+    ensure!(!ended, "the supervisor has ended");
     Ok(())
 }
 

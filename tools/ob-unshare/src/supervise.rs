@@ -16,12 +16,12 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 use ob_conf::state::{self, Home, Lock};
 use ob_conf::userns::Ids;
 use ob_conf::{Document, Tool, receive, send};
 use ob_sys::keep::Keep;
-use ob_sys::process::{Child, Namespaces, spawn};
+use ob_sys::process::{Child, Namespaces, pidfd_open, pidfd_signal, spawn};
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -48,10 +48,7 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     let held = Held::of(&document).with_context(|| name.clone())?;
     let home = Home::of(&name);
     let begun = begin(&mut document, command)
-        .and_then(|subhost| {
-            home.write(&document)?;
-            Ok(subhost)
-        })
+        .and_then(|subhost| subhost.unless(home.write(&document)))
         .or_else(|error| ob_conf::log::failure(tool, &document, error));
     let subhost = match begun {
         Ok(subhost) => subhost,
@@ -69,14 +66,7 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
             };
         }
     };
-    if let Some(host) = &held.host {
-        // The kernel takes back the mounts of the room, now that the subhost has its own.
-        setns(host, CloneFlags::CLONE_NEWNS).context("leave the room")?;
-    }
-    if command.is_empty() {
-        send(&document)?;
-        let_go_of_the_caller()?;
-    }
+    let subhost = subhost.unless(step_back(&held, &document, command.is_empty()))?;
     let status = supervise(&document, subhost)?;
     let _ = cgroup::remove(&document);
     held.remove_state(&home)?;
@@ -85,6 +75,33 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     } else {
         status
     })
+}
+
+/// Leaves the room, and with `ready` tells that the subhost is up.
+fn step_back(held: &Held, document: &Document, ready: bool) -> Result<()> {
+    if let Some(host) = &held.host {
+        // The kernel takes back the mounts of the room, now that the subhost has its own.
+        setns(host, CloneFlags::CLONE_NEWNS).context("leave the room")?;
+    }
+    if ready {
+        send(document)?;
+        let_go_of_the_caller()?;
+    }
+    Ok(())
+}
+
+impl Subhost {
+    /// Goes on with it, unless that has failed for which it was started: then ends it, for nobody would.
+    fn unless(self, outcome: Result<()>) -> Result<Self> {
+        match outcome {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                let _ = pidfd_signal(&self.child.pidfd, Signal::SIGKILL);
+                let _ = waitid(Id::PIDFd(self.child.pidfd.as_fd()), WaitPidFlag::WEXITED);
+                Err(error)
+            }
+        }
+    }
 }
 
 /// What the supervisor holds as long as it lives.
@@ -171,6 +188,7 @@ fn begin(document: &mut Document, command: &[OsString]) -> Result<Subhost> {
     let (news, teller) = high_pipe()?;
     let confinement = Confinement::of(document)?;
     let plan = Plan {
+        supervisor: pidfd_open(Pid::this()).context("open ourselves")?,
         root: document.path("root")?.to_owned(),
         net: net.transpose()?,
         ids: Ids::of(document)?,
@@ -182,7 +200,7 @@ fn begin(document: &mut Document, command: &[OsString]) -> Result<Subhost> {
     };
     let group = cgroup::make(document)?;
     let run = || {
-        let (status, error) = inside::become_pid_1(&plan, &teller);
+        let (status, error) = inside::become_pid_1(&plan);
         let message = ob_conf::sentence(&error);
         let _ = File::from(teller.try_clone().expect("a descriptor")).write_all(message.as_bytes());
         status
