@@ -340,7 +340,7 @@ fn a_subhost_is_held_to_its_limits() {
         world.ok(&format!("overlay-boot {conf}"));
         let (hog, told) = match controller {
             "pids" => (
-                "for i in $(seq 40); do sleep 1000 & done",
+                "for i in $(seq 40); do sleep 1000 >/dev/null 2>&1 & done",
                 "PIDS_MAX=20 has refused",
             ),
             "memory" => ("x=$(tr '\\0' x </dev/zero)", "MEMORY_MAX=32M has killed"),
@@ -350,7 +350,10 @@ fn a_subhost_is_held_to_its_limits() {
             ),
         };
         let log = || world.ok("cat /tmp/overlay-a.log");
-        let _ = world.run(&format!("overlay-go a -- sh -c \"{hog}\""));
+        let run = world
+            .line("overlay-go a -- sh -c \"$LINE\"")
+            .env("LINE", hog);
+        let _ = run.run();
         if controller != "cpu" {
             until("the log tells", || log().contains(told));
         }
