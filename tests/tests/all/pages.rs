@@ -1,8 +1,9 @@
 //! What the pages say is what happens: their examples are typed, and what is printed is compared.
 
-use end_to_end::{Running, World, is_root_or_tell, until};
+use end_to_end::{NO_LOOP, Running, World, is_root_or_tell, not_done, until};
 use std::fs::File;
 use std::io::Write;
+use std::process::{Command, Stdio};
 
 /// A shell that a page is typed into, a command at a time, as a person would.
 struct Typist<'a> {
@@ -15,8 +16,12 @@ struct Typist<'a> {
 
 impl<'a> Typist<'a> {
     fn new(world: &'a World) -> Self {
-        world.ok("mkfifo keys; : >screen");
-        let shell = world.line("exec sh <keys >screen 2>&1").start();
+        // bash reads no further than the line, so that the rest is left for a shell that this one starts.
+        world.script("shell/sh", "exec bash \"$@\"");
+        world.ok("rm -f keys; mkfifo keys; : >screen");
+        let shell = world
+            .line("export PATH=$W/shell:$PATH SHELL=/bin/bash; exec bash <keys >screen 2>&1")
+            .start();
         let input = File::options().write(true).open(world.at("keys"));
         Typist {
             world,
@@ -138,4 +143,208 @@ fn the_tutorial_is_what_happens() {
         .expect("a shell that reads");
     drop(typist);
     world.until_same(&before);
+}
+
+/// A block of a manual page, under its heading.
+#[derive(Debug)]
+struct Block {
+    heading: String,
+    lines: Vec<String>,
+}
+
+/// The literal blocks among the examples of a page in mdoc(7).
+fn blocks(page: &str) -> Vec<Block> {
+    let (_, examples) = page.split_once(".Sh EXAMPLES\n").expect("examples");
+    let (examples, _) = examples.split_once("\n.Sh ").expect("a section after them");
+    let mut blocks: Vec<Block> = Vec::new();
+    let (mut heading, mut inside) = (String::new(), false);
+    for line in examples.lines() {
+        if let Some(title) = line.strip_prefix(".Ss ") {
+            title.clone_into(&mut heading);
+        } else if line.starts_with(".Bd ") {
+            inside = true;
+            let (heading, lines) = (heading.clone(), Vec::new());
+            blocks.push(Block { heading, lines });
+        } else if line == ".Ed" {
+            inside = false;
+        } else if inside {
+            let line = line.replace("\\&", "").replace("\\e", "\\");
+            blocks.last_mut().expect("a block").lines.push(line);
+        }
+    }
+    blocks
+}
+
+/// The commands that lines are: one goes on until the shell would take it.
+fn commands(lines: &[String]) -> Vec<String> {
+    let mut commands = Vec::new();
+    let mut command = String::new();
+    for line in lines {
+        command += line;
+        let is_open = command.contains("<<'END'") && line != "END";
+        let check = Command::new("sh")
+            .args(["-n", "-c", &command])
+            .stderr(Stdio::null())
+            .status();
+        if !is_open && check.expect("sh").success() {
+            commands.push(std::mem::take(&mut command));
+        } else {
+            command.push('\n');
+        }
+    }
+    assert_eq!(command, "", "it has no end");
+    commands
+}
+
+/// Types a block, waiting as a person would. Returns all that was printed.
+fn enter_block(typist: &mut Typist, block: &Block) -> String {
+    if block.lines[0] == "#!/bin/sh" {
+        let name = block.lines[1].split_whitespace().nth(1).expect("a name");
+        let text = block.lines[1..].join("\n");
+        typist.world.script(format!("place/mta/{name}"), &text);
+        return String::new();
+    }
+    let world = typist.world;
+    let mut printed = String::new();
+    let mut enter = |command: &str| {
+        let (output, status) = typist.enter(command);
+        assert_eq!(status, "0", "{}: {command}: {output}", block.heading);
+        printed += &output;
+    };
+    for command in commands(&block.lines) {
+        let stays = command.ends_with("| ob-unshare");
+        enter(&if stays {
+            format!("{command} &")
+        } else {
+            command.clone()
+        });
+        if stays || command.ends_with('&') {
+            until(&format!("the subhost of {command}"), || world.is_up("mta"));
+        }
+        if stays {
+            enter("overlay-stop mta");
+            enter("wait");
+        }
+    }
+    printed
+}
+
+/// What each recipe prints, and is to be there for it before the subhost's directory is made, and after.
+const RECIPES: &[(&str, &str, &str, &str)] = &[
+    ("Boot, look, stop", "", "", "ob-reaper"),
+    ("Boot by hand", "", "", "eth0@"),
+    ("Change the plan", "", "", ""),
+    (
+        "See what would be done",
+        "",
+        "",
+        "mount -t overlay mta -o lowerdir=/,",
+    ),
+    (
+        "Replace a stage",
+        "ip link add eno1 type dummy; ip link set eno1 up",
+        "",
+        "",
+    ),
+    (
+        "Add a stage",
+        "mount -o loop $W/image .",
+        "cd ..; mv mta old; btrfs subvolume create mta; cp -a old/. mta; cd mta",
+        "snapshot of",
+    ),
+    ("Leave a stage out", "", "", "stdin"),
+    ("A network laboratory", "", "", "1 received"),
+    ("A subhost that forgets", "", "", ""),
+    (
+        "A test suite in a throw-away copy of this machine",
+        "",
+        "",
+        "/usr/bin/installed",
+    ),
+    ("A root from debootstrap", "", "", "bin\n"),
+    ("A root from a container image", "", "", "bin\n"),
+    ("A service behind a bridge", "", "", "localhost"),
+    (
+        "Under a supervisor",
+        "",
+        "mkdir /opt/subhost; ln -s $PWD /opt/subhost/mta",
+        "",
+    ),
+    ("Stop", "", "", ""),
+];
+
+/// Those that would fetch a root make one of busybox.
+fn stand_in_for_fetchers(world: &World) {
+    world.script("fetchers/debootstrap", "cp -a $W/busybox \"$3\"");
+    world.script("fetchers/skopeo", ":");
+    world.script(
+        "fetchers/umoci",
+        "mkdir \"$4\" && cp -a $W/busybox \"$4/rootfs\"",
+    );
+}
+
+#[test]
+fn the_recipes_of_the_manual_work_as_they_are_printed() {
+    if !is_root_or_tell("LOWER=/") {
+        return;
+    }
+    let world = World::new();
+    world.ok("mount -t tmpfs tmpfs /opt");
+    stand_in_for_fetchers(&world);
+    let blocks = blocks(include_str!("../../../man/ob.7"));
+    let mut headings: Vec<&str> = blocks[1..]
+        .iter()
+        .map(|block| block.heading.as_str())
+        .collect();
+    headings.dedup();
+    let known: Vec<&str> = RECIPES.iter().map(|(heading, ..)| *heading).collect();
+    assert_eq!(headings, known, "the table is complete");
+    for (heading, before, after, expected) in RECIPES {
+        let snapshot = world.snapshot();
+        world.ok("rm -rf place; mkdir place");
+        let needed = match *heading {
+            "Add a stage" => {
+                let made = "truncate -s 200M image && mkfs.btrfs -q image && mount -o loop image place && umount place";
+                (world.run(made).status != 0).then_some(NO_LOOP)
+            }
+            "Replace a stage" => {
+                let made = "ip link add d type dummy && ip link add m link d type macvlan; s=$?; ip link del d; exit $s";
+                (world.run(made).status != 0).then_some("this kernel has no macvlan")
+            }
+            _ => None,
+        };
+        if let Some(reason) = needed {
+            not_done(heading, reason);
+            continue;
+        }
+        let mut typist = Typist::new(&world);
+        typist.enter("PATH=$W/fetchers:$PATH");
+        if !before.is_empty() {
+            assert_eq!(
+                typist.enter(&format!("cd $W/place && {before}")).1,
+                "0",
+                "{heading}"
+            );
+        }
+        typist.enter("cd $W/place");
+        enter_block(&mut typist, &blocks[0]);
+        assert_eq!(
+            typist.enter(if after.is_empty() { ":" } else { after }).1,
+            "0",
+            "{heading}"
+        );
+        let mut printed = String::new();
+        for block in blocks.iter().filter(|block| block.heading == *heading) {
+            printed += &enter_block(&mut typist, block);
+        }
+        assert!(
+            printed.contains(expected),
+            "{heading}: no {expected} in {printed}"
+        );
+        typist.enter("cd /; umount $W/place 2>/dev/null; rm -f /opt/subhost/mta; ip link del eno1 2>/dev/null");
+        drop(typist);
+        world.until_same(&snapshot);
+    }
+    assert!(!std::path::Path::new("/etc/gone").exists());
+    assert!(!std::path::Path::new("/usr/bin/installed").exists());
 }
