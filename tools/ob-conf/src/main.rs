@@ -6,7 +6,7 @@ mod check;
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 use ob_conf::conf::{self, Conf, Evaluation};
-use ob_conf::{Document, Kind, Tool, Usage, VARIABLES, mistyped, quote};
+use ob_conf::{Document, Kind, Tool, Usage, VARIABLES, mistyped, quote, send};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -190,21 +190,21 @@ fn become_command(document: &Document, command: &[std::ffi::OsString]) -> ExitCo
 }
 
 fn print(document: &Document, request: &Request) -> Result<ExitCode> {
-    let output = if request.env {
-        let environment = document.variables().filter(|(key, _)| {
-            let named = request.wanted.iter().any(|wanted| wanted == key);
-            named || key.starts_with(|c: char| c.is_ascii_uppercase())
-        });
-        environment
-            .map(|(key, value)| format!("{key}={}\n", quote(&value)))
-            .collect()
-    } else {
-        document.line()
-    };
+    if !request.env {
+        send(document)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let environment = document.variables().filter(|(key, _)| {
+        let named = request.wanted.iter().any(|wanted| wanted == key);
+        named || key.starts_with(|c: char| c.is_ascii_uppercase())
+    });
+    let output: String = environment
+        .map(|(key, value)| format!("{key}={}\n", quote(&value)))
+        .collect();
     let mut stdout = std::io::stdout();
     stdout
         .write_all(output.as_bytes())
         .and_then(|()| stdout.flush())
-        .context("print the document")?;
+        .context("print the variables")?;
     Ok(ExitCode::SUCCESS)
 }
