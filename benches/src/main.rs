@@ -129,10 +129,13 @@ fn measure(world: &World, extent: &Extent) -> Result<Findings> {
     let counts = count::count(world)?;
     let stages = stages::measure(world, extent.rounds)?;
     let tini = life::tini();
-    let many = extent.numbers.iter();
-    let many = many.map(|number| many::measure(world, *number, extent.lives));
-    let many = many.collect::<Result<_>>()?;
+    // The crowd before the many: the kernel is long in ending a thousand network namespaces.
     let crowd = many::crowd(world, extent.crowd, extent.lives.min(3))?;
+    let mut others = many::Others::none();
+    let many = extent.numbers.iter();
+    let many = many.map(|number| many::measure(world, &mut others, *number, extent.lives));
+    let many = many.collect::<Result<_>>()?;
+    others.stop(world)?;
     Ok(Findings {
         lives,
         counts,

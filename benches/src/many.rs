@@ -1,7 +1,7 @@
 //! How it goes with many subhosts, and with many at once.
 
 use crate::world::{Gone, World};
-use crate::{life, median, pause};
+use crate::{life, median};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -43,24 +43,27 @@ fn boot(world: &World, name: &str) -> Result<Duration> {
 }
 
 /// Some that run. The world that they are in takes them along when it ends.
-struct Others(Vec<String>);
+pub struct Others(Vec<String>);
 
 impl Others {
-    fn boot(world: &World, number: usize) -> Result<Self> {
-        let mut others = Others(Vec::new());
-        for number in 1..=number {
-            let name = format!("s{number}");
-            world.place(&name)?;
-            boot(world, &name)?;
-            others.0.push(name);
-        }
-        Ok(others)
+    /// None as yet.
+    pub fn none() -> Self {
+        Others(Vec::new())
     }
 
-    fn stop(mut self, world: &World) -> Result<Duration> {
-        if self.0.is_empty() {
-            return Ok(Duration::ZERO);
+    /// Boots more, until there are `number`.
+    fn boot(&mut self, world: &World, number: usize) -> Result<()> {
+        while self.0.len() < number {
+            let name = format!("s{}", self.0.len() + 1);
+            world.place(&name)?;
+            boot(world, &name)?;
+            self.0.push(name);
         }
+        Ok(())
+    }
+
+    /// Ends all of them; tells how long it took.
+    pub fn stop(&mut self, world: &World) -> Result<Duration> {
         let mut stop = vec!["overlay-stop".to_owned()];
         stop.append(&mut self.0);
         world.time(&stop)
@@ -68,9 +71,9 @@ impl Others {
 }
 
 /// Times lives of one more beside `number` - 1 others.
-pub fn measure(world: &World, number: usize, lives: usize) -> Result<Many> {
+pub fn measure(world: &World, others: &mut Others, number: usize, lives: usize) -> Result<Many> {
     eprintln!("bench: {number} subhosts");
-    let others = Others::boot(world, number - 1)?;
+    others.boot(world, number - 1)?;
     world.place("nth")?;
     world.place("floor")?;
     let floor = world.bin.join("floor").display().to_string();
@@ -80,6 +83,7 @@ pub fn measure(world: &World, number: usize, lives: usize) -> Result<Many> {
     for _ in 0..lives {
         std::thread::sleep(Duration::from_millis(200));
         ours[0].push(boot(world, "nth")?);
+        std::thread::sleep(Duration::from_millis(50));
         ours[1].push(world.time(&words("overlay-go nth true"))?);
         ours[2].push(world.time(&words("overlay-list nth"))?);
         ours[3].push(world.time(&words("overlay-list"))?);
@@ -96,15 +100,10 @@ pub fn measure(world: &World, number: usize, lives: usize) -> Result<Many> {
         gone.wait()?;
         std::thread::sleep(Duration::from_millis(200));
         least[0].push(world.time(&words(&format!("{floor} boot {place} floor br0")))?);
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(50));
         least[1].push(world.time(&words(&format!("{floor} enter floor /bin/true")))?);
         least[2].push(world.time(&words(&format!("{floor} stop floor")))?);
     }
-    let stopped = others.stop(world)?;
-    if number > 1 {
-        eprintln!("bench: {} ended in {stopped:?}", number - 1);
-    }
-    std::thread::sleep(Duration::from_secs(1));
     let [boot, enter, list, list_all, stop] = ours.map(|times| median(times).unwrap_or_default());
     let [floor_boot, floor_enter, floor_stop] =
         least.map(|times| median(times).unwrap_or_default());
@@ -123,9 +122,13 @@ pub fn measure(world: &World, number: usize, lives: usize) -> Result<Many> {
 pub fn crowd(world: &World, number: usize, times: usize) -> Result<Crowd> {
     let (mut one, mut all) = (Vec::new(), Vec::new());
     for _ in 0..times {
-        one.push(Others::boot(world, 1)?.stop(world)?);
-        pause();
-        all.push(Others::boot(world, number)?.stop(world)?);
+        let mut others = Others::none();
+        others.boot(world, 1)?;
+        one.push(others.stop(world)?);
+        std::thread::sleep(Duration::from_millis(500));
+        others.boot(world, number)?;
+        std::thread::sleep(Duration::from_millis(500));
+        all.push(others.stop(world)?);
         std::thread::sleep(Duration::from_secs(1));
     }
     Ok(Crowd {

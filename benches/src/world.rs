@@ -67,8 +67,9 @@ impl World {
         }
         fs::copy(self.bin.join("mark"), place.join("root/bench-mark"))?;
         fs::write(place.join("root/bench-init"), INIT)?;
+        let at = place.display();
         let conf = |start: &str| {
-            format!("BASE=.\nNAME={name}\nLOG={name}.log\nCABLES={BRIDGE}=\nSTART={start}\n")
+            format!("BASE=.\nNAME={name}\nLOG={at}/log\nCABLES={BRIDGE}=\nSTART={start}\n")
         };
         fs::write(place.join("first.conf"), conf("/bench-mark"))?;
         fs::write(place.join("idle.conf"), conf("none"))?;
