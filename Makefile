@@ -60,6 +60,7 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	shellcheck $$(git ls-files scripts .ci tests benches debian docs etc | xargs grep -lE '^#!/bin/(ba)?sh' --)
 	mandoc -T lint -W warning man/*.[1-8]
+	docs/picture | cmp - docs/subhost.svg
 
 # The same tests on other kernels: VM names directories with machines that tests/vm/build has made.
 VM = vm/bookworm vm/trixie
@@ -79,8 +80,19 @@ bench-short: all
 	$(BENCH)
 	$(IN_OUT) bench --short >/dev/null
 
+# A thousand boots and stops, and what grows; every step of a boot and a stop broken off: docs/reliability.md. Both run as root.
+soak: all
+	$(LONG) --bin soak
+	$(IN_OUT) $(TESTS)/soak
+sweep: all
+	$(LONG) --bin sweep
+	$(IN_OUT) $(TESTS)/sweep
+
+LONG = cargo build --release --locked -p end-to-end
+TESTS = $(abspath $(or $(CARGO_TARGET_DIR),target))/release
+
 BENCH = RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TARGET) -p benches
-IN_OUT = $(SUDO) env PATH="$(abspath $(OUT)):$(CURDIR)/scripts:$$PATH"
+IN_OUT = $(SUDO) env PATH="$(abspath $(OUT)):$(CURDIR)/scripts:$$PATH" OB_BIN="$(abspath $(OUT))" OB_SCRIPTS="$(CURDIR)/scripts"
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: bench bench-short all where install check lint check-vm check-package
+.PHONY: soak sweep bench bench-short all where install check lint check-vm check-package
