@@ -594,10 +594,7 @@ fn hazard_25_overlay_diskfile_takes_images_partitions_and_subtrees() {
 #[test]
 fn hazard_26_postmounts_first_argument_is_live() {
     let world = World::new();
-    world.script(
-        "mta/post",
-        "echo \"$*\" >args; /var/lib/overlay-boot/none 2>/dev/null; ob-mount --furnish \"$1\"",
-    );
+    world.script("mta/post", "echo \"$*\" >args; ob-mount --furnish \"$1\"");
     let conf = world.subhost("mta", "POSTMOUNT=./post word");
     boot(&world, &conf);
     let w = world.directory();
@@ -696,11 +693,17 @@ fn hazard_29_an_instance_of_the_unit_is_a_path_or_a_name_and_tells_that_it_is_up
     let world = machine();
     let w = world.directory();
     let file = format!("{w}/subhosts.conf");
+    for name in ["my-web", "usr"] {
+        let conf = world.subhost(name, "");
+        world.ok(&format!("printf '\\n%s' {conf} >>subhosts.conf"));
+    }
     let before = world.snapshot();
-    // As systemd unescapes it: a path loses its first slash.
+    // As systemd unescapes it: a path loses its first slash, and a name its dashes. /usr is there, and no configuration.
     for (instance, name) in [
         (format!("{}/d/d.conf", &w[1..]), "d"),
         ("a".to_owned(), "a"),
+        ("my/web".to_owned(), "my-web"),
+        ("usr".to_owned(), "usr"),
     ] {
         let told = format!("{w}/told-{name}");
         let listen = format!(
@@ -714,6 +717,7 @@ fn hazard_29_an_instance_of_the_unit_is_a_path_or_a_name_and_tells_that_it_is_up
             .env("SUBHOSTS_CONF", &file)
             .start();
         until("to be told", || {
+            assert!(unit.is_running(), "{instance}");
             world.has(&told) && !world.read(&told).is_empty()
         });
         assert_eq!(world.read(&told).trim(), "READY=1");
