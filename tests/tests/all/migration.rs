@@ -168,7 +168,7 @@ fn functions_does_what_it_did() {
     let world = world();
     let conf = world.subhost(
         "mta",
-        "NAME=other\nCABLES== =\nMINE=  a  b \nCOMMAND=!echo said\nSTART=networking ssh",
+        "NAME=other\nCABLES== =\nMINE=  a  \\b \\\\c \nMINE=no\nCOMMAND=!echo said\nSTART=networking ssh",
     );
     let run = |line: &str| {
         let script = format!(". /var/lib/overlay-boot/functions\n{line}");
@@ -187,7 +187,7 @@ fn functions_does_what_it_did() {
         ("reverse a b c", "c b a"),
         (
             "config MINE; config NONE; config NONE 'a  default'; config COMMAND",
-            "a  b\n\na  default\nsaid",
+            "a  b \\c\n\na  default\nsaid",
         ),
         ("subhost_name; subhost_name \"$CONFIG\"", "other\nother"),
         ("is_live || echo no; list_running", "no"),
@@ -397,4 +397,32 @@ fn the_examples_for_supervisors_start_and_end_a_subhost() {
         world.ok(&format!("{source}; echo $command $command_args")),
         format!("/usr/sbin/overlay-boot --foreground --notify-fd 3 {conf}")
     );
+}
+
+#[test]
+fn the_hosts_ifupdown_sees_to_a_cable_without_a_bridge() {
+    if !Path::new("/usr/sbin/ifup").exists() && !Path::new("/sbin/ifup").exists() {
+        return not_done("ifupdown", "needs ifupdown");
+    }
+    let world = World::new();
+    let w = world.directory();
+    world.write(
+        "network/interfaces",
+        &format!(
+            "auto lo\niface lo inet loopback\n\niface mta0 inet static\n    address 10.9.0.1/24\n    up echo up >>{w}/told\n    down echo down >>{w}/told\n"
+        ),
+    );
+    world.ok("cd network; mkdir if-up.d if-down.d if-pre-up.d if-post-down.d; mount --bind . /etc/network");
+    let conf = world.subhost("mta", "CABLES==");
+    let before = world.snapshot();
+    for round in 1..3 {
+        world.ok(&format!("overlay-boot {conf}"));
+        assert!(world.ok("ip -o -4 addr show mta0").contains("10.9.0.1/24"));
+        world.inside("mta", "ip addr add 10.9.0.2/24 dev eth0; ip link set eth0 up; ping -c 1 -W 20 10.9.0.1 >/dev/null");
+        world.ok("overlay-stop mta");
+        assert_eq!(world.read("told"), "up\ndown\n".repeat(round));
+        assert!(!world.read("/run/network/ifstate").contains("mta0"));
+        world.ok("rm -rf /run/network");
+        world.assert_same(&before);
+    }
 }
