@@ -162,7 +162,7 @@ fn without_arguments_the_running_subhosts_are_listed() {
 fn services_are_stopped_in_reverse_order_and_daemons_get_their_term() {
     let world = World::new();
     for service in ["one", "two"] {
-        world.script(&format!("busybox/etc/{service}"), &format!("echo {service} $1 >>/var/order\n[ $1 = stop ] || (trap 'echo {service} had its TERM >>/var/order; exit' TERM; while :; do sleep 0.1; done) &"));
+        world.script(format!("busybox/etc/{service}"), &format!("echo {service} $1 >>/var/order\n[ $1 = stop ] || (trap 'echo {service} had its TERM >>/var/order; exit' TERM; while :; do sleep 0.1; done) &"));
     }
     let conf = world.subhost("mta", "START=/etc/one /etc/two");
     let before = world.snapshot();

@@ -228,7 +228,7 @@ fn hazard_11_no_program_of_the_subhosts_is_run_outside_of_it() {
     ] {
         world.ok(&format!("rm -f busybox/bin/{program}"));
         world.script(
-            &format!("busybox/bin/{program}"),
+            format!("busybox/bin/{program}"),
             &planted.replace("readlink", "/bin/busybox readlink"),
         );
     }
@@ -964,7 +964,7 @@ fn hazard_packaging_no_other_programs_are_needed() {
         "sudo",
     ] {
         world.script(
-            &format!("fake/{program}"),
+            format!("fake/{program}"),
             "echo \"$0\" >>$W/needed; exit 1",
         );
     }

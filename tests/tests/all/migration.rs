@@ -1,7 +1,7 @@
 //! What people have from overlay-boot 1.6.4 goes on under these commands: layers, configurations, hooks, subhosts.conf, roots of
 //! all kinds, real services.
 
-use end_to_end::{NO_LOOP, World, bin, is_root_or_tell, not_done, scripts, until};
+use end_to_end::{NO_LOOP, NOT_INSTALLED, World, bin, is_root_or_tell, not_done, scripts, until};
 use std::path::Path;
 
 /// A world with a bridge br0, 10.0.0.1, and the old directory of the commands.
@@ -21,7 +21,7 @@ fn world() -> World {
 /// Gives UPPER a service, which has an address and serves /srv/www there.
 fn serve(world: &World, name: &str, address: &str) {
     world.script(
-        &format!("{name}/root/etc/rc"),
+        format!("{name}/root/etc/rc"),
         &format!(
             "case $1 in
 start) ip addr add {address}/24 dev eth0; ip link set eth0 up; httpd -h /srv/www; echo started ;;
@@ -291,7 +291,7 @@ fn images_that_a_command_of_ones_own_mounts() {
     world.ok("mksquashfs busybox root.squashfs -quiet -no-progress >&2; truncate -s 24M root.ext4; mke2fs -q -t ext4 -d busybox root.ext4");
     for image in ["squashfs", "ext4"] {
         world.script(
-            &format!("{image}/image"),
+            format!("{image}/image"),
             "[ \"$ACTION\" = overlay-boot ] && mount -o loop,ro \"$1\" mnt\necho mnt",
         );
         let conf = world.subhost(image, &format!("LOWER=!./image ../root.{image}"));
@@ -309,7 +309,7 @@ fn debians_sshd_and_nginx_serve() {
         return;
     }
     if !Path::new("/usr/sbin/sshd").exists() || !Path::new("/usr/sbin/nginx").exists() {
-        return not_done("real services", "needs openssh-server and nginx-light");
+        return not_done("openssh-server and nginx-light", NOT_INSTALLED);
     }
     let world = world();
     let conf = world.conf(
@@ -402,7 +402,7 @@ fn the_examples_for_supervisors_start_and_end_a_subhost() {
 #[test]
 fn the_hosts_ifupdown_sees_to_a_cable_without_a_bridge() {
     if !Path::new("/usr/sbin/ifup").exists() && !Path::new("/sbin/ifup").exists() {
-        return not_done("ifupdown", "needs ifupdown");
+        return not_done("ifupdown", NOT_INSTALLED);
     }
     let world = World::new();
     let w = world.directory();
