@@ -963,10 +963,7 @@ fn hazard_packaging_no_other_programs_are_needed() {
         "bash",
         "sudo",
     ] {
-        world.script(
-            format!("fake/{program}"),
-            "echo \"$0\" >>$W/needed; exit 1",
-        );
+        world.script(format!("fake/{program}"), "echo \"$0\" >>$W/needed; exit 1");
     }
     let conf = world.subhost("mta", "CABLES=br0=");
     world.ok(&format!(
