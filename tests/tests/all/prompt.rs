@@ -1,6 +1,6 @@
 //! At the prompt: help, mistakes, dry runs, what is new, what is different, completion.
 
-use end_to_end::{World, bin, is_root_or_tell, not_done, scripts};
+use end_to_end::{World, bin, is_root_or_tell, not_done, scripts, until};
 use std::path::Path;
 
 /// All that can be typed; the hooks, overlay-init and the like, are for configurations.
@@ -242,7 +242,7 @@ fn the_steps_of_a_dry_run_boot_a_subhost_when_they_are_typed() {
         let mut typed = world.line(&line).start();
         let stand_in = "for d in /proc/[0-9]*; do read -r c <$d/comm && [ $c = dummy_service ] && echo ${d#/proc/} && break; done 2>/dev/null";
         let mut pid = String::new();
-        end_to_end::until("the stand-in to run", || {
+        until("the stand-in to run", || {
             assert!(typed.is_running(), "the steps have failed");
             pid = world.run(stand_in).out.trim().to_owned();
             !pid.is_empty()
@@ -504,4 +504,100 @@ fn shells_complete_names_configurations_and_options() {
         }
     }
     world.ok("overlay-stop --all");
+}
+
+#[test]
+fn a_shell_inside_feels_like_one_in_any_terminal() {
+    let world = World::new();
+    if world.run("command -v tmux").status != 0 {
+        return not_done("a real terminal", "needs tmux");
+    }
+    let conf = world.subhost("mta", "");
+    world.ok(&format!("overlay-boot {conf}"));
+    // tmux reads the size of no terminal of ours.
+    let tmux = |line: &str| {
+        world
+            .line(&format!("tmux -S $W/tmux -f /dev/null {line}"))
+            .env("TERM", "xterm")
+            .run()
+            .ok()
+    };
+    tmux("new-session -d -x 80 -y 24 'overlay-go mta; echo \"it was $?\"; exec sleep 1000'");
+    let see = |what: &str| {
+        until(&format!("to see {what}"), || {
+            tmux("capture-pane -p").contains(what)
+        });
+    };
+    let enter = |keys: &str| tmux(&format!("send-keys '{keys}' Enter"));
+    enter("echo prompt-$((6*7))");
+    see("prompt-42");
+    enter("stty size; echo has-${TERM:+term}");
+    see("24 80");
+    see("has-term");
+    tmux("resize-window -x 100 -y 30");
+    until("the new size", || {
+        enter("clear; stty size");
+        tmux("capture-pane -p").contains("30 100")
+    });
+    enter("vi /root/letter");
+    see("/root/letter");
+    tmux("send-keys i");
+    tmux("send-keys -l 'dear friend'");
+    tmux("send-keys Escape");
+    see("- /root/letter"); // no more of what the key may begin
+    enter(":wq");
+    until("the letter", || world.has("mta/root/root/letter"));
+    until("all of it", || {
+        world.read("mta/root/root/letter").contains("dear friend")
+    });
+    enter("clear; sleep 1000");
+    until("sleep", || {
+        world
+            .processes()
+            .iter()
+            .any(|process| process.starts_with("sleep: sleep 1000 "))
+    });
+    tmux("send-keys C-z");
+    see("Stopped");
+    enter("clear; echo again-$((6*8)); fg");
+    see("again-48");
+    see("sleep 1000");
+    tmux("send-keys C-c");
+    enter("exit 5");
+    see("it was 5");
+    tmux("kill-server");
+    world.ok("overlay-stop mta");
+}
+
+#[test]
+fn commands_inside_run_with_and_without_a_terminal() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    world.ok(&format!("overlay-boot {conf}"));
+    // In a terminal that can do nothing: script(1) makes one, and has the status.
+    let inside = "overlay-go mta sh -c \"tty; echo is \\$TERM; exit 3\"";
+    let done = world
+        .line(&format!("script -qec '{inside}' /dev/null </dev/null"))
+        .env("TERM", "dumb")
+        .run();
+    assert!(
+        done.status == 3 && done.out.contains("/dev/pts/") && done.out.contains("is dumb"),
+        "{done:?}"
+    );
+    // As cron runs it: no terminal, next to no environment.
+    let done = world.run(&format!(
+        "env -i PATH=\"$PATH\" setsid -w {inside} </dev/null"
+    ));
+    assert_eq!(
+        (done.status, done.out.as_str()),
+        (3, "not a tty\nis\n"),
+        "{done:?}"
+    );
+    // In a pipeline.
+    assert_eq!(
+        world.ok("echo hello | overlay-go mta cat | tr l r"),
+        "herro"
+    );
+    assert_eq!(world.ok("overlay-go mta yes | head -n 2"), "y\ny");
+    world.ok("overlay-stop mta");
 }
