@@ -414,7 +414,7 @@ impl Hurry {
 }
 
 /// Our children, as the kernel lists them.
-fn children() -> Vec<Pid> {
+pub fn children() -> Vec<Pid> {
     let list = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()));
     let list = list.unwrap_or_default();
     list.split_whitespace()

@@ -1,5 +1,6 @@
 //! Pid 1 in a user namespace: born of a child that has gone there, and could not come back.
 
+use crate::guard::children;
 use crate::inside::{self, Plan};
 use crate::supervise::in_namespaces;
 use anyhow::{Context, Result, anyhow};
@@ -7,8 +8,9 @@ use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{Pid, chroot, fchdir, fchown, pipe2};
 use ob_conf::sentence;
 use ob_conf::userns::{Ids, is_own};
@@ -38,9 +40,16 @@ pub fn start(ids: Ids, plan: &Plan, group: Option<&File>, run: impl Fn() -> u8) 
     let mut text = String::new();
     File::from(report).read_to_string(&mut text)?;
     waitid(Id::PIDFd(midwife.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
-    let pid = text.parse().map_err(|_| match text.as_str() {
-        "" => anyhow!("the child that was to start pid 1 was killed"),
-        why => anyhow!("{why}"),
+    let pid = text.parse().map_err(|_| {
+        // It may have been born, and nobody could tell us.
+        for child in children() {
+            let _ = kill(child, Signal::SIGKILL);
+            let _ = waitpid(child, None);
+        }
+        match text.as_str() {
+            "" => anyhow!("the child that was to start pid 1 was killed"),
+            why => anyhow!("{why}"),
+        }
     })?;
     let pid = Pid::from_raw(pid);
     Ok(Child {
