@@ -146,9 +146,12 @@ fn measure(world: &World, extent: &Extent) -> Result<Findings> {
     })
 }
 
+/// Milliseconds between two lives.
+pub const PAUSE: u64 = 300;
+
 /// Lets the kernel end the network namespace of the one before: it takes them one after another, and who comes next would wait.
 fn pause() {
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(PAUSE));
 }
 
 /// The middle one.

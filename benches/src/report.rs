@@ -20,7 +20,7 @@ pub fn report(findings: &Findings, extent: &Extent) -> String {
          end the network of the one before.\n",
         machine(),
         extent.rounds,
-        100
+        crate::PAUSE
     );
     page.push_str(&goals(findings));
     page.push_str(&peers(findings));
