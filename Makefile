@@ -9,6 +9,8 @@ SBIN = $(DESTDIR)$(PREFIX)/sbin
 LIB = $(DESTDIR)$(PREFIX)/lib/overlay-boot
 SHARE = $(DESTDIR)$(PREFIX)/share
 MAN = $(SHARE)/man
+# Debian keeps the one for packages.
+ZSH = $(SHARE)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
 
 TOOLS = ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff ob-reaper
 COMMANDS = $(notdir $(wildcard scripts/overlay-*))
@@ -39,7 +41,7 @@ install:
 	ln -sf ../../bin/ob-reaper $(LIB)/reaper
 	for command in $(TYPED); do \
 		ln -sf ../lib/overlay-boot/$$command $(SBIN)/$$command || exit; done
-	install -D -m 644 etc/completions/_overlay $(SHARE)/zsh/site-functions/_overlay
+	install -D -m 644 etc/completions/_overlay $(ZSH)/_overlay
 	install -D -m 644 etc/completions/overlay.bash $(SHARE)/bash-completion/completions/overlay-boot
 	install -D -m 644 etc/completions/overlay.fish $(SHARE)/fish/vendor_completions.d/overlay-boot.fish
 	for command in $(filter-out overlay-boot,$(TYPED)) $(TOOLS); do \
