@@ -120,6 +120,11 @@ impl World {
             .expect("move a process");
         }
         world.make_busybox("busybox");
+        // So that a snapshot does not show its shell twice, just before it becomes cat(1).
+        until("the world to be at rest", || {
+            let processes = world.processes();
+            processes.iter().any(|process| process.starts_with("cat: "))
+        });
         world
     }
 
