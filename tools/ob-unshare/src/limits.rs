@@ -61,7 +61,7 @@ pub fn set(group: &Path, limits: &Limits) -> Result<()> {
 }
 
 /// Refuses a limit that nothing here can keep.
-fn require(tree: &Path, limits: &Limits) -> Result<()> {
+pub fn require(tree: &Path, limits: &Limits) -> Result<()> {
     let there = read(&tree.join("cgroup.controllers"))?;
     for (limit, _) in limits {
         if !there

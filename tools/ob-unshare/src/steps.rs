@@ -80,6 +80,9 @@ fn group(document: &Document, name: &str, steps: &mut Vec<String>) -> Result<()>
                 .to_owned(),
         );
     }
+    if !limits.is_empty() {
+        crate::limits::require(&tree, &limits)?;
+    }
     let tree = tree.display();
     let group = format!("{tree}/{name}");
     for (limit, _) in &limits {
