@@ -70,7 +70,12 @@ impl World {
         let things = things.lines().filter(|thing| !is_for_good(thing));
         Snapshot {
             things: things.map(str::to_owned).collect(),
-            processes: self.processes(),
+            // Those that have ended and are about to be reaped are there no more.
+            processes: self
+                .processes()
+                .into_iter()
+                .filter(|process| !process.ends_with(": "))
+                .collect(),
         }
     }
 
