@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 pub const BOUND: Duration = Duration::from_secs(120);
 
 /// Why something may be left out on any machine, a test machine too.
-const KNOWN: &[&str] = &[NOT_ROOT, NO_CGROUP, NO_LOOP, NOT_INSTALLED];
+const KNOWN: &[&str] = &[NOT_ROOT, NO_CGROUP, NO_LOOP, NO_MACVLAN, NOT_INSTALLED];
 
 /// Only root of the host may do it: a user namespace does not give it.
 pub const NOT_ROOT: &str = "needs root";
@@ -54,6 +54,9 @@ pub const NO_CGROUP: &str = "needs a cgroup2 tree that it may write to";
 
 /// There are no loop devices, as in most containers.
 pub const NO_LOOP: &str = "needs loop devices";
+
+/// The kernel has been built without.
+pub const NO_MACVLAN: &str = "needs a kernel with macvlan";
 
 /// A service that .ci/run installs is not there.
 pub const NOT_INSTALLED: &str = "needs a package that .ci/run installs";

@@ -87,6 +87,9 @@ impl World {
         let kind = if on_overlay { "overlay" } else { "real" };
         command.args(["sh", "-c", SET_UP, "world", kind]);
         command.args([directory.as_path(), bin(), scripts()]);
+        // What lies beside the scripts, in the source tree or where they were copied.
+        let beside = ["../etc", "../docs"].map(|name| scripts().join(name));
+        command.args(beside.iter().filter_map(|path| path.canonicalize().ok()));
         let mut holder = command
             .env("GROUP", group.clone().unwrap_or_default())
             .env("PATH", PATH)

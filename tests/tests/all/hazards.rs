@@ -562,7 +562,7 @@ fn hazard_25_overlay_diskfile_takes_images_partitions_and_subtrees() {
             "tty:x:5:"
         );
         assert_eq!(
-            world.ok("losetup -l -n -O BACK-FILE | grep -c \"$W\" || :"),
+            world.ok("losetup -l -n -O BACK-FILE | grep -cE '/(root.squashfs|root.ext4|gpt.img|mbr.img)$' || :"),
             "1",
             "{name}"
         );
@@ -574,7 +574,7 @@ fn hazard_25_overlay_diskfile_takes_images_partitions_and_subtrees() {
         world.ok(&format!("overlay-stop {name}"));
         world.until_same(&before);
         until("the loop device to go", || {
-            world.ok("losetup -l -n -O BACK-FILE | grep -c \"$W\" || :") == "0"
+            world.ok("losetup -l -n -O BACK-FILE | grep -cE '/(root.squashfs|root.ext4|gpt.img|mbr.img)$' || :") == "0"
         });
     }
     // What was written is in the image, and outside a boot nothing is mounted.
