@@ -82,7 +82,13 @@ pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
 
 /// Ends the subhosts that run; one that does not has ended already.
 pub fn all(documents: &[Document]) -> Vec<Result<()>> {
-    let mut endings: Vec<Option<Ending>> = documents.iter().map(begin).collect();
+    // The more there are, the longer they take, each on its own.
+    let turn = u32::try_from(1 + documents.len() / 10).unwrap_or(u32::MAX);
+    let by_itself = BY_ITSELF.saturating_mul(turn);
+    let mut endings: Vec<Option<Ending>> = documents
+        .iter()
+        .map(|document| begin(document, by_itself))
+        .collect();
     while endings.iter().any(Option::is_some) {
         wait(&endings);
         for ending in &mut endings {
@@ -108,12 +114,12 @@ pub fn all(documents: &[Document]) -> Vec<Result<()>> {
 }
 
 /// Tells all processes of the subhost to end, pid 1 too; none if it is not running.
-fn begin(document: &Document) -> Option<Ending> {
+fn begin(document: &Document, by_itself: Duration) -> Option<Ending> {
     let pid_1 = prove(document)?;
     let _ = pidfd_signal(&pid_1, Signal::SIGTERM);
     Some(Ending {
         pid_1,
-        tell_all: Some(Instant::now() + BY_ITSELF),
+        tell_all: Some(Instant::now() + by_itself),
         watcher: None,
         deadline: Instant::now() + patience(document),
         killed: false,

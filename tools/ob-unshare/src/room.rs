@@ -14,6 +14,9 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+/// How many names of namespaces are sooner copied than taken away.
+const FEW: usize = 200;
+
 /// Leaves the host's mount namespace for a room. All mounts in there are slaves of the host's, but the door, /run/netns: a
 /// peer of the host's, so that a network namespace named inside is named on the host.
 ///
@@ -32,8 +35,11 @@ pub fn enter(name: Option<&str>) -> Result<()> {
     let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
         .context("keep the mounts of the room from the host")?;
-    // A thousand subhosts have named a thousand namespaces there. Taken away here, they need not be copied for pid 1 as well.
-    let _ = umount2(netns::DIRECTORY, MntFlags::MNT_DETACH);
+    // A thousand subhosts have named a thousand namespaces there. Taken away here, they need not be copied for pid 1 as well; but
+    // the kernel waits for all processors then, which takes longer than to copy a few.
+    if std::fs::read_dir(netns::DIRECTORY).map_or(0, Iterator::count) > FEW {
+        let _ = umount2(netns::DIRECTORY, MntFlags::MNT_DETACH);
+    }
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     open(netns::DIRECTORY, flags, Mode::empty())
         .and_then(|target| attach(door, target))
