@@ -470,7 +470,9 @@ fn hazard_21_the_down_commands_run_at_stop() {
     until("the stand-in", || {
         world.inside("mta", "ls /run").contains("dummy_service")
     });
-    world.inside("mta", "echo >/run/dummy_service");
+    // From outside: who is inside ends with it.
+    let pid = world.document("mta")["pid"].clone();
+    world.ok(&format!("echo >/proc/{pid}/root/run/dummy_service"));
     until("its end", || world.has("told"));
 }
 
