@@ -17,10 +17,10 @@ struct Header {
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Sets {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
+pub(crate) struct Sets {
+    pub(crate) effective: u32,
+    pub(crate) permitted: u32,
+    pub(crate) inheritable: u32,
 }
 
 /// Drops all capabilities that are not in `kept` from what this process and its children can ever have again by an exec: from
@@ -44,6 +44,11 @@ pub fn bound_capabilities(kept: Capabilities) -> Result<()> {
         libc::prctl(libc::PR_CAP_AMBIENT, clear, 0, 0, 0)
     })?;
     // Root gets its inheritable set at an exec, be it in the bounding set or not.
+    change_capabilities(|set| set.inheritable = 0)
+}
+
+/// Changes the capability sets of this process, each 32 of them at a time. Like `capset(2)`: `EPERM` for what it may not have.
+pub(crate) fn change_capabilities(change: impl Fn(&mut Sets)) -> Result<()> {
     let mut header = Header {
         version: VERSION_3,
         pid: 0,
@@ -51,9 +56,7 @@ pub fn bound_capabilities(kept: Capabilities) -> Result<()> {
     let mut sets = [Sets::default(); 2];
     // SAFETY: version 3 reads and writes one header and two structures, which live over the calls.
     Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) })?;
-    for set in &mut sets {
-        set.inheritable = 0;
-    }
+    sets.iter_mut().for_each(change);
     // SAFETY: as above.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) })
         .map(drop)

@@ -1,8 +1,8 @@
 //! Being somebody else towards files, for a while.
 
+use crate::credentials::change_capabilities;
 use nix::Result;
 use nix::errno::Errno;
-use nix::libc;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 /// As long as it lives, this process makes and opens files as the user and group given to [`act_as`], with the capabilities
@@ -36,36 +36,7 @@ impl Drop for Acting {
     }
 }
 
-const VERSION_3: u32 = 0x2008_0522;
-
-#[repr(C)]
-struct Header {
-    version: u32,
-    pid: libc::c_int,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Sets {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
 /// Makes all capabilities effective that this process may have.
 fn raise_permitted() -> Result<()> {
-    let mut header = Header {
-        version: VERSION_3,
-        pid: 0,
-    };
-    let mut sets = [Sets::default(); 2];
-    // SAFETY: version 3 reads and writes a header and two triples of numbers, which live over the calls.
-    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
-    Errno::result(result)?;
-    for set in &mut sets {
-        set.effective = set.permitted;
-    }
-    // SAFETY: as above.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) };
-    Errno::result(result).map(drop)
+    change_capabilities(|set| set.effective = set.permitted)
 }
