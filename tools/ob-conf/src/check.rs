@@ -1,24 +1,34 @@
 //! `ob-conf --check`: every problem of a configuration, where it stands, and what to do about it.
 
-use anyhow::Result;
-use ob_conf::conf::{Assignment, Conf, normal};
-use ob_conf::{Cable, Document, Hook, Kind, VARIABLES, nearest, protect, userns};
+use crate::conf::{self, Assignment, Conf, normal};
+use crate::{Cable, Document, Hook, Kind, VARIABLES, doubt, nearest, sentence, userns};
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 /// The manual's advice for the length of NAME: then NAME0.4094 is a possible name of a link.
 const ADVISED_NAME: usize = 12;
 
+/// One problem of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The line, from 1; 0 if it is one of the file as a whole.
+    pub line: usize,
+    /// The byte of the line, from 1; one behind the last if something is missing there.
+    pub column: usize,
+    /// What is wrong, and the remedy.
+    pub text: String,
+}
+
 /// The problems found so far.
 struct Check<'a> {
     conf: &'a Conf,
-    problems: Vec<(usize, usize, String)>,
+    problems: Vec<Problem>,
 }
 
-/// Prints all problems on stdout, sorted by line, each with a mark below its column. Status 1 if there are any.
-pub fn report(conf: &Conf) -> Result<ExitCode> {
+/// All problems of the configuration, sorted by line. Runs none of its commands, and changes nothing.
+#[must_use]
+pub fn problems(conf: &Conf) -> Vec<Problem> {
     let mut check = Check {
         conf,
         problems: Vec::new(),
@@ -37,25 +47,34 @@ pub fn report(conf: &Conf) -> Result<ExitCode> {
     check.cables();
     check.protection(base.as_deref());
     check.problems.sort();
-    let mut report = String::new();
-    for (line, column, problem) in &check.problems {
-        report += &match line {
-            0 => format!("{}: {problem}\n", conf.path.display()),
-            _ => format!(
-                "{}:{line}:{column}: {problem}\n    {}\n    {:>column$}\n",
-                conf.path.display(),
-                conf.lines[line - 1].replace('\t', " "),
-                '^'
-            ),
-        };
+    check.problems
+}
+
+impl Problem {
+    /// It as it is printed: a line, then that of the configuration with a mark below the column.
+    #[must_use]
+    pub fn shown(&self, conf: &Conf) -> String {
+        let (file, line, column) = (conf.path.display(), self.line, self.column);
+        let text = &self.text;
+        if line == 0 {
+            return format!("{file}: {text}\n");
+        }
+        let shown = conf.lines[line - 1].replace('\t', " ");
+        let before = shown[..column - 1].chars().count();
+        format!(
+            "{file}:{line}:{column}: {text}\n    {shown}\n    {:before$}^\n",
+            ""
+        )
     }
-    std::io::Write::write_all(&mut std::io::stdout(), report.as_bytes())?;
-    Ok(ExitCode::from(u8::from(!check.problems.is_empty())))
 }
 
 impl Check<'_> {
     fn tell(&mut self, line: usize, column: usize, problem: impl Display) {
-        self.problems.push((line, column, problem.to_string()));
+        self.problems.push(Problem {
+            line,
+            column,
+            text: problem.to_string(),
+        });
     }
 
     fn tell_value(&mut self, assignment: Assignment, problem: impl Display) {
@@ -334,7 +353,7 @@ impl Check<'_> {
         }
     }
 
-    /// Values that boot would refuse, of protection and limits.
+    /// Values that boot would refuse.
     fn protection(&mut self, base: Option<&Path>) {
         let conf = self.conf;
         for assignment in conf.assignments() {
@@ -352,17 +371,45 @@ impl Check<'_> {
             if counts
                 && !value.is_empty()
                 && assignment.command().is_none()
-                && let Err(error) = protect::check(assignment.name, &value)
+                && let Err(error) = conf::check(assignment.name, &value)
             {
-                self.tell_value(assignment, ob_conf::sentence(&error));
+                self.tell_value(assignment, sentence(&error));
             }
         }
     }
 
     /// What others may write is theirs to say what root runs.
     fn permissions(&mut self, line: usize, path: &Path) {
-        if let Some(doubt) = ob_conf::doubt(path) {
+        if let Some(doubt) = doubt(path) {
             self.tell(line, 1, doubt);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> Vec<(usize, usize)> {
+        let conf = Conf::parse(Path::new("/a.conf"), text.as_bytes()).unwrap();
+        let problems = problems(&conf).into_iter();
+        problems
+            .filter(|problem| problem.line > 0)
+            .map(|problem| (problem.line, problem.column))
+            .collect()
+    }
+
+    #[test]
+    fn what_boot_would_refuse_is_told_with_its_place() {
+        assert_eq!(told("BASE=.\nLOG_MAX= 7X\nPROTECT=yes"), [(2, 10)]);
+        assert_eq!(told("BASE=.\nSTOP_TIMEOUT=soon"), [(2, 14)]);
+    }
+
+    #[test]
+    fn the_mark_stands_below_the_value_also_behind_letters_of_many_bytes() {
+        let conf = Conf::parse(Path::new("/a.conf"), "ä=".as_bytes()).unwrap();
+        let (line, column, text) = (1, 4, "x".to_owned());
+        let problem = Problem { line, column, text };
+        assert_eq!(problem.shown(&conf), "/a.conf:1:4: x\n    ä=\n      ^\n");
     }
 }

@@ -35,6 +35,11 @@ impl Conf {
         let context = || path.display().to_string();
         ensure!(!path.is_dir(), "{}: is a directory", path.display());
         let bytes = std::fs::read(path).with_context(context)?;
+        Conf::parse(path, &bytes)
+    }
+
+    /// The same of what has been read from `path` already.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let lines = bytes.split(|byte| *byte == b'\n').enumerate();
         let lines: Result<Vec<String>> = lines
             .map(|(index, line)| {
@@ -46,7 +51,7 @@ impl Conf {
             })
             .collect();
         Ok(Conf {
-            path: std::path::absolute(path).with_context(context)?,
+            path: std::path::absolute(path).with_context(|| path.display().to_string())?,
             lines: lines?,
         })
     }
@@ -281,7 +286,7 @@ impl<'a> Evaluation<'a> {
 }
 
 /// Refuses what can be seen to be wrong from the value alone.
-fn check(name: &str, value: &str) -> Result<()> {
+pub(crate) fn check(name: &str, value: &str) -> Result<()> {
     match name {
         "STOP_TIMEOUT" => value
             .parse::<u32>()

@@ -102,10 +102,10 @@ impl Document {
             bail!("the input is no document: it is not a JSON object");
         };
         for (key, value) in &map {
+            let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.contains('\0'));
             let plain = match value {
-                Value::String(text) => !text.contains('\0'),
-                Value::Array(list) => list.iter().all(Value::is_string),
-                _ => false,
+                Value::Array(list) => list.iter().all(is_text),
+                value => is_text(value),
             };
             ensure!(
                 plain || !is_plan(key),
@@ -284,6 +284,8 @@ mod tests {
             ("[1]\n", "not a JSON object"),
             ("{\"NAME\":\"a\"}\n{\"NAME\":\"b\"}\n", "more than one line"),
             ("{\"NAME\":\"a\",\"LIVE\":7}", "must be a text"),
+            ("{\"NAME\":\"a\",\"X\":\"\\u0000\"}", "must be a text"),
+            ("{\"NAME\":\"a\",\"X\":[\"\\u0000\"]}", "must be a text"),
             ("{\"NAME\":\"a\",\"CABLES\":\"=\"}", "must be a list"),
             ("{\"NAME\":\"a\",\"LIVE\":[\"x\"]}", "must be a text"),
             ("{\"LIVE\":\"/x\"}", "has no NAME"),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cable;
+pub mod check;
 pub mod conf;
 mod document;
 mod filter;

@@ -1,10 +1,9 @@
 //! Reads the configuration of a subhost and prints its document: the first stage.
 #![forbid(unsafe_code)]
 
-mod check;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
+use ob_conf::check;
 use ob_conf::conf::{self, Conf, Evaluation};
 use ob_conf::{Document, Kind, Tool, Usage, VARIABLES, mistyped, quote, send};
 use serde_json::Value;
@@ -72,7 +71,7 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
 fn answer(request: Request) -> Result<ExitCode> {
     if request.check {
         let conf = Conf::read(Path::new(&request.source))?;
-        return check::report(&conf);
+        return report(&conf);
     }
     let document = if request.source == "-" {
         amend(&request)?
@@ -130,6 +129,14 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
         bail!(Usage("--check takes a configuration alone".to_owned()));
     }
     Ok(request)
+}
+
+/// Prints all problems. Status 1 if there are any.
+fn report(conf: &Conf) -> Result<ExitCode> {
+    let problems = check::problems(conf);
+    let report: String = problems.iter().map(|problem| problem.shown(conf)).collect();
+    std::io::stdout().write_all(report.as_bytes())?;
+    Ok(ExitCode::from(u8::from(!problems.is_empty())))
 }
 
 /// For the commands that are scripts: complains of an option in their name, with what it was meant to be, status 2.
@@ -194,17 +201,40 @@ fn print(document: &Document, request: &Request) -> Result<ExitCode> {
         send(document)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let environment = document.variables().filter(|(key, _)| {
+    let mut output = String::new();
+    for (key, value) in document.variables() {
         let named = request.wanted.iter().any(|wanted| wanted == key);
-        named || key.starts_with(|c: char| c.is_ascii_uppercase())
-    });
-    let output: String = environment
-        .map(|(key, value)| format!("{key}={}\n", quote(&value)))
-        .collect();
+        if !is_name(key) {
+            ensure!(!named, "{key:?} cannot be the name of a shell's variable");
+        } else if named || key.starts_with(|c: char| c.is_ascii_uppercase()) {
+            output += &format!("{key}={}\n", quote(&value));
+        }
+    }
     let mut stdout = std::io::stdout();
     stdout
         .write_all(output.as_bytes())
         .and_then(|()| stdout.flush())
         .context("print the variables")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a shell takes `key=` for an assignment. What else could stand there in a document would be run.
+fn is_name(key: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    key.chars().all(word) && key.starts_with(|c: char| !c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_name;
+
+    #[test]
+    fn only_what_a_shell_can_assign_is_a_name() {
+        for name in ["NAME", "_x", "MINE_2"] {
+            assert!(is_name(name), "{name}");
+        }
+        for other in ["", "2A", "A;B", "A B", "A\nB", "A-B", "Ä", "A$(x)"] {
+            assert!(!is_name(other), "{other}");
+        }
+    }
 }
