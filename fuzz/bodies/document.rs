@@ -1,0 +1,69 @@
+//! What holds for any bytes as a document.
+
+use ob_conf::protect::{Protection, ReadOnly};
+use ob_conf::userns::{Ids, Wish};
+use ob_conf::{Cable, Document, limits, quote, sentence, steps};
+
+/// Reads the bytes as a document, and all from it that the stages read.
+pub fn holds(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    let document = match Document::parse(text) {
+        Ok(document) => document,
+        Err(error) => return assert!(!sentence(&error).contains('\n')),
+    };
+    let line = document.line();
+    assert_eq!(line.find('\n'), Some(line.len() - 1), "{line}");
+    assert_eq!(Document::parse(&line).unwrap().line(), line);
+
+    // A stage's note keeps all others.
+    let mut noted = document.clone();
+    noted.set("net", "/run/netns/a");
+    let mut taken_back = Document::parse(&noted.line()).unwrap();
+    for (key, value) in document.variables().filter(|(key, _)| *key != "net") {
+        assert!(noted.variables().any(|other| other == (key, value.clone())));
+    }
+    taken_back.remove("net");
+    if !document.has("net") {
+        assert_eq!(taken_back, document);
+    }
+
+    for (_, value) in document.environment() {
+        assert!(!value.contains('\0'), "no environment can hold it");
+        assert_eq!(unquoted(&quote(&value)), value);
+    }
+    read_as_a_stage(&document);
+}
+
+/// All that is computed from a document alone, with whatever outcome.
+fn read_as_a_stage(document: &Document) {
+    let _ = (Wish::of(document), Ids::of(document), limits::of(document));
+    let _ = (Protection::of(document).err(), ReadOnly::of(document));
+    let _ = (document.path("LIVE"), document.number("pid"));
+    if let Ok(words) = document.list("CABLES") {
+        let cables: Vec<_> = words.into_iter().flat_map(Cable::parse).collect();
+        let _ = Cable::links(document.name(), &cables);
+    }
+    for (_, value) in document.environment() {
+        let _ = steps::word(&value);
+    }
+}
+
+/// What a shell takes for one word, as it would read it; panics if it is more than that.
+fn unquoted(word: &str) -> String {
+    let mut text = String::new();
+    let mut rest = word;
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix(r"\'") {
+            text.push('\'');
+            rest = after;
+            continue;
+        }
+        let inner = rest.strip_prefix('\'').expect("an opening quote");
+        let (inner, after) = inner.split_once('\'').expect("a closing quote");
+        text.push_str(inner);
+        rest = after;
+    }
+    text
+}
