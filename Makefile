@@ -82,6 +82,16 @@ bench-short: all
 	$(BENCH)
 	$(IN_OUT) bench --short >/dev/null
 
+# What root inside can do, at each level, measured on the kernel in use and put into docs/security.md. Runs as root.
+KERNEL = $(shell uname -r | cut -d. -f1-2)
+attacks: all attack
+	OB_ATTACKS_TO="$(CURDIR)/tests/attacks/results/$(KERNEL).json" $(IN_OUT) cargo test --locked -p end-to-end --test all -- attacks::every
+	cargo run --quiet --locked -p attacks -- page docs/security.md
+# Its program alone, static, since it is run in any root; prints where it is.
+attack:
+	@RUSTFLAGS='-C target-feature=+crt-static' cargo build --quiet --locked --target $(TARGET) -p attacks
+	@echo $(BUILDS)/$(TARGET)/debug/attack
+
 # A thousand boots and stops, and what grows; every step of a boot and a stop broken off: docs/reliability.md. Both run as root.
 soak: all
 	$(LONG) --bin soak
@@ -97,4 +107,4 @@ BENCH = RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked
 IN_OUT = $(SUDO) env PATH="$(abspath $(OUT)):$(CURDIR)/scripts:$$PATH" OB_BIN="$(abspath $(OUT))" OB_SCRIPTS="$(CURDIR)/scripts"
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: soak sweep bench bench-short all where install check lint check-vm check-package
+.PHONY: attacks attack soak sweep bench bench-short all where install check lint check-vm check-package

@@ -34,7 +34,7 @@ pub mod trace;
 mod world;
 
 pub use snapshot::Snapshot;
-pub use tools::{bin, scripts};
+pub use tools::{attack, bin, scripts};
 pub use world::{Done, Line, Running, World};
 
 use std::io::Write;

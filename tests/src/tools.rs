@@ -9,7 +9,7 @@ pub fn bin() -> &'static Path {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     BIN.get_or_init(|| match std::env::var_os("OB_BIN") {
         Some(directory) => PathBuf::from(directory),
-        None => make(),
+        None => make_all(),
     })
 }
 
@@ -22,23 +22,34 @@ pub fn scripts() -> &'static Path {
     })
 }
 
+/// The program with the attacks: `OB_ATTACK`, or what `make attack` builds, static, which is run once.
+pub fn attack() -> &'static Path {
+    static ATTACK: OnceLock<PathBuf> = OnceLock::new();
+    ATTACK.get_or_init(|| match std::env::var_os("OB_ATTACK") {
+        Some(program) => PathBuf::from(program),
+        None => source().join(make(&["-s", "attack"]).trim()),
+    })
+}
+
 fn source() -> &'static Path {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().expect("tests/ is in the source tree")
 }
 
 /// Builds what is shipped. Two at once, of two test programs, wait for each other by cargo's own lock.
-fn make() -> PathBuf {
-    let make = |arguments: &[&str]| {
-        let output = Command::new("make")
-            .args(arguments)
-            .current_dir(source())
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("make is needed, or OB_BIN and OB_SCRIPTS");
-        assert!(output.status.success(), "make {arguments:?} failed");
-        String::from_utf8(output.stdout).expect("a path")
-    };
+fn make_all() -> PathBuf {
     make(&["-s"]);
     source().join(make(&["-s", "where"]).trim())
+}
+
+/// What make(1) says.
+fn make(arguments: &[&str]) -> String {
+    let output = Command::new("make")
+        .args(arguments)
+        .current_dir(source())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("make is needed, or OB_BIN and OB_SCRIPTS");
+    assert!(output.status.success(), "make {arguments:?} failed");
+    String::from_utf8(output.stdout).expect("a path")
 }

@@ -1,5 +1,6 @@
 //! The end-to-end tests, one program: what each promise of the design looks like from outside.
 
+mod attacks;
 mod bad_input;
 mod budget;
 mod cables;

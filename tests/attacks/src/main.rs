@@ -1,0 +1,108 @@
+//! Tries one thing inside a subhost, or all: `attack NAME`.
+
+use attacks::{Failed, Kind, Part, find, results, table};
+use nix::unistd::alarm;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+Usage: attack NAME    try one thing, from where this is run: 0 it got through (an
+                      attack), or was done (work); 1 it did not; 2 it cannot be
+                      tried here. One line tells why.
+       attack all     try all that need nobody outside: name, status, why
+       attack list    print what there is
+       attack page FILE
+                      put the table of the results into a page";
+
+/// No try takes so many seconds, unless it hangs.
+const BOUND: u32 = 20;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["list"] => list(),
+        ["all"] => try_all(),
+        ["page", page] => put_into(page),
+        [name, ..] if !name.starts_with('-') => try_one(name),
+        _ => {
+            println!("{USAGE}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn list() -> ExitCode {
+    for entry in table() {
+        let expected = entry.expected.map(|ends| ends.word());
+        let number = match (entry.number, entry.kind) {
+            (0, Kind::Attack) => "next".to_owned(),
+            (0, Kind::Work) => "work".to_owned(),
+            (number, _) => number.to_string(),
+        };
+        println!(
+            "{number:>4} {:<24} {:<24} {}",
+            entry.name,
+            expected.join(" "),
+            entry.words
+        );
+    }
+    ExitCode::SUCCESS
+}
+
+fn try_one(name: &str) -> ExitCode {
+    let Some(entry) = find(name) else {
+        println!("there is no {name}; see attack list");
+        return ExitCode::from(3);
+    };
+    alarm::set(BOUND);
+    let tried = match entry.part {
+        Part::Inside(function) | Part::Both(function) => function(),
+        Part::Outside => Err(Failed::NotHere("it is done from outside".to_owned())),
+    };
+    let (status, why) = match &tried {
+        Ok(()) => (0, String::new()),
+        Err(Failed::Refused(why)) => (1, why.clone()),
+        Err(Failed::NotHere(why)) => (2, why.clone()),
+    };
+    if !why.is_empty() {
+        println!("{}", why.replace('\n', " "));
+    }
+    ExitCode::from(status)
+}
+
+/// Each in a process of its own, so that none finds what another has left in it.
+fn try_all() -> ExitCode {
+    let inside = |part: &Part| matches!(part, Part::Inside(_));
+    for entry in table().iter().filter(|entry| inside(&entry.part)) {
+        let tried = Command::new("/proc/self/exe").arg(entry.name).output();
+        let (status, why) = match tried {
+            Ok(output) => {
+                let signal = output.status.signal().unwrap_or_default();
+                let status = output.status.code().unwrap_or(128 + signal);
+                let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+                if status > 2 {
+                    said.push_str(&String::from_utf8_lossy(&output.stderr));
+                }
+                (status, said)
+            }
+            Err(error) => (127, error.to_string()),
+        };
+        println!("{} {status} {}", entry.name, why.trim().replace('\n', " "));
+    }
+    ExitCode::SUCCESS
+}
+
+fn put_into(page: &str) -> ExitCode {
+    let put = std::fs::read_to_string(page)
+        .map_err(|error| error.to_string())
+        .and_then(|text| results::put_into(&text).ok_or_else(|| "it has no marks".to_owned()))
+        .and_then(|text| std::fs::write(page, text).map_err(|error| error.to_string()));
+    match put {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("attack: {page}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

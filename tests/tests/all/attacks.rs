@@ -1,0 +1,127 @@
+//! What a hostile root tries inside, and what an honest one does there, at each level of protection: the table of the package
+//! `attacks`, run in real subhosts, with the part of it that others play outside.
+
+use attacks::results::{Measured, kernel, of_kernel, put_into};
+use attacks::{Ends, LEVELS, Level, Part, find, table};
+use end_to_end::{Line, World, attack, is_root_or_tell};
+
+/// A world with a subhost at one level, over the machine's own root as by default.
+struct Site {
+    world: World,
+    level: Level,
+}
+
+impl Site {
+    fn new(level: Level) -> Self {
+        let world = World::new();
+        world.ok("mkdir lib && mount --bind lib /var/lib; ip link add br0 type bridge");
+        let site = Site { world, level };
+        site.boot("a", "CABLES=br0=");
+        site
+    }
+
+    /// Boots the subhost `name`, whose BASE is closed to others, with the program of the attacks in it.
+    fn boot(&self, name: &str, more: &str) -> String {
+        let level = self.level.word();
+        let text = format!("PROTECT={level}\n{more}\nBASE=.\nSTART=none\n");
+        let conf = self.world.conf(name, &text);
+        let program = self.world.at(format!("{name}/root/attack"));
+        std::fs::copy(attack(), program).expect("copy the program of the attacks");
+        self.world
+            .ok(&format!("chmod 700 {name}; overlay-boot {conf}"));
+        conf
+    }
+
+    /// A line that is run inside, as an administrator does it.
+    fn go(&self, line: &str) -> Line {
+        let enter = self.world.line("overlay-go a -- sh -c \"$LINE\"");
+        enter.env("LINE", line)
+    }
+
+    fn measured(&self, name: &str, ends: Ends, why: &str) -> Measured {
+        Measured {
+            name: name.to_owned(),
+            level: self.level,
+            ends,
+            why: why.to_owned(),
+        }
+    }
+
+    /// All that needs nobody outside.
+    fn try_inside(&self) -> Vec<Measured> {
+        let said = self.go("/attack all").run().ok();
+        said.lines().map(|line| self.judge(line)).collect()
+    }
+
+    /// What a line of `attack all` says.
+    fn judge(&self, line: &str) -> Measured {
+        let mut words = line.splitn(3, ' ');
+        let mut word = || words.next().unwrap_or_default();
+        let (name, status, why) = (word(), word(), word());
+        let entry = find(name).unwrap_or_else(|| panic!("no such entry: {line}"));
+        let ends = status.parse().ok().and_then(|status| entry.ends(status));
+        let ends = ends.unwrap_or_else(|| panic!("at {}: {line}", self.level.word()));
+        self.measured(name, ends, why)
+    }
+}
+
+/// Runs all entries at one level.
+fn measure(level: Level) -> Vec<Measured> {
+    let site = Site::new(level);
+    let mut measured = site.try_inside();
+    let names: Vec<&str> = table().iter().map(|entry| entry.name).collect();
+    measured.sort_by_key(|one| names.iter().position(|name| *name == one.name));
+    let missing = |name: &&&str| !measured.iter().any(|one| one.name == **name);
+    let missing: Vec<_> = names.iter().filter(missing).collect();
+    assert!(missing.is_empty(), "nobody has tried {missing:?}");
+    measured
+}
+
+#[test]
+fn every_attack_and_all_work_ends_as_expected() {
+    if !is_root_or_tell("attacks") {
+        return;
+    }
+    // One after the other: some count what the whole machine has.
+    let measured: Vec<Measured> = LEVELS.into_iter().flat_map(measure).collect();
+    let lines: Vec<String> = measured.iter().map(Measured::line).collect();
+    let wrong = measured.iter().filter(|one| {
+        let entry = find(&one.name).expect("it was tried");
+        one.ends != Ends::NotTried && one.ends != entry.expected(one.level)
+    });
+    let mut wrong: Vec<String> = wrong
+        .map(|one| format!("not as expected: {}", one.line()))
+        .collect();
+    if let Some(file) = std::env::var_os("OB_ATTACKS_TO") {
+        std::fs::write(file, lines.join("\n") + "\n").expect("write the results");
+    } else {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
+        let recorded = of_kernel(&kernel(&release));
+        let differ = |one: &&Measured| {
+            let same = |other: &&Measured| other.name == one.name && other.level == one.level;
+            let other = recorded.iter().find(same).map(|other| other.ends);
+            !recorded.is_empty() && other != Some(one.ends)
+        };
+        wrong.extend(
+            measured
+                .iter()
+                .filter(differ)
+                .map(|one| format!("not as recorded: {}", one.line())),
+        );
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_page_shows_what_was_measured() {
+    let page = include_str!("../../../docs/security.md");
+    let made = put_into(page).expect("the marks");
+    assert!(made == page, "docs/security.md is old: make attacks");
+}
+
+#[test]
+fn every_part_outside_is_played() {
+    for entry in table() {
+        assert!(matches!(entry.part, Part::Inside(_)), "{}", entry.name);
+    }
+}
