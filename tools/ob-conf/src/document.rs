@@ -310,6 +310,15 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_kept_to_the_last_digit() {
+        let line = "{\"NAME\":\"a\",\"big\":123456789012345678901234567890,\"far\":9.999999999999999e+129,\"pid\":7}\n";
+        let document = Document::parse(line).unwrap();
+        assert_eq!(document.line(), line);
+        assert_eq!(document.number("pid").unwrap(), 7);
+        assert!(document.number("far").is_err());
+    }
+
+    #[test]
     fn the_shell_gets_every_byte_back() {
         assert_eq!(
             quote("a'b$(c)\n"),
