@@ -22,7 +22,10 @@ pub fn holds(bytes: &[u8]) {
         assert!(line.starts_with(assignment.name) && line.ends_with(assignment.raw));
     }
     // A profile would be read, and may be a device that never ends.
-    if conf.assignments().any(|assignment| assignment.name == "SECCOMP") {
+    if conf
+        .assignments()
+        .any(|assignment| assignment.name == "SECCOMP")
+    {
         return;
     }
 
@@ -31,14 +34,20 @@ pub fn holds(bytes: &[u8]) {
         assert!(problem.line <= conf.lines.len(), "{problem:?}");
         if problem.line > 0 {
             let line = &conf.lines[problem.line - 1];
-            assert!((1..=line.len() + 1).contains(&problem.column), "{problem:?}");
+            assert!(
+                (1..=line.len() + 1).contains(&problem.column),
+                "{problem:?}"
+            );
         }
         let shown = problem.shown(&conf);
         let expected = if problem.line > 0 { 3 } else { 1 };
         assert_eq!(shown.matches('\n').count(), expected, "{shown}");
     }
     // It would be run.
-    if conf.assignments().any(|assignment| assignment.command().is_some()) {
+    if conf
+        .assignments()
+        .any(|assignment| assignment.command().is_some())
+    {
         return;
     }
     match Evaluation::new(&conf, &[], &[]).document() {
@@ -63,7 +72,9 @@ fn lines(bytes: &[u8]) -> usize {
 /// The line that an error names. Panics if it does not even name the file.
 fn stands_at(error: &impl Display) -> Option<usize> {
     let text = format!("{error:#}");
-    let place = text.strip_prefix(FILE).and_then(|rest| rest.strip_prefix(':'));
+    let place = text
+        .strip_prefix(FILE)
+        .and_then(|rest| rest.strip_prefix(':'));
     let place = place.unwrap_or_else(|| panic!("it names no file: {text}"));
     place.split(':').next()?.parse().ok()
 }

@@ -1,0 +1,53 @@
+//! What fuzz/ looks for at length, in small: whatever the bytes are, it holds.
+
+#[path = "../../../fuzz/bodies/conf.rs"]
+mod conf;
+#[path = "../../../fuzz/bodies/document.rs"]
+mod document;
+#[path = "../../../fuzz/bodies/seeds.rs"]
+mod seeds;
+
+use ob_conf::{Document, VARIABLES};
+use proptest::prelude::*;
+
+#[test]
+fn it_holds_for_the_seeds() {
+    seeds::of("conf").iter().for_each(|seed| conf::holds(seed));
+    for seed in seeds::of("document") {
+        document::holds(&seed);
+        Document::parse(str::from_utf8(&seed).unwrap()).unwrap();
+    }
+}
+
+/// Lines that look like assignments, most of them with a name that counts, and a value that may.
+fn lines() -> impl Strategy<Value = String> {
+    let known: Vec<&str> = VARIABLES.iter().map(|variable| variable.name).collect();
+    let name = prop_oneof![9 => prop::sample::select(known), 1 => Just("X"), 1 => Just("# "), 1 => Just("")];
+    let value = prop_oneof![
+        "\\PC{0,12}",
+        "[a-z0-9/=:.,% ]{0,12}",
+        "[\\\\\t\r\"'$! -~]{0,12}"
+    ];
+    let line = (prop_oneof![9 => Just(""), 1 => Just(" ")], name, value);
+    let line = line.prop_map(|(before, name, value)| format!("{before}{name}={value}\n"));
+    prop::collection::vec(line, 0..12).prop_map(|lines| lines.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn it_holds_near_the_seeds_of_configurations(bytes in seeds::near("conf")) {
+        conf::holds(&bytes);
+    }
+
+    #[test]
+    fn it_holds_for_lines_that_look_like_assignments(text in lines()) {
+        conf::holds(text.as_bytes());
+    }
+
+    #[test]
+    fn it_holds_near_the_seeds_of_documents(bytes in seeds::near("document")) {
+        document::holds(&bytes);
+    }
+}
