@@ -1,7 +1,7 @@
 # make            build the tools, static, for release
 # make install    install them; DESTDIR= and PREFIX=/usr/local as everywhere
 # make check      all that must pass before a change goes in
-# The long ones: make soak, make sweep, make bench, make check-vm.
+# The long ones: make soak, make sweep, make fuzz, make bench, make check-vm.
 
 PREFIX = /usr/local
 BIN = $(DESTDIR)$(PREFIX)/bin
@@ -92,6 +92,14 @@ attack:
 	@RUSTFLAGS='-C target-feature=+crt-static' cargo build --quiet --locked --target $(TARGET) -p attacks
 	@echo $(BUILDS)/$(TARGET)/debug/attack
 
+# The readers of what comes from elsewhere on whatever bytes, each for TIME seconds. Wants nightly and cargo-fuzz: fuzz/README.md.
+TIME = 60
+fuzz:
+	for target in conf document netlink; do \
+		mkdir -p fuzz/corpus/$$target && \
+		cargo +nightly fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(TIME) \
+			$$([ ! -e fuzz/$$target.dict ] || echo -dict=fuzz/$$target.dict) || exit; done
+
 # A thousand boots and stops, and what grows; every step of a boot and a stop broken off: docs/reliability.md. Both run as root.
 soak: all
 	$(LONG) --bin soak
@@ -107,4 +115,4 @@ BENCH = RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked
 IN_OUT = $(SUDO) env PATH="$(abspath $(OUT)):$(CURDIR)/scripts:$$PATH" OB_BIN="$(abspath $(OUT))" OB_SCRIPTS="$(CURDIR)/scripts"
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: attacks attack soak sweep bench bench-short all where install check lint check-vm check-package
+.PHONY: fuzz attacks attack soak sweep bench bench-short all where install check lint check-vm check-package
