@@ -386,6 +386,35 @@ fn the_list_tells_the_states() {
 }
 
 #[test]
+fn while_its_services_are_stopped_it_is_stopping() {
+    let world = World::new();
+    let conf = world.subhost("mta", "START=/slow\nSTOP_TIMEOUT=100");
+    world.script(
+        "mta/root/slow",
+        "[ $1 = stop ] || exit 0\n: >/root/asked\nuntil [ -e /root/done ]; do sleep 0.05; done",
+    );
+    boot(&world, &conf);
+    let stop = world
+        .line("echo $$ >stopper; exec overlay-stop mta >said 2>&1")
+        .start();
+    until("the service to be asked", || {
+        world.has("mta/root/root/asked")
+    });
+    assert_eq!(state(&world, "mta"), "stopping");
+    // A stop that dies has stopped nothing.
+    world.ok("kill -9 $(cat stopper)");
+    stop.wait();
+    until("it to run again", || state(&world, "mta") == "running");
+    world.inside("mta", "rm /root/asked");
+    let stop = world.line("overlay-stop mta").start();
+    until("it to be asked again", || world.has("mta/root/root/asked"));
+    assert_eq!(state(&world, "mta"), "stopping");
+    world.inside("mta", ": >/root/done");
+    assert_eq!(stop.wait().status, 0);
+    assert_eq!(world.run("overlay-list mta").status, 1);
+}
+
+#[test]
 fn hazard_21_the_down_commands_of_a_bridgeless_cable_run_at_its_end() {
     let world = World::new();
     let state = "/run/network/ifstate";

@@ -211,14 +211,29 @@ pub fn prove(document: &Document) -> Option<OwnedFd> {
 pub fn identify(pid: i32) -> Result<(u64, u64)> {
     let pidns = std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino();
     let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
-    let stat = String::from_utf8_lossy(&stat);
-    // The command's name may hold anything, a parenthesis too; the 22nd field is the 20th after it.
-    let start = stat
-        .rsplit_once(')')
-        .and_then(|(_, fields)| fields.split_whitespace().nth(19))
-        .and_then(|start| start.parse().ok())
-        .with_context(|| format!("read /proc/{pid}/stat"))?;
+    let start = start_in(&String::from_utf8_lossy(&stat));
+    let start = start.with_context(|| format!("read /proc/{pid}/stat"))?;
     Ok((pidns, start))
+}
+
+/// The start time in a line of `/proc/PID/stat`.
+fn start_in(stat: &str) -> Option<u64> {
+    // The command's name may hold anything, a parenthesis too; the 22nd field is the 20th after it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whether the process lives whose line of `/proc/PID/stat` this was: what a script can note of itself.
+#[must_use]
+pub fn lives(noted: &str) -> bool {
+    let pid: Option<u32> = noted.split(' ').next().and_then(|pid| pid.parse().ok());
+    let now = pid.and_then(|pid| std::fs::read(format!("/proc/{pid}/stat")).ok());
+    now.is_some_and(|stat| {
+        let stat = String::from_utf8_lossy(&stat);
+        let start = start_in(&stat);
+        // One that has ended stays as a zombie until its parent looks.
+        start.is_some() && start == start_in(noted) && !stat.contains(") Z ")
+    })
 }
 
 fn unless_held(locked: Result<(), TryLockError>, file: File) -> std::io::Result<Option<Lock>> {

@@ -4,10 +4,10 @@ use crate::detail::{Detail, Meter};
 use anyhow::{Context, Result, bail, ensure};
 use ob_conf::Document;
 use ob_conf::conf::{Conf, Evaluation};
-use ob_conf::state::{Home, prove};
+use ob_conf::state::{Home, lives, prove};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl State {
 struct Signs {
     /// Somebody holds its lock.
     held: bool,
-    /// Somebody holds the mark of those who stop it.
+    /// Somebody holds the mark of those who stop it, or lives and is noted in it.
     stopped: bool,
     /// There was a pid 1.
     begun: bool,
@@ -195,8 +195,7 @@ impl Finder {
         let pid_1 = prove(&document);
         let state = State::of(&Signs {
             held,
-            stopped: File::open(home.file("stopping"))
-                .is_ok_and(|mark| mark.try_lock_shared().is_err()),
+            stopped: is_being_stopped(&home),
             begun: document.has("pid"),
             alive: pid_1.is_some(),
         });
@@ -259,6 +258,16 @@ impl Subhost {
         };
         same_path || identity(conf).is_some_and(|conf| Some(conf) == identity(path))
     }
+}
+
+/// Whether somebody stops it: its services, as overlay-stop does, which notes itself in the mark; or itself, under a lock.
+fn is_being_stopped(home: &Home) -> bool {
+    let Ok(mut mark) = File::open(home.file("stopping")) else {
+        return false;
+    };
+    let mut noted = String::new();
+    mark.try_lock_shared().is_err()
+        || mark.read_to_string(&mut noted).is_ok_and(|_| lives(&noted))
 }
 
 /// Whether it has no lock, and gets none in a while: who was about to make it or had just removed it was killed.
