@@ -4,13 +4,17 @@ use crate::nearest;
 use anyhow::{Result, anyhow};
 use lexopt::{Arg, Parser};
 use nix::errno::Errno;
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// Names the command that has become the tool, or leaves all to it: what the user has typed.
+const COMMAND: &str = "OB_COMMAND";
+
 /// A tool as the user sees it.
 pub struct Tool {
-    /// The name that its messages begin with.
+    /// Its own name, for the log; its messages begin with it unless it was called by a command of ours.
     pub name: &'static str,
     /// What `--help` prints; the long options in it are those that a mistyped one is compared with.
     pub help: &'static str,
@@ -67,7 +71,15 @@ impl Tool {
     /// Prints the error as the one line that it is, on stderr.
     pub fn complain(&self, error: &anyhow::Error) {
         // Not eprintln, which would panic where stderr is closed.
-        let _ = writeln!(std::io::stderr(), "{}: {}", self.name, sentence(error));
+        let _ = writeln!(std::io::stderr(), "{}: {}", self.typed(), sentence(error));
+    }
+
+    /// What the user has typed: the tool's name, or that of the script that stands for it.
+    fn typed(&self) -> Cow<'static, str> {
+        match std::env::var(COMMAND) {
+            Ok(command) => command.into(),
+            Err(_) => self.name.into(),
+        }
     }
 
     /// Handles an argument that the tool itself does not take: help, version, or a usage error that names the nearest option.
@@ -77,16 +89,18 @@ impl Tool {
         match arg {
             Arg::Short('h') | Arg::Long("help") => self.say(self.help),
             Arg::Short('V') | Arg::Long("version") => {
-                self.say(&format!("{} {}\n", self.name, env!("CARGO_PKG_VERSION")))
+                self.say(&format!("{} {}\n", self.typed(), env!("CARGO_PKG_VERSION")))
             }
             Arg::Long(option) => {
-                anyhow!(mistyped(self.name, self.help, &format!("--{option}")))
+                anyhow!(mistyped(&self.typed(), self.help, &format!("--{option}")))
             }
-            Arg::Short(option) => anyhow!(mistyped(self.name, self.help, &format!("-{option}"))),
+            Arg::Short(option) => {
+                anyhow!(mistyped(&self.typed(), self.help, &format!("-{option}")))
+            }
             Arg::Value(value) => anyhow!(Usage(format!(
                 "unexpected argument '{}'; see {} --help",
                 value.to_string_lossy(),
-                self.name
+                self.typed()
             ))),
         }
     }
