@@ -94,13 +94,6 @@ fn log_of(document: &Document) -> Option<File> {
     log::open(document.path("LOG").ok()?).ok()
 }
 
-/// Tells the subhost's log, if it has one.
-pub fn note(document: &Document, text: &str) {
-    if let Some(mut file) = log_of(document) {
-        log::line(&mut file, &format!("ob-cable: {text}"));
-    }
-}
-
 /// Waits for a child, and kills it when the time is over.
 pub fn wait(child: &mut Child, end: Instant) -> io::Result<ExitStatus> {
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;

@@ -3,34 +3,13 @@
 
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
+use ob_cable::TOOL;
 use ob_cable::steps::describe;
 use ob_cable::unwire::unwire;
 use ob_cable::wire::wire;
 use ob_conf::{Document, Tool, Usage, log};
 use std::cell::Cell;
 use std::process::ExitCode;
-
-const TOOL: Tool = Tool {
-    name: "ob-cable",
-    help: "\
-Usage: ob-cable [--undo|--dry-run]
-
-Reads the document of a subhost, ob-document(5), makes the network namespace
-/run/netns/NAME and the cables that CABLES asks for, and prints the document
-with the facts net and cables.
-
-  -u, --undo      take them back, for each of the documents on stdin; of these
-                  only NAME is needed
-  -n, --dry-run   make nothing: check, and tell the commands as the fact steps
-  -h, --help      print this
-  -V, --version   print the version
-
-Examples:
-  ob-conf mta.conf | ob-mount | ob-cable | ob-unshare
-  echo '{\"NAME\":\"lab\",\"CABLES\":[\"br0=\"]}' | ob-cable
-",
-    failed: 1,
-};
 
 fn main() -> ExitCode {
     TOOL.main(run)

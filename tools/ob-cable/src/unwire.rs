@@ -1,11 +1,13 @@
 //! Taking the cables and the namespaces of subhosts back, of all of them at once.
 
+use crate::TOOL;
 use crate::ifupdown;
 use crate::links::{Links, Watch};
 use crate::namespace::{self, Namespace};
 use crate::netlink::Link;
+use crate::wire::{trace, trace_unpinned};
 use anyhow::{Context, Result, anyhow};
-use ob_conf::Document;
+use ob_conf::{Document, log};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -48,15 +50,22 @@ pub fn unwire(documents: &mut [Document]) -> Vec<Result<()>> {
             *outcome = Err(error);
         } else if let Ok(links) = outcome {
             awaited.extend(links.iter().map(|link| link.index));
+            trace_unpinned(document);
         }
     }
     // What is left, or if listening fails, may still be there.
     let _ = watch.wait(&mut host, &mut awaited, PATIENCE);
-    let mut finish = |outcome: Result<Vec<Link>>| -> Result<()> {
-        for link in outcome?.iter().filter(|link| awaited.contains(&link.index)) {
-            // Somebody else keeps the namespace alive.
-            host.delete(link.index)
-                .with_context(|| format!("delete the link {}", link.name))?;
+    let mut finish = |document: &Document, outcome: Result<Vec<Link>>| -> Result<()> {
+        for link in outcome? {
+            let name = link.name;
+            if awaited.contains(&link.index) {
+                // Somebody else keeps the namespace alive.
+                host.delete(link.index)
+                    .with_context(|| format!("delete the link {name}"))?;
+                trace(document, &format!("deleted {name}"));
+            } else {
+                trace(document, &format!("{name} is gone with it"));
+            }
         }
         Ok(())
     };
@@ -64,7 +73,7 @@ pub fn unwire(documents: &mut [Document]) -> Vec<Result<()>> {
         .iter_mut()
         .zip(outcomes)
         .map(|(document, outcome)| {
-            finish(outcome)?;
+            finish(document, outcome)?;
             document.remove("net");
             document.remove("cables");
             Ok(())
@@ -144,9 +153,11 @@ fn run_ifdown(batch: &[(&Document, &str)], end: Instant) {
     let children: Vec<_> = batch.iter().map(start).collect();
     for ((document, link), child) in batch.iter().zip(children) {
         match child.and_then(|mut child| ifupdown::wait(&mut child, end)) {
-            Ok(status) if status.success() => {}
-            Ok(status) => ifupdown::note(document, &format!("ifdown {link}: {status}")),
-            Err(error) => ifupdown::note(document, &format!("ifdown {link}: {error}")),
+            Ok(status) if status.success() => {
+                trace(document, &format!("ran {} {link}", ifdown.display()));
+            }
+            Ok(status) => log::tell(&TOOL, document, &format!("ifdown {link}: {status}")),
+            Err(error) => log::tell(&TOOL, document, &format!("ifdown {link}: {error}")),
         }
     }
 }

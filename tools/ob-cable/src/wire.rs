@@ -1,5 +1,6 @@
 //! Laying the cables of one subhost, all of them or none.
 
+use crate::TOOL;
 use crate::ifupdown;
 use crate::links::{Links, Pair, Watch};
 use crate::namespace::{self, Namespace};
@@ -24,6 +25,13 @@ pub(crate) struct Plan {
     pub(crate) links: Vec<String>,
     /// The index of each cable's bridge.
     bridges: Vec<Option<i32>>,
+}
+
+/// A bridge of the host that a cable goes into.
+#[derive(Clone, Copy)]
+struct Bridge<'a> {
+    name: &'a str,
+    index: i32,
 }
 
 /// What has been made for a subhost.
@@ -133,11 +141,22 @@ impl Wiring {
     }
 
     fn lay(&mut self, plan: &Plan, document: &Document) -> Result<()> {
-        for (cable, (link, bridge)) in plan.cables.iter().zip(plan.links.iter().zip(&plan.bridges))
-        {
+        let verb = match self.namespace.is_new {
+            true => "made",
+            false => "found and entered",
+        };
+        let path = ob_conf::netns::path(&self.name);
+        trace(
+            document,
+            &format!("{verb} {}, and set lo up", path.display()),
+        );
+        for (cable, (link, index)) in plan.cables.iter().zip(plan.links.iter().zip(&plan.bridges)) {
+            let (Cable::Pair { bridge, .. } | Cable::Vlan { bridge, .. }) = cable;
+            let bridge = bridge.as_deref().zip(*index);
+            let bridge = bridge.map(|(name, index)| Bridge { name, index });
             match cable {
-                Cable::Pair { mac, .. } => self.lay_pair(link, *bridge, *mac, document)?,
-                Cable::Vlan { tag, .. } => self.lay_vlan(link, *bridge, *tag, document)?,
+                Cable::Pair { mac, .. } => self.lay_pair(link, bridge, *mac, document)?,
+                Cable::Vlan { tag, .. } => self.lay_vlan(link, bridge, *tag, document)?,
             }
         }
         Ok(())
@@ -146,7 +165,7 @@ impl Wiring {
     fn lay_pair(
         &mut self,
         link: &str,
-        bridge: Option<i32>,
+        bridge: Option<Bridge>,
         mac: Option<[u8; 6]>,
         document: &Document,
     ) -> Result<()> {
@@ -159,10 +178,13 @@ impl Wiring {
             outside: link,
             inside: &format!("eth{}", self.made.len()),
             mac,
-            bridge,
+            bridge: bridge.map(|bridge| bridge.index),
             up: !to_ifup,
         };
         self.make_pair(&pair)?;
+        let net = ob_conf::netns::path(&self.name);
+        let text = format!("made {link}{}, and {}", into(bridge), pair.inside);
+        trace(document, &format!("{text} in {}", net.display()));
         self.made.push(link.to_owned());
         if to_ifup && !self.run_ifup(link, document) {
             let made = self.host.find(link)?;
@@ -170,6 +192,7 @@ impl Wiring {
             self.host
                 .set_up(made.index, None)
                 .with_context(|| format!("set {link} up"))?;
+            trace(document, &format!("set {link} up"));
         }
         Ok(())
     }
@@ -214,7 +237,7 @@ impl Wiring {
     fn lay_vlan(
         &mut self,
         link: &str,
-        bridge: Option<i32>,
+        bridge: Option<Bridge>,
         tag: u16,
         document: &Document,
     ) -> Result<()> {
@@ -230,8 +253,9 @@ impl Wiring {
         if let Some(found) = self.host.find(link).with_context(context)? {
             if bridge.is_some() || !is_up {
                 self.host
-                    .set_up(found.index, bridge)
+                    .set_up(found.index, bridge.map(|bridge| bridge.index))
                     .with_context(|| format!("set {link} up"))?;
+                trace(document, &format!("set {link} up{}", into(bridge)));
             }
             return Ok(());
         }
@@ -242,11 +266,18 @@ impl Wiring {
         if parent.flags & libc::IFF_UP == 0 {
             let up = self.host.set_up(parent.index, None);
             up.with_context(|| format!("set {} up", parent.name))?;
+            trace(document, &format!("set {} up", parent.name));
         }
         self.host
-            .make_vlan(link, parent.index, tag, bridge)
+            .make_vlan(link, parent.index, tag, bridge.map(|bridge| bridge.index))
             .map_err(without_vlans)
-            .with_context(context)
+            .with_context(context)?;
+        let parent = parent.name;
+        trace(
+            document,
+            &format!("made {link}{} on {parent}", into(bridge)),
+        );
+        Ok(())
     }
 
     /// If ifupdown takes `link` for up which is not there, takes it down in its notes: it would do nothing otherwise.
@@ -277,9 +308,11 @@ impl Wiring {
             self.host
                 .delete(link.index)
                 .with_context(|| format!("delete the link {}", link.name))?;
+            trace(document, &format!("deleted {}", link.name));
         }
         if self.namespace.is_new {
             namespace::unpin(&self.name)?;
+            trace_unpinned(document);
         }
         document.remove("net");
         document.remove("cables");
@@ -287,11 +320,33 @@ impl Wiring {
     }
 }
 
+/// Tells the log what was made, where TRACE asks for that.
+pub(crate) fn trace(document: &Document, text: &str) {
+    ob_conf::log::trace(&TOOL, document, text);
+}
+
+/// The same for the end of the namespace's name.
+pub(crate) fn trace_unpinned(document: &Document) {
+    let path = ob_conf::netns::path(document.name());
+    trace(document, &format!("took away {}", path.display()));
+}
+
+/// The bridge that something goes into, in words.
+fn into(bridge: Option<Bridge>) -> String {
+    bridge.map_or(String::new(), |bridge| format!(" in {}", bridge.name))
+}
+
 /// Runs ifup or ifdown; a failure is told in the log, and is no reason not to boot.
 fn run(program: &std::path::Path, arguments: &[&str], document: &Document) -> bool {
     let failure =
         match ifupdown::start(program, arguments, document).and_then(|mut child| child.wait()) {
-            Ok(status) if status.success() => return true,
+            Ok(status) if status.success() => {
+                trace(
+                    document,
+                    &format!("ran {} {}", program.display(), arguments.join(" ")),
+                );
+                return true;
+            }
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
@@ -300,7 +355,7 @@ fn run(program: &std::path::Path, arguments: &[&str], document: &Document) -> bo
         "{} {arguments}: {failure}; going on without",
         program.display()
     );
-    ifupdown::note(document, &text);
+    ob_conf::log::tell(&TOOL, document, &text);
     false
 }
 
