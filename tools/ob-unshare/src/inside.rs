@@ -59,7 +59,7 @@ fn prepare(plan: &Plan) -> Result<()> {
         approach(plan)?;
     }
     pivot().with_context(|| format!("make {} the root", plan.root.display()))?;
-    show_namespaces()?;
+    show_namespaces(plan.ids.is_some())?;
     // The old root lies on the new one, where our working directory still is: no directory is needed to put it.
     umount2(".", MntFlags::MNT_DETACH).context("detach the old root")?;
     chdir("/")?;
@@ -108,12 +108,21 @@ fn pivot() -> Result<()> {
 
 /// Mounts what shows the namespaces that we are in: it can only be mounted from within them. A root without /sys does without.
 ///
-/// In a user namespace the kernel allows it only as long as the old root shows the same.
-fn show_namespaces() -> Result<()> {
+/// In a user namespace (`mapped`) the kernel allows it only as long as there is another to be seen; at first that of the old root.
+/// `ip netns exec` takes /sys away and then mounts its own: so it lies there twice, the second a copy, since the kernel mounts nothing on itself.
+fn show_namespaces(mapped: bool) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
         .context("mount proc on /proc")?;
     match mount(Some("sysfs"), "/sys", Some("sysfs"), flags, None::<&str>) {
+        Ok(()) if mapped => mount(
+            Some("/sys"),
+            "/sys",
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .context("bind /sys on /sys"),
         // Not ours to mount where the network namespace belongs to another user namespace.
         Ok(()) | Err(Errno::ENOENT | Errno::EPERM) => Ok(()),
         Err(error) => Err(error).context("mount sysfs on /sys"),
