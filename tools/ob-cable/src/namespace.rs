@@ -55,7 +55,9 @@ impl Namespace {
                 }
             }
             if let Some(namespace) = Namespace::open(name)? {
-                if ids.is_some() && is_own(owner(&namespace.descriptor)?)? {
+                // One that root has made by hand is for root to change, where root inside is nobody else.
+                let is_mapped = ids.is_some_and(|ids| ids != Ids::ROOT);
+                if is_mapped && is_own(owner(&namespace.descriptor)?)? {
                     bail!(
                         "USERNS: {} is there already and belongs to the host; ip netns del {name}",
                         path.display()

@@ -4,7 +4,9 @@ use crate::ifupdown;
 use crate::links::Links;
 use crate::wire::Plan;
 use anyhow::{Context, Result};
+use ob_conf::protect::network_owner;
 use ob_conf::steps::command;
+use ob_conf::userns::Ids;
 use ob_conf::{Cable, Document, netns};
 
 /// Checks what can be checked, and tells of the namespace and each cable. Notes them as they would be.
@@ -16,6 +18,17 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
     let mut step = |words: &[&str]| steps.push(command(words.iter().copied()));
     if !path.exists() {
         step(&["ip", "netns", "add", name]);
+        if network_owner(document)? == Some(Ids::ROOT) {
+            // In its place one that belongs to a user namespace.
+            let path = path.to_string_lossy();
+            step(&["umount", &path]);
+            step(&[
+                "unshare",
+                "--map-root-user",
+                &format!("--net={path}"),
+                "true",
+            ]);
+        }
     }
     step(&["ip", "-n", name, "link", "set", "lo", "up"]);
     let has_ifup = ifupdown::ifup().is_some();

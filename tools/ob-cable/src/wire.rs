@@ -9,6 +9,7 @@ use crate::unwire;
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc;
+use ob_conf::protect::network_owner;
 use ob_conf::userns::Ids;
 use ob_conf::{Cable, Document};
 use std::os::fd::AsFd;
@@ -49,7 +50,7 @@ pub struct Wiring {
 pub fn wire(document: &mut Document) -> Result<Wiring> {
     let mut host = Links::here().context("open a netlink socket")?;
     let plan = Plan::of(document, &mut host).context("CABLES")?;
-    let mut wiring = Wiring::begin(document.name(), host, &plan, Ids::of(document)?)?;
+    let mut wiring = Wiring::begin(document.name(), host, &plan, network_owner(document)?)?;
     if let Err(error) = wiring.lay(&plan, document) {
         return Err(match wiring.take_back(document) {
             Ok(()) => error,

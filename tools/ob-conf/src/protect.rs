@@ -5,7 +5,7 @@
 
 use crate::seccomp::Filters;
 use crate::state::Home;
-use crate::userns::Wish;
+use crate::userns::{Ids, Wish};
 use crate::{Document, nearest};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
@@ -178,7 +178,7 @@ const LIMITS: &[(&str, Resource)] = &[
 const FEWEST_FILES: rlim_t = 128;
 
 impl Protection {
-    /// Computes it from the plan, and from `net`: with a network of its own, a subhost may administrate it.
+    /// Computes it from the plan.
     ///
     /// Fails with the variable that cannot be, and why. Looks at no file but those that are named.
     pub fn of(document: &Document) -> Result<Self> {
@@ -356,6 +356,21 @@ fn yes_or_no(value: &str) -> Result<bool> {
     }
 }
 
+/// The user namespace that is to own the subhost's network; none for the host's.
+///
+/// From PROTECT=yes on, root inside may change its own links and addresses. With `NET_ADMIN` it could change the host's as well,
+/// for each of its cables tells it a number for the namespace of the other end. Over what a user namespace of root's owns it may do the
+/// same without.
+pub fn network_owner(document: &Document) -> Result<Option<Ids>> {
+    if let Some(ids) = Ids::of(document)? {
+        return Ok(Some(ids));
+    }
+    let dropped = set(document.list("DROP_CAPS")?.into_iter()).context("DROP_CAPS")?;
+    let says_nothing = document.list("CAPS")?.is_empty() && dropped & bit("NET_ADMIN")? == 0;
+    let protected = level(document)? != Level::No && Wish::of(document)? == Wish::No;
+    Ok((protected && says_nothing).then_some(Ids::ROOT))
+}
+
 fn capabilities(document: &Document, protected: bool) -> Result<Option<Capabilities>> {
     let caps = document.list("CAPS")?;
     let mut kept = if !caps.is_empty() {
@@ -365,10 +380,6 @@ fn capabilities(document: &Document, protected: bool) -> Result<Option<Capabilit
     } else {
         Capabilities::MAX
     };
-    // The links and addresses of its own network are the subhost's affair, those of the host are not.
-    if protected && document.has("net") && document.list("CAPS")?.is_empty() {
-        kept |= bit("NET_ADMIN")?;
-    }
     kept &= !set(document.list("DROP_CAPS")?.into_iter()).context("DROP_CAPS")?;
     Ok((kept != Capabilities::MAX).then_some(kept))
 }
@@ -536,11 +547,6 @@ mod tests {
         let default = caps(r#","PROTECT":"yes""#).unwrap();
         assert!(default.contains(&"CHOWN") && !default.contains(&"MKNOD"));
         assert!(!default.contains(&"NET_ADMIN"));
-        assert!(
-            caps(r#","PROTECT":"yes","net":"/n""#)
-                .unwrap()
-                .contains(&"NET_ADMIN")
-        );
         assert_eq!(
             caps(r#","CAPS":["cap_chown,kill","NET_RAW"],"DROP_CAPS":["KILL"]"#).unwrap(),
             ["CHOWN", "NET_RAW"]
@@ -549,6 +555,21 @@ mod tests {
         let dropped = caps(r#","DROP_CAPS":["sys_time"]"#).unwrap();
         assert!(dropped.len() == 40 && !dropped.contains(&"SYS_TIME"));
         assert_eq!(caps(r#","CAPS":["all"]"#), None);
+    }
+
+    #[test]
+    fn the_network_is_owned_by_who_may_change_it() {
+        let owner = |keys: &str| network_owner(&document(keys)).unwrap();
+        assert_eq!(owner(r#","PROTECT":"yes""#), Some(Ids::ROOT));
+        let range = Ids::parse("100000").ok();
+        assert_eq!(owner(r#","PROTECT":"strict","userns":"100000""#), range);
+        for keys in [
+            "",
+            r#","PROTECT":"yes","CAPS":["default"]"#,
+            r#","PROTECT":"yes","DROP_CAPS":["net_admin"]"#,
+        ] {
+            assert_eq!(owner(keys), None, "{keys}");
+        }
     }
 
     #[test]

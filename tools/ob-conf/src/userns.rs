@@ -64,6 +64,10 @@ impl Wish {
 }
 
 impl Ids {
+    /// Root of the host, and nobody else: for a user namespace that no process is in. Root has all capabilities over what such a
+    /// one owns, with or without any of its own, and none by it over anything else.
+    pub const ROOT: Ids = Ids { first: 0, size: 1 };
+
     /// Reads `UID[:SIZE]`. The first 65536 ids are the host's own.
     pub fn parse(text: &str) -> Result<Self> {
         let (first, size) = text.split_once(':').unwrap_or((text, ""));
@@ -131,6 +135,9 @@ impl Ids {
         });
         let child = child
             .map_err(|error| match error {
+                Errno::EINVAL if self == Ids::ROOT => {
+                    anyhow::anyhow!("the kernel has none; DROP_CAPS=NET_ADMIN does without")
+                }
                 Errno::EINVAL => anyhow::anyhow!("the kernel has none; USERNS=no"),
                 Errno::ENOSPC | Errno::EUSERS => {
                     anyhow::anyhow!("no more are allowed; sysctl user.max_user_namespaces")
