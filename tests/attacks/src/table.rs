@@ -168,8 +168,9 @@ impl Entry {
 /// All entries: attacks by number, what would be tried next by subject, then administration.
 #[must_use]
 pub fn table() -> Vec<&'static Entry> {
-    let subjects = [devices::ENTRIES, procfs::ENTRIES, administration::ENTRIES];
-    let mut table: Vec<_> = subjects.into_iter().flatten().collect();
+    let subjects = [devices::ENTRIES, procfs::ENTRIES];
+    let work = administration::SUBJECTS.iter().copied();
+    let mut table: Vec<_> = subjects.into_iter().chain(work).flatten().collect();
     table.sort_by_key(|entry| match entry.number {
         0 => (entry.kind == Kind::Work, u8::MAX),
         number => (false, number),

@@ -1,0 +1,56 @@
+//! Packages: unpacked and configured as apt does it.
+
+use super::shell::sh;
+use crate::Ends::Works;
+use crate::{Entry, Try};
+
+/// What has to do with them.
+#[rustfmt::skip]
+pub const ENTRIES: &[Entry] = &[
+    Entry::work("dpkg", "install a package with setuid files, owners, links and scripts by `dpkg -i`; purge it", [Works; 3], || install(&["dpkg", "dpkg-deb"], DPKG)),
+    Entry::work("apt", "install a package by `apt-get`, which gives up root for part of it", [Works; 3], || install(&["apt-get", "dpkg-deb"], APT)),
+];
+
+fn install(programs: &[&str], line: &str) -> Try {
+    sh(programs, &[END, BUILD, line].concat())
+}
+
+/// Makes `p.deb`: a file of another user's, one that is setuid, a hard link, a symbolic one, a file of configuration, and
+/// scripts that make a user.
+const BUILD: &str = r#"
+mkdir -p p/DEBIAN p/usr/bin p/etc p/var/lib/tiny
+printf 'Package: tiny-for-a-test\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: a test\n' >p/DEBIAN/control
+printf '#!/bin/sh\nset -e\n[ "$1" != configure ] || { id tiny >/dev/null 2>&1 || useradd --system tiny; chown tiny /var/lib/tiny; }\n' >p/DEBIAN/postinst
+printf '#!/bin/sh\nset -e\n[ "$1" != purge ] || userdel tiny\n' >p/DEBIAN/postrm
+chmod 755 p/DEBIAN/postinst p/DEBIAN/postrm
+echo /etc/tiny.conf >p/DEBIAN/conffiles; echo text >p/etc/tiny.conf
+cp "$(command -v id)" p/usr/bin/tiny-id; ln p/usr/bin/tiny-id p/usr/bin/tiny-hard; ln -s tiny-id p/usr/bin/tiny-soft
+chown 0:33 p/usr/bin/tiny-id; chmod 4750 p/usr/bin/tiny-id; chown 33:33 p/etc/tiny.conf
+dpkg-deb --build p p.deb >&2
+installed() {
+    same "$(stat -c '%U:%g:%a:%h' /usr/bin/tiny-id /etc/tiny.conf /var/lib/tiny)" "root:33:4750:2
+www-data:33:644:1
+tiny:0:755:2"
+    same "$(dpkg-query -W -f '${Status}' tiny-for-a-test)" 'install ok installed'
+}
+"#;
+
+/// Takes it away again, also where a step has failed.
+const END: &str = r#"
+end() { dpkg --purge tiny-for-a-test; userdel tiny; }
+"#;
+
+const DPKG: &str = r#"
+dpkg -i p.deb >&2
+installed
+dpkg --purge tiny-for-a-test >&2
+[ ! -e /usr/bin/tiny-id ]; refuses id tiny
+"#;
+
+const APT: &str = r#"
+chmod 644 p.deb
+apt-get install -y -q ./p.deb >&2
+installed
+apt-get purge -y -q tiny-for-a-test >&2
+[ ! -e /usr/bin/tiny-id ]
+"#;

@@ -1,0 +1,163 @@
+//! Processes: left behind, looked into, told to end.
+
+use super::shell::sh;
+use crate::Ends::{self, Works};
+use crate::system::child;
+use crate::{Entry, Refused, Try, refused};
+use nix::libc::c_long;
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, pause, pipe, read, setgid, setgroups, setuid, write};
+
+/// What has to do with them.
+#[rustfmt::skip]
+pub const ENTRIES: &[Entry] = &[
+    Entry::work("daemon", "leave a daemon in a session of its own, as cron does; tell it to end", [Works; 3], || sh(&["setsid"], DAEMON)),
+    Entry::work("start-stop-daemon", "start a daemon as another user, find it by its pidfile, stop it", [Works; 3], || sh(&["start-stop-daemon"], &[DAEMON_OF_A_USER, "by --name sleep"].concat())),
+    Entry::work("daemon-by-program", "the same, but only if it runs that program (`start-stop-daemon --exec`)", [Works, Ends::Refused, Works], || sh(&["start-stop-daemon"], &[DAEMON_OF_A_USER, "by --exec \"$sleep\""].concat())),
+    Entry::work("renice", "have a process wait for others", [Works; 3], || sh(&["renice", "nice"], RENICE)),
+    Entry::work("strace", "see the system calls of a program", [Works; 3], || sh(&["strace"], STRACE)),
+    Entry::work("ptrace", "look into a process of one's own that runs, as `gdb -p` does", [Works; 3], || trace(0)),
+    Entry::work("ptrace-other", "the same, root into a user's", [Works, Ends::Refused, Works], || trace(33)),
+    Entry::work("kill-other", "end a process of another user's", [Works; 3], end_other),
+    Entry::work("ps", "see the processes of the subhost, and whose they are", [Works; 3], || sh(&["ps"], PS)),
+    Entry::work("cgroup", "read which control group one is in", [Works; 3], || sh(&[], CGROUP)),
+    Entry::work("ipc", "make shared memory, semaphores and message queues", [Works; 3], || sh(&["ipcmk", "ipcrm"], IPC)),
+    Entry::work("terminal", "have a terminal made for a program", [Works; 3], || sh(&["script", "tty"], TERMINAL)),
+    Entry::work("hostname", "change the name of the host", [Works, Ends::Refused, Works], || sh(&["hostname"], HOSTNAME)),
+    Entry::work("unshare", "start a program in namespaces of its own", [Works, Ends::Refused, Works], || sh(&["unshare"], UNSHARE)),
+    Entry::work("nested-user-namespace", "the same as a user, in a user namespace", [Works, Ends::Refused, Works], || sh(&["unshare", "su"], NESTED)),
+    Entry::work("chroot-into", "change the root of a program", [Works; 3], || sh(&["chroot", "ldd"], CHROOT)),
+];
+
+const DAEMON: &str = r#"
+end() { kill "$(cat pid)"; }
+setsid -f sh -c 'echo $$ >pid.new; mv pid.new pid; exec sleep 100' </dev/null >/dev/null 2>&1
+until_done test -e pid
+pid=$(cat pid)
+same "$(cut -d' ' -f6 "/proc/$pid/stat")" "$pid"
+kill "$pid"; until_done refuses kill -0 "$pid"
+"#;
+
+/// Starts one; `by` stops it, found by more than the pidfile.
+const DAEMON_OF_A_USER: &str = r#"
+daemon() { start-stop-daemon --quiet --pidfile /run/a-daemon.pid "$@"; }
+end() { daemon --stop; rm -f /run/a-daemon.pid; }
+sleep=$(command -v sleep)
+daemon --start --background --make-pidfile --chuid www-data --exec "$sleep" -- 100
+until_done test -s /run/a-daemon.pid
+owned() { same "$(stat -c %U "/proc/$(cat /run/a-daemon.pid)")" www-data; }
+until_done owned
+by() {
+    daemon --status "$@" || { echo 'it is not found' >&2; return 1; }
+    daemon --stop --retry 5 "$@"; refuses daemon --status
+}
+"#;
+
+const RENICE: &str = r#"
+renice -n 5 $$ >&2; same "$(nice)" 5
+same "$(nice -n 3 nice)" 8
+"#;
+
+const STRACE: &str = r#"
+strace -f -o log sh -c 'id >/dev/null; :'
+grep -q 'exited with 0' log
+"#;
+
+const PS: &str = r#"
+same "$(ps -o user= -p 1)" root
+same "$(su -s /bin/sh nobody -c 'ps -o user= -p $$')" nobody
+"#;
+
+const CGROUP: &str = "grep -q '^0::/' /proc/self/cgroup";
+
+const IPC: &str = r#"
+end() { ipcrm --all; }
+ipcmk -M 4096 >&2; ipcmk -Q >&2; ipcmk -S 1 >&2
+same "$(ipcs | grep -c ^0x)" 3
+echo text >/dev/shm/of-an-administrator; rm /dev/shm/of-an-administrator
+"#;
+
+const TERMINAL: &str = r#"
+case $(script -qec tty /dev/null </dev/null) in /dev/pts/*) ;; *) echo 'no terminal' >&2; exit 1 ;; esac
+"#;
+
+const HOSTNAME: &str = r#"
+old=$(hostname); end() { hostname "$old"; }
+hostname another; same "$(hostname)" another
+"#;
+
+const UNSHARE: &str = r#"
+same "$(unshare --mount --uts --ipc --net --pid --fork --mount-proc sh -c 'hostname nested; mount -t tmpfs tmpfs /mnt; echo $$; hostname; ls /sys/class/net >&2')" "1
+nested"
+"#;
+
+const NESTED: &str = r#"
+same "$(su -s /bin/sh nobody -c 'unshare --user --map-root-user --net --pid --fork sh -c "id -u; echo \$\$"')" "0
+1"
+"#;
+
+const CHROOT: &str = r#"
+mkdir -p r/bin r/etc; cp /bin/sh r/bin
+ldd /bin/sh | grep -o '/[^ ]*' | while read -r file; do mkdir -p "r${file%/*}"; cp "$file" "r$file"; done
+echo inside >r/etc/where
+same "$(chroot r /bin/sh -c 'read -r x </etc/where; echo "$x"; cd ..; pwd')" "inside
+/"
+"#;
+
+/// Attaches to a process of the user `user`, reads a word of its memory, and lets it go.
+fn trace(user: u32) -> Try {
+    let traced = sleeper(user)?;
+    let outcome = look_into(traced);
+    let _ = kill(traced, Signal::SIGKILL);
+    let _ = waitpid(traced, None);
+    outcome
+}
+
+fn look_into(traced: Pid) -> Try {
+    // At the same address in the child.
+    static WORD: c_long = 42;
+    ptrace::attach(traced).refused("attach")?;
+    match waitpid(traced, None).refused("wait for it")? {
+        WaitStatus::Stopped(..) => {}
+        other => return refused(format!("it is {other:?}")),
+    }
+    let address = (&raw const WORD).cast_mut().cast();
+    if ptrace::read(traced, address).refused("read its memory")? != WORD {
+        return refused("its memory is another");
+    }
+    ptrace::detach(traced, None).refused("detach")
+}
+
+fn end_other() -> Try {
+    let process = sleeper(33)?;
+    let killed = kill(process, Signal::SIGTERM);
+    if killed.is_err() {
+        let _ = kill(process, Signal::SIGKILL);
+    }
+    waitpid(process, None).refused("wait for it")?;
+    killed.refused("kill")
+}
+
+/// Starts a process that becomes the user `user` and then waits to be ended.
+fn sleeper(user: u32) -> Try<Pid> {
+    let (ready, tell) = pipe().refused("pipe")?;
+    let process = child(|| {
+        let become_user = || {
+            setgroups(&[])?;
+            setgid(Gid::from_raw(user))?;
+            setuid(Uid::from_raw(user))
+        };
+        if become_user().is_ok() && write(&tell, b".").is_ok() {
+            pause();
+        }
+        false
+    });
+    let process = process.refused("fork")?;
+    drop(tell);
+    match read(&ready, &mut [0]).refused("wait for it")? {
+        0 => refused("it did not become another user"),
+        _ => Ok(process),
+    }
+}

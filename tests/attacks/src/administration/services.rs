@@ -1,0 +1,57 @@
+//! Services of Debian's, started as their init scripts do, asked, and ended.
+
+use super::shell::sh;
+use crate::Ends::Works;
+use crate::Entry;
+
+/// What has to do with them.
+#[rustfmt::skip]
+pub const ENTRIES: &[Entry] = &[
+    Entry::work("sshd", "start sshd, which separates its privileges; log in by a key, as root and as a user, with a terminal", [Works; 3], || sh(&["sshd", "ssh", "ssh-keygen", "ip", "useradd"], SSHD)),
+    Entry::work("nginx", "start nginx, whose workers are www-data; fetch a page", [Works; 3], || sh(&["nginx", "ip"], NGINX)),
+    Entry::work("syslog", "start a syslogd, log to it", [Works; 3], || sh(&["busybox", "logger"], SYSLOG)),
+];
+
+const SSHD: &str = r#"
+end() { kill "$(cat sshd.pid)"; pkill -KILL -U one-more; userdel -r one-more; }
+ip link set lo up; useradd -m -s /bin/sh one-more; mkdir -p /run/sshd
+ssh-keygen -q -t ed25519 -N '' -f host; ssh-keygen -q -t ed25519 -N '' -f key; cp key.pub authorized; chmod 644 authorized
+"$(command -v sshd)" -o Port=2222 -o ListenAddress=127.0.0.1 -o HostKey="$W/host" -o PidFile="$W/sshd.pid" -o UsePAM=yes \
+    -o AuthorizedKeysFile="$W/authorized" -o StrictModes=no -o PermitRootLogin=yes -E log
+login() {
+    ssh -q -F /dev/null -i key -p 2222 -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "$@" </dev/null
+}
+until_done login root@127.0.0.1 true || { tail -n 1 log >&2; exit 1; }
+same "$(login one-more@127.0.0.1 'id -un; pwd')" "one-more
+/home/one-more"
+case $(login -tt one-more@127.0.0.1 tty) in /dev/pts/*) ;; *) echo 'no terminal' >&2; exit 1 ;; esac
+"#;
+
+const NGINX: &str = r#"
+end() { kill "$(cat pid)"; }
+ip link set lo up; mkdir www; echo a page >www/index.html; chmod 755 "$W" www
+cat >conf <<END
+user www-data; worker_processes 1; pid $W/pid; error_log $W/errors;
+events { }
+http {
+    access_log off;
+    client_body_temp_path $W/1; proxy_temp_path $W/2; fastcgi_temp_path $W/3; uwsgi_temp_path $W/4; scgi_temp_path $W/5;
+    server { listen 127.0.0.1:80; root $W/www; }
+}
+END
+nginx -c "$W/conf" -e "$W/errors"
+until_done test -s pid
+get() { printf 'GET / HTTP/1.0\r\n\r\n' | busybox nc 127.0.0.1 80; }
+until_done get
+same "$(get | tail -n 1)" 'a page'
+same "$(ps -o user= --ppid "$(cat pid)" | sort -u)" www-data
+"#;
+
+const SYSLOG: &str = r#"
+end() { kill "$pid"; }
+busybox syslogd -n -O "$W/messages" & pid=$!
+until_done test -S /dev/log
+logger -t administrator all is well
+logged() { grep -q 'administrator: all is well' messages; }
+until_done logged
+"#;

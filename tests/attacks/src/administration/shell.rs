@@ -1,0 +1,45 @@
+//! Lines of sh, for what is done with programs.
+
+use crate::{Refused, Try, not_here, refused};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Where a line is run: an empty directory that others can look into, `$W`. It is removed afterwards, after `end`, which a line may
+/// define, has taken back what else the line has made.
+const FRAME: &str = r#"
+set -eu
+export W=/var/tmp/administration LC_ALL=C
+rm -rf "$W"; mkdir "$W"; cd "$W"
+end() { :; }
+trap 'status=$?; set +e; end >/dev/null 2>&1; cd /; rm -rf "$W"; exit $status' EXIT
+# Whether two texts are the same, said if they are not.
+same() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'" >&2; return 1; }; }
+# Whether a command fails, said if it does not.
+refuses() { if "$@" >/dev/null 2>&1; then echo "it could: $*" >&2; return 1; fi; }
+# Waits until a command succeeds.
+until_done() { i=0; while ! "$@" >/dev/null 2>&1; do i=$((i + 1)); [ $i -lt 100 ] || { echo "in vain: $*" >&2; return 1; }; sleep 0.1; done; }
+"#;
+
+/// Runs `line` by the subhost's own sh, with `programs`, which are not here if one is missing. It has worked if the last of its commands
+/// and all before it have; else the last that it said is why not.
+pub fn sh(programs: &[&str], line: &str) -> Try {
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let is_there = |program: &&str| {
+        let mut directories = path.split(':');
+        directories.any(|directory| Path::new(directory).join(program).exists())
+    };
+    if let Some(missing) = programs.iter().find(|program| !is_there(program)) {
+        return not_here(format!("{missing} is not installed"));
+    }
+    let output = Command::new("/bin/sh")
+        .args(["-c", &format!("{FRAME}{line}")])
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .output()
+        .refused("run sh")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => Ok(()),
+        _ => refused(said.lines().last().unwrap_or("it said nothing")),
+    }
+}

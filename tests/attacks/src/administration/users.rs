@@ -1,0 +1,46 @@
+//! Users: made, become, limited.
+
+use super::shell::sh;
+use crate::Ends::Works;
+use crate::Entry;
+
+/// What has to do with them.
+#[rustfmt::skip]
+pub const ENTRIES: &[Entry] = &[
+    Entry::work("su", "become another user, with its groups", [Works; 3], || sh(&["su"], SU)),
+    Entry::work("useradd", "make a user with a home and a password, become it, remove it", [Works; 3], || sh(&["useradd", "userdel", "chpasswd", "su"], USERADD)),
+    Entry::work("adduser", "the same by Debian's `adduser`, and a system user with a group", [Works; 3], || sh(&["adduser", "deluser"], ADDUSER)),
+    Entry::work("ulimit", "lower a limit, and raise it again up to the hard one", [Works; 3], || sh(&[], ULIMIT)),
+];
+
+const SU: &str = r#"
+same "$(su -s /bin/sh www-data -c 'id -u; id -g; id -G')" "33
+33
+33"
+same "$(su -s /bin/sh nobody -c 'echo $(id -u)')" 65534
+refuses su -s /bin/sh nobody -c ': >>/etc/passwd'
+"#;
+
+const USERADD: &str = r#"
+end() { userdel -r one-more; }
+useradd -m -s /bin/sh -G www-data one-more
+echo one-more:secret | chpasswd
+case $(getent shadow one-more || grep ^one-more: /etc/shadow) in one-more:\$*) ;; *) echo 'no password' >&2; exit 1 ;; esac
+same "$(su - one-more -c 'pwd; id -nG; : >mine; stat -c %U mine')" "/home/one-more
+one-more www-data
+one-more"
+"#;
+
+const ADDUSER: &str = r#"
+end() { deluser --remove-home one-more; deluser --system a-daemon; }
+adduser --quiet --disabled-password --gecos '' one-more >&2
+same "$(stat -c %U /home/one-more)" one-more
+adduser --quiet --system --group --no-create-home a-daemon >&2
+same "$(id -nG a-daemon)" a-daemon
+"#;
+
+const ULIMIT: &str = r#"
+hard=$(ulimit -Hn); ulimit -Sn 64; same "$(ulimit -Sn)" 64
+ulimit -Sn "$hard"; same "$(ulimit -Sn)" "$hard"
+ulimit -n 200; same "$(su -s /bin/sh nobody -c 'ulimit -Hn')" 200
+"#;
