@@ -95,7 +95,7 @@ attack:
 # The readers of what comes from elsewhere on whatever bytes, each for TIME seconds. Wants nightly and cargo-fuzz: fuzz/README.md.
 TIME = 60
 fuzz:
-	for target in conf document netlink; do \
+	for target in conf document profile netlink; do \
 		mkdir -p fuzz/corpus/$$target && \
 		cargo +nightly fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(TIME) \
 			$$([ ! -e fuzz/$$target.dict ] || echo -dict=fuzz/$$target.dict) || exit; done

@@ -4,6 +4,8 @@
 mod conf;
 #[path = "../../../fuzz/bodies/document.rs"]
 mod document;
+#[path = "../../../fuzz/bodies/profile.rs"]
+mod profile;
 #[path = "../../../fuzz/bodies/seeds.rs"]
 mod seeds;
 
@@ -13,6 +15,9 @@ use proptest::prelude::*;
 #[test]
 fn it_holds_for_the_seeds() {
     seeds::of("conf").iter().for_each(|seed| conf::holds(seed));
+    seeds::of("profile")
+        .iter()
+        .for_each(|seed| profile::holds(seed));
     for seed in seeds::of("document") {
         document::holds(&seed);
         Document::parse(str::from_utf8(&seed).unwrap()).unwrap();
@@ -49,5 +54,10 @@ proptest! {
     #[test]
     fn it_holds_near_the_seeds_of_documents(bytes in seeds::near("document")) {
         document::holds(&bytes);
+    }
+
+    #[test]
+    fn it_holds_near_the_seeds_of_profiles(bytes in seeds::near("profile")) {
+        profile::holds(&bytes);
     }
 }

@@ -1,0 +1,25 @@
+//! What holds for any bytes as a profile of system calls, and as the file that filters are kept in.
+
+use ob_conf::seccomp::Filters;
+use ob_conf::sentence;
+
+/// Compiles the bytes as a profile, for a process with no capability and for one with all; reads them as compiled filters.
+pub fn holds(bytes: &[u8]) {
+    if let Ok(filters) = Filters::from_bytes(bytes) {
+        assert_eq!(filters.to_bytes(), bytes);
+    }
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    for kept in [0, u64::MAX] {
+        match Filters::of_profile(text, kept) {
+            Ok(filters) => {
+                let kept = filters.to_bytes();
+                assert_eq!(Filters::from_bytes(&kept).unwrap(), filters);
+                let cut = kept.split_last().map(|(_, cut)| Filters::from_bytes(cut));
+                assert!(cut.is_none_or(|cut| cut.is_err()));
+            }
+            Err(error) => assert!(!sentence(&error).contains('\n')),
+        }
+    }
+}
