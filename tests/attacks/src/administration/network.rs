@@ -13,6 +13,8 @@ pub const ENTRIES: &[Entry] = &[
     Entry::work("ip-link", "make a pair of links and a bridge", [Works; 3], || sh(&["ip"], LINK)),
     Entry::work("ip-route", "set routes and a rule", [Works; 3], || sh(&["ip"], ROUTE)),
     Entry::work("ip-netns", "make network namespaces with a cable between them", [Works, Ends::Refused, Works], || sh(&["ip"], NETNS)),
+    Entry::work("ifup", "bring the cable's end up as `/etc/network/interfaces` says, by `ifup`", [Works; 3], || sh(&["ifup", "ip"], IFUP)),
+    Entry::work("dhcp", "get an address by DHCP, from a server inside", [Works; 3], || sh(&["busybox", "ip"], DHCP)),
     Entry::work("ping", "ping, as root and as a user", [Works; 3], || sh(&["ping", "ip", "su"], PING)),
     Entry::work("low-port", "serve at port 80", [Works; 3], serve),
     Entry::work("sysctl-net", "forward packets (`sysctl net.ipv4.ip_forward`)", [Works, Ends::Refused, Works], || sh(&["sysctl"], FORWARD)),
@@ -51,13 +53,34 @@ ip netns add one; ip netns add two
 ip link add one0 netns one type veth peer name two0 netns two
 ip -n one addr add 10.96.0.1/24 dev one0; ip -n one link set one0 up
 ip -n two addr add 10.96.0.2/24 dev two0; ip -n two link set two0 up
-ip netns exec one ping -c 1 -w 10 10.96.0.2 >&2
+ip netns exec one ping -c 1 -w 10 10.96.0.2 >/dev/null
+"#;
+
+const IFUP: &str = r#"
+end() { ifdown --force --state-dir "$W/state" -i "$W/interfaces" eth0; }
+mkdir state
+printf 'iface eth0 inet static\n address 10.94.0.2/24\n gateway 10.94.0.1\n up echo up >>%s/told\n' "$W" >interfaces
+ifup --state-dir "$W/state" -i "$W/interfaces" eth0
+same "$(ip -o route show default)" 'default via 10.94.0.1 dev eth0 onlink '
+ifdown --state-dir "$W/state" -i "$W/interfaces" eth0
+same "$(ip -o -4 addr show eth0; cat told)" up
+"#;
+
+const DHCP: &str = r#"
+end() { kill "$server"; ip link del here; }
+ip link add here type veth peer name there; ip addr add 10.95.0.1/24 dev there; ip link set here up; ip link set there up
+: >leases
+printf 'start 10.95.0.10\nend 10.95.0.10\ninterface there\nlease_file %s/leases\npidfile %s/pid\n' "$W" "$W" >conf
+printf '#!/bin/sh\n[ "$1" != bound ] || ip addr add "$ip/24" dev here\n' >script; chmod 755 script
+busybox udhcpd -f -I 10.95.0.1 conf 2>/dev/null & server=$!
+busybox udhcpc -f -q -n -i here -s "$W/script" -t 10 -T 1 -p "$W/client" >/dev/null 2>&1
+case $(ip -o -4 addr show here) in *10.95.0.10/24*) ;; *) echo 'no address' >&2; exit 1 ;; esac
 "#;
 
 const PING: &str = r#"
 ip link set lo up
-ping -c 1 -w 10 127.0.0.1 >&2
-su -s /bin/sh nobody -c 'ping -c 1 -w 10 127.0.0.1' >&2
+ping -c 1 -w 10 127.0.0.1 >/dev/null
+su -s /bin/sh nobody -c 'ping -c 1 -w 10 127.0.0.1' >/dev/null
 "#;
 
 const FORWARD: &str = r#"

@@ -26,7 +26,7 @@ chmod 755 p/DEBIAN/postinst p/DEBIAN/postrm
 echo /etc/tiny.conf >p/DEBIAN/conffiles; echo text >p/etc/tiny.conf
 cp "$(command -v id)" p/usr/bin/tiny-id; ln p/usr/bin/tiny-id p/usr/bin/tiny-hard; ln -s tiny-id p/usr/bin/tiny-soft
 chown 0:33 p/usr/bin/tiny-id; chmod 4750 p/usr/bin/tiny-id; chown 33:33 p/etc/tiny.conf
-dpkg-deb --build p p.deb >&2
+dpkg-deb --build p p.deb >/dev/null
 installed() {
     same "$(stat -c '%U:%g:%a:%h' /usr/bin/tiny-id /etc/tiny.conf /var/lib/tiny)" "root:33:4750:2
 www-data:33:644:1
@@ -41,16 +41,16 @@ end() { dpkg --purge tiny-for-a-test; userdel tiny; }
 "#;
 
 const DPKG: &str = r#"
-dpkg -i p.deb >&2
+dpkg -i p.deb >/dev/null
 installed
-dpkg --purge tiny-for-a-test >&2
+dpkg --purge tiny-for-a-test >/dev/null
 [ ! -e /usr/bin/tiny-id ]; refuses id tiny
 "#;
 
 const APT: &str = r#"
 chmod 644 p.deb
-apt-get install -y -q ./p.deb >&2
+apt-get install -y -q ./p.deb >/dev/null
 installed
-apt-get purge -y -q tiny-for-a-test >&2
+apt-get purge -y -q tiny-for-a-test >/dev/null
 [ ! -e /usr/bin/tiny-id ]
 "#;

@@ -49,6 +49,7 @@ daemon --start --background --make-pidfile --chuid www-data --exec "$sleep" -- 1
 until_done test -s /run/a-daemon.pid
 owned() { same "$(stat -c %U "/proc/$(cat /run/a-daemon.pid)")" www-data; }
 until_done owned
+until_done daemon --status --name sleep
 by() {
     daemon --status "$@" || { echo 'it is not found' >&2; return 1; }
     daemon --stop --retry 5 "$@"; refuses daemon --status
@@ -56,7 +57,7 @@ by() {
 "#;
 
 const RENICE: &str = r#"
-renice -n 5 $$ >&2; same "$(nice)" 5
+renice -n 5 $$ >/dev/null; same "$(nice)" 5
 same "$(nice -n 3 nice)" 8
 "#;
 
@@ -74,7 +75,7 @@ const CGROUP: &str = "grep -q '^0::/' /proc/self/cgroup";
 
 const IPC: &str = r#"
 end() { ipcrm --all; }
-ipcmk -M 4096 >&2; ipcmk -Q >&2; ipcmk -S 1 >&2
+for kind in '-M 4096' -Q '-S 1'; do ipcmk $kind >/dev/null; done
 same "$(ipcs | grep -c ^0x)" 3
 echo text >/dev/shm/of-an-administrator; rm /dev/shm/of-an-administrator
 "#;
@@ -89,7 +90,7 @@ hostname another; same "$(hostname)" another
 "#;
 
 const UNSHARE: &str = r#"
-same "$(unshare --mount --uts --ipc --net --pid --fork --mount-proc sh -c 'hostname nested; mount -t tmpfs tmpfs /mnt; echo $$; hostname; ls /sys/class/net >&2')" "1
+same "$(unshare --mount --uts --ipc --net --pid --fork --mount-proc sh -c 'hostname nested; mount -t tmpfs tmpfs /mnt; echo $$; hostname; ls /sys/class/net >/dev/null')" "1
 nested"
 "#;
 

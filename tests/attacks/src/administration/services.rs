@@ -9,6 +9,8 @@ use crate::Entry;
 pub const ENTRIES: &[Entry] = &[
     Entry::work("sshd", "start sshd, which separates its privileges; log in by a key, as root and as a user, with a terminal", [Works; 3], || sh(&["sshd", "ssh", "ssh-keygen", "ip", "useradd"], SSHD)),
     Entry::work("nginx", "start nginx, whose workers are www-data; fetch a page", [Works; 3], || sh(&["nginx", "ip"], NGINX)),
+    Entry::work("init-scripts", "start services by their init scripts, ask for their status, stop them", [Works; 3], || sh(&["sshd", "nginx", "ip"], SCRIPTS)),
+    Entry::work("ambient", "start a daemon of a user's that may serve at a low port", [Works; 3], || sh(&["setpriv", "busybox", "ip"], AMBIENT)),
     Entry::work("syslog", "start a syslogd, log to it", [Works; 3], || sh(&["busybox", "logger"], SYSLOG)),
 ];
 
@@ -54,4 +56,29 @@ until_done test -S /dev/log
 logger -t administrator all is well
 logged() { grep -q 'administrator: all is well' messages; }
 until_done logged
+"#;
+
+const SCRIPTS: &str = r#"
+end() { for name in ssh nginx; do "/etc/init.d/$name" stop; done; }
+ip link set lo up
+for name in ssh nginx; do
+    "/etc/init.d/$name" start >log 2>&1 || { cat log >&2; exit 1; }
+    until_done "/etc/init.d/$name" status
+done
+banner() { busybox nc 127.0.0.1 22 </dev/null | grep -q ^SSH-; }
+until_done banner
+for name in ssh nginx; do
+    "/etc/init.d/$name" stop >log 2>&1 || { cat log >&2; exit 1; }
+    until_done refuses "/etc/init.d/$name" status
+done
+"#;
+
+const AMBIENT: &str = r#"
+end() { kill "$pid"; }
+ip link set lo up; echo a page >index.html; cap=net_bind_service
+setpriv --reuid=33 --regid=33 --clear-groups --inh-caps=+$cap --ambient-caps=+$cap busybox httpd -f -p 127.0.0.1:81 -h "$W" & pid=$!
+get() { busybox wget -q -O - http://127.0.0.1:81/; }
+until_done get
+same "$(get; stat -c %u "/proc/$pid")" "a page
+33"
 "#;

@@ -13,7 +13,7 @@ rm -rf "$W"; mkdir "$W"; cd "$W"
 end() { :; }
 trap 'status=$?; set +e; end >/dev/null 2>&1; cd /; rm -rf "$W"; exit $status' EXIT
 # Whether two texts are the same, said if they are not.
-same() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'" >&2; return 1; }; }
+same() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'" | tr '\n' ' ' >&2; return 1; }; }
 # Whether a command fails, said if it does not.
 refuses() { if "$@" >/dev/null 2>&1; then echo "it could: $*" >&2; return 1; fi; }
 # Waits until a command succeeds.
@@ -21,7 +21,7 @@ until_done() { i=0; while ! "$@" >/dev/null 2>&1; do i=$((i + 1)); [ $i -lt 100 
 "#;
 
 /// Runs `line` by the subhost's own sh, with `programs`, which are not here if one is missing. It has worked if the last of its commands
-/// and all before it have; else the last that it said is why not.
+/// and all before it have; else the first that was said on its standard error is why not.
 pub fn sh(programs: &[&str], line: &str) -> Try {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let is_there = |program: &&str| {
@@ -40,6 +40,6 @@ pub fn sh(programs: &[&str], line: &str) -> Try {
     let said = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
         Some(0) => Ok(()),
-        _ => refused(said.lines().last().unwrap_or("it said nothing")),
+        _ => refused(said.lines().next().unwrap_or("it said nothing")),
     }
 }

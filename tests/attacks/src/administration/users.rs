@@ -33,9 +33,9 @@ one-more"
 
 const ADDUSER: &str = r#"
 end() { deluser --remove-home one-more; deluser --system a-daemon; }
-adduser --quiet --disabled-password --gecos '' one-more >&2
+adduser --quiet --disabled-password --gecos '' one-more >/dev/null
 same "$(stat -c %U /home/one-more)" one-more
-adduser --quiet --system --group --no-create-home a-daemon >&2
+adduser --quiet --system --group --no-create-home a-daemon >/dev/null
 same "$(id -nG a-daemon)" a-daemon
 "#;
 
