@@ -141,15 +141,15 @@ impl Subhost {
 
     /// Starts the command in its pid namespace and its control group. Also returns where a failure is told.
     ///
-    /// If this process holds more than the command may have, it is not `idle`: then a process in between lets go of it first, for
-    /// who can trace the command can take from it all that it is born with.
+    /// If this process holds more than the command may have, such as the directory of the group, or is not `idle`, a process in
+    /// between lets go of it first: who can trace the command can take from it all that it is born with.
     pub fn spawn(&self, command: &Command, inside: &Inside, idle: bool) -> Result<(Child, File)> {
         let (news, teller) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let group = self.group.as_ref().map(AsFd::as_fd);
         let run = || command.become_it(self, inside, &teller);
-        let child = if idle {
+        let child = if idle && group.is_none() {
             self.join_pids()?;
-            spawn(0, group, run).map_err(anyhow::Error::from)
+            spawn(0, None, run).map_err(anyhow::Error::from)
         } else {
             self.spawn_bare(inside, &teller, group, run)
         };
@@ -166,12 +166,12 @@ impl Subhost {
         let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
         let mut kept: Vec<BorrowedFd> = inside.standard.iter().map(AsFd::as_fd).collect();
         kept.extend(inside.terminal.as_ref().map(AsFd::as_fd));
-        kept.extend(group);
         kept.extend([teller.as_fd(), writing.as_fd(), self.pid_1.as_fd()]);
-        let middle = spawn(0, None, || {
+        // Already in the group, for its child.
+        let middle = spawn(0, group, || {
             let born = close_all_but(&kept)
                 .and_then(|()| self.join_pids())
-                .and_then(|()| spawn(libc::CLONE_PARENT, group, run));
+                .and_then(|()| spawn(libc::CLONE_PARENT, None, run));
             let answer = born.map_or_else(|error| -(error as i32), |child| child.pid.as_raw());
             let _ = nix::unistd::write(&writing, &answer.to_ne_bytes());
             0
