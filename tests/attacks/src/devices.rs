@@ -1,38 +1,77 @@
 //! Device nodes: what one may make, and what opens.
 
-use crate::Ends::{Falls, Stands};
+use crate::places::Mounted;
+use crate::table::FROM_YES;
 use crate::{Entry, Refused, Try, not_here, refused};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::fs;
+use std::path::Path;
 
 /// What has to do with devices.
+#[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::inside(
-        5,
-        "disk",
-        "make a node of the host's disk and open it",
-        [Falls, Stands, Stands],
-        open_disk,
-    ),
-    Entry::inside(
-        0,
-        "memory-device",
-        "make a node of the machine's memory and open it",
-        [Falls, Stands, Stands],
-        open_memory,
-    ),
+    Entry::inside(5, "disk", "make a node of the host's disk and open it", FROM_YES, open_disk),
+    Entry::inside(5, "disk-mount", "mount the host's disk", FROM_YES, mount_disk),
+    Entry::inside(9, "kernel-messages", "read the kernel's messages from a node of `/dev/kmsg`", FROM_YES, || open_node(SFlag::S_IFCHR, 1, 11)),
+    Entry::inside(0, "memory-device", "make a node of the machine's memory (`/dev/mem`) and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 1, 1)),
+    Entry::inside(0, "port-device", "make a node of the machine's ports (`/dev/port`) and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 1, 4)),
+    Entry::inside(0, "virtual-console", "make a node of the console that somebody may type at and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 4, 0)),
+    Entry::inside(0, "loop-control", "make a node for loop devices and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 10, 237)),
+    Entry::inside(0, "all-devices", "mount devtmpfs, with all nodes of the host", FROM_YES, mount_all),
 ];
 
+/// The loop devices' number: files, and not the host's disk.
+const LOOP: u64 = 7;
+
+/// Where a node is made.
+const NODE: &str = "/node-of-an-attack";
+
 fn open_disk() -> Try {
+    with_a_disk(|number| open_node(SFlag::S_IFBLK, number.0, number.1))
+}
+
+/// The kernel gives the filesystem that it has mounted already; nothing in it is touched.
+fn mount_disk() -> Try {
+    with_a_disk(|number| {
+        make_node(SFlag::S_IFBLK, number.0, number.1)?;
+        let directory = Path::new("/disk-of-an-attack");
+        fs::create_dir(directory).refused("mkdir")?;
+        let mounted = mount(
+            Some(NODE),
+            directory,
+            Some("ext4"),
+            MsFlags::empty(),
+            None::<&str>,
+        );
+        let has_root = directory.join("etc/passwd").exists();
+        if mounted.is_ok() {
+            let _ = nix::mount::umount(directory);
+        }
+        let _ = (fs::remove_file(NODE), fs::remove_dir(directory));
+        match mounted {
+            Ok(()) if has_root => Ok(()),
+            Ok(()) | Err(Errno::EINVAL | Errno::EBUSY | Errno::ENOTBLK) => {
+                not_here("it has no root")
+            }
+            Err(error) => given(error, "mount", number),
+        }
+    })
+}
+
+/// Tries one disk after the other, until it gets through.
+fn with_a_disk(tried: impl Fn((u64, u64)) -> Try) -> Try {
     let partitions = fs::read_to_string("/proc/partitions").known("/proc/partitions")?;
     let numbers = partitions.lines().skip(2).filter_map(|line| {
         let mut fields = line.split_whitespace();
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     });
+    let numbers = numbers.filter(|(major, _)| *major != LOOP);
     let mut last = not_here("there are no disks");
-    for (major, minor) in numbers {
-        last = open_node(SFlag::S_IFBLK, major, minor);
+    for number in numbers {
+        last = tried(number);
         if last.is_ok() {
             break;
         }
@@ -40,31 +79,37 @@ fn open_disk() -> Try {
     last
 }
 
-fn open_memory() -> Try {
-    open_node(SFlag::S_IFCHR, 1, 1)
+fn mount_all() -> Try {
+    let all = Mounted::new("devtmpfs", None).known("mount devtmpfs")?;
+    fs::metadata(all.at("null"))
+        .refused("look at null")
+        .map(drop)
 }
 
-/// Makes a node, in the root and in a tmpfs of our own if we may mount one, and opens it for reading.
+fn make_node(kind: SFlag, major: u64, minor: u64) -> Try {
+    let mode = Mode::from_bits_truncate(0o600);
+    mknod(NODE, kind, mode, makedev(major, minor)).refused("mknod")
+}
+
+/// Makes a node and opens it for reading.
 fn open_node(kind: SFlag, major: u64, minor: u64) -> Try {
-    let node = "/node-of-an-attack";
-    let made = mknod(
-        node,
-        kind,
-        Mode::from_bits_truncate(0o600),
-        makedev(major, minor),
-    );
-    made.refused("mknod")?;
-    let opened = open(node, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-    let _ = fs::remove_file(node);
+    make_node(kind, major, minor)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let opened = open(NODE, flags, Mode::empty());
+    let _ = fs::remove_file(NODE);
     match opened {
         Ok(_) => Ok(()),
-        Err(nix::errno::Errno::ENXIO | nix::errno::Errno::ENOMEDIUM) => {
+        Err(error) => given(error, "open a node", (major, minor)),
+    }
+}
+
+fn given(error: Errno, what: &str, (major, minor): (u64, u64)) -> Try {
+    match error {
+        Errno::ENXIO | Errno::ENODEV | Errno::ENOMEDIUM => {
             not_here(format!("there is no device {major}:{minor}"))
         }
         // Not the node's owner or mount (EACCES), but a group of devices that the machine has around all of us.
-        Err(nix::errno::Errno::EPERM) => {
-            not_here(format!("this machine gives {major}:{minor} to nobody"))
-        }
-        Err(error) => refused(format!("open a node: {}", error.desc())),
+        Errno::EPERM => not_here(format!("this machine gives {major}:{minor} to nobody")),
+        error => refused(format!("{what}: {}", error.desc())),
     }
 }

@@ -70,8 +70,24 @@ fn words(error: &std::io::Error) -> String {
     }
 }
 
+/// For what the kernel asks the capability of this number for: that even root of this machine does not have it, where nothing but
+/// the machine has taken it.
+pub fn is_there(capability: u32) -> Try {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bound = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapBnd:\t"));
+    let bound = bound.and_then(|set| u64::from_str_radix(set, 16).ok());
+    match bound {
+        Some(set) if set & (1 << capability) == 0 && !is_filtered() => {
+            not_here("this machine lets nobody do that")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether this process has a filter of system calls.
-fn is_filtered() -> bool {
+pub fn is_filtered() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.contains("Seccomp:\t2")
 }

@@ -10,12 +10,24 @@
 //! to be reached are canaries.
 
 pub mod administration;
-pub mod devices;
+mod calls;
+mod cgroups;
+mod devices;
+mod entering;
 mod failed;
-pub mod procfs;
+mod files;
+mod foreign;
+mod mounts;
+mod network;
+mod places;
+mod processes;
+mod procfs;
 pub mod results;
+mod sysfs;
 mod system;
 mod table;
+mod terminal;
+mod users;
 
 pub use failed::{Failed, Refused, Try, not_here, refused};
 pub use table::{Ends, Entry, Kind, LEVELS, Level, Part, find, table};

@@ -15,7 +15,7 @@ Usage: attack NAME    try one thing, from where this is run: 0 it got through (a
                       put the table of the results into a page";
 
 /// No try takes so many seconds, unless it hangs.
-const BOUND: u32 = 20;
+const BOUND: u32 = 100;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

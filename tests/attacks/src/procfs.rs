@@ -1,29 +1,63 @@
 //! /proc: what is the whole machine's in it.
 
-use crate::Ends::{Falls, Stands};
-use crate::{Entry, Refused, Try};
+use crate::places::open_anyhow;
+use crate::table::FROM_YES;
+use crate::{Entry, Refused, Try, not_here, refused};
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 
 /// What has to do with /proc.
+#[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::inside(
-        9,
-        "core-pattern",
-        "write kernel.core_pattern: a program of the attacker's for each crash on the host",
-        [Falls, Stands, Stands],
-        || write_same("/proc/sys/kernel/core_pattern"),
-    ),
-    Entry::inside(
-        9,
-        "vm-sysctl",
-        "write a sysctl of the host's memory, vm.swappiness",
-        [Falls, Stands, Stands],
-        || write_same("/proc/sys/vm/swappiness"),
-    ),
+    Entry::inside(9, "core-pattern", "write `kernel.core_pattern`: a program that the host runs at each crash", FROM_YES, || write_same("/proc/sys/kernel/core_pattern")),
+    Entry::inside(9, "vm-sysctl", "write a sysctl of the host's memory, `vm.swappiness`", FROM_YES, || write_same("/proc/sys/vm/swappiness")),
+    Entry::inside(9, "modprobe", "write `kernel.modprobe`: a program that the host runs to load a module", FROM_YES, || write_same("/proc/sys/kernel/modprobe")),
+    Entry::inside(9, "sysrq", "open `/proc/sysrq-trigger` for writing", FROM_YES, || open_for_writing("/proc/sysrq-trigger")),
+    Entry::inside(9, "kcore", "read the kernel's memory in `/proc/kcore`", FROM_YES, || open_anyhow("/proc/kcore", false).map(drop)),
+    Entry::inside(0, "fs-sysctl", "write `fs.protected_symlinks`, which guards the host's `/tmp`", FROM_YES, || write_same("/proc/sys/fs/protected_symlinks")),
+    Entry::inside(0, "kernel-sysctl", "write `kernel.kptr_restrict`, which hides the kernel's addresses", FROM_YES, || write_same("/proc/sys/kernel/kptr_restrict")),
+    Entry::inside(0, "kallsyms", "read the kernel's addresses in `/proc/kallsyms`", FROM_YES, see_addresses),
+    Entry::inside(0, "kernel-memory-map", "read the map of the kernel's memory in `/proc/vmallocinfo`", FROM_YES, || open_anyhow("/proc/vmallocinfo", false).map(drop)),
+    Entry::inside(0, "page-flags", "read what each page of the machine's memory is used for (`/proc/kpageflags`)", FROM_YES, || open_anyhow("/proc/kpageflags", false).map(drop)),
+    Entry::inside(0, "interrupts", "open `/proc/irq/default_smp_affinity` for writing", FROM_YES, || open_for_writing("/proc/irq/default_smp_affinity")),
+    Entry::inside(0, "pci", "open the registers of a PCI device (`/proc/bus/pci`) for writing", FROM_YES, open_pci),
 ];
 
-/// Writes to a file what it holds.
+/// Writes to a file what it holds, by whatever way it can be opened.
 pub(crate) fn write_same(path: &str) -> Try {
     let value = fs::read(path).known(path)?;
-    fs::write(path, value).refused(path)
+    open_anyhow(path, true)?.write_all(&value).refused(path)
+}
+
+/// Opens a file for writing, and does not write to it.
+pub(crate) fn open_for_writing(path: &str) -> Try {
+    open_anyhow(path, true).map(drop)
+}
+
+fn see_addresses() -> Try {
+    let symbols = BufReader::new(open_anyhow("/proc/kallsyms", false)?);
+    let line = symbols
+        .lines()
+        .next()
+        .transpose()
+        .refused("read")?
+        .unwrap_or_default();
+    let address = line.split(' ').next().unwrap_or_default();
+    match u64::from_str_radix(address, 16) {
+        Ok(0) | Err(_) => refused("all addresses are 0"),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn open_pci() -> Try {
+    let buses = fs::read_dir("/proc/bus/pci").known("/proc/bus/pci")?;
+    let mut devices = buses
+        .flatten()
+        .filter_map(|bus| fs::read_dir(bus.path()).ok())
+        .flatten()
+        .flatten();
+    match devices.next() {
+        Some(device) => open_for_writing(&device.path().display().to_string()),
+        None => not_here("there are no PCI devices"),
+    }
 }

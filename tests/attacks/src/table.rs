@@ -1,6 +1,9 @@
 //! The table: what there is to try, and what is expected to come of it.
 
-use crate::{Try, administration, devices, procfs};
+use crate::{
+    Try, administration, calls, cgroups, devices, entering, files, mounts, network, processes,
+    procfs, sysfs, terminal, users,
+};
 
 /// How much PROTECT takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +47,15 @@ pub enum Ends {
     /// It cannot be tried on this kernel.
     NotTried,
 }
+
+/// Expected of what no level lets through.
+pub(crate) const ALWAYS: [Ends; 3] = [Ends::Stands; 3];
+
+/// Expected of what root of the host may do.
+pub(crate) const FROM_YES: [Ends; 3] = [Ends::Falls, Ends::Stands, Ends::Stands];
+
+/// Expected of what uid 0 may do, be it with few capabilities.
+pub(crate) const STRICT: [Ends; 3] = [Ends::Falls, Ends::Falls, Ends::Stands];
 
 impl Ends {
     /// Its word in results and in the table of the page.
@@ -134,6 +146,28 @@ impl Entry {
         Entry::new(number, name, words, Kind::Attack, expected, part)
     }
 
+    /// An attack that needs somebody outside: the test knows who, by the name.
+    pub(crate) const fn both(
+        number: u8,
+        name: &'static str,
+        words: &'static str,
+        expected: [Ends; 3],
+        function: fn() -> Try,
+    ) -> Self {
+        let part = Part::Both(function);
+        Entry::new(number, name, words, Kind::Attack, expected, part)
+    }
+
+    /// An attack by somebody who is not inside.
+    pub(crate) const fn outside(
+        number: u8,
+        name: &'static str,
+        words: &'static str,
+        expected: [Ends; 3],
+    ) -> Self {
+        Entry::new(number, name, words, Kind::Attack, expected, Part::Outside)
+    }
+
     /// Ordinary administration. It has no number.
     pub(crate) const fn work(
         name: &'static str,
@@ -168,7 +202,20 @@ impl Entry {
 /// All entries: attacks by number, what would be tried next by subject, then administration.
 #[must_use]
 pub fn table() -> Vec<&'static Entry> {
-    let subjects = [devices::ENTRIES, procfs::ENTRIES];
+    let subjects = [
+        users::ENTRIES,
+        entering::ENTRIES,
+        terminal::ENTRIES,
+        processes::ENTRIES,
+        devices::ENTRIES,
+        files::ENTRIES,
+        mounts::ENTRIES,
+        cgroups::ENTRIES,
+        procfs::ENTRIES,
+        sysfs::ENTRIES,
+        calls::ENTRIES,
+        network::ENTRIES,
+    ];
     let work = administration::SUBJECTS.iter().copied();
     let mut table: Vec<_> = subjects.into_iter().chain(work).flatten().collect();
     table.sort_by_key(|entry| match entry.number {

@@ -1,0 +1,95 @@
+//! Processes: what pid 1, who enters, and all others hold that is not the subhost's.
+
+use crate::foreign::Own;
+use crate::system::{owner_of, parent_of};
+use crate::table::ALWAYS;
+use crate::{Entry, Refused, Try, refused};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+
+/// What has to do with processes.
+#[rustfmt::skip]
+pub const ENTRIES: &[Entry] = &[
+    Entry::inside(3, "mapped-files", "open a program or library of the host's that pid 1 runs or has mapped", ALWAYS, || hold_of("1", &["exe", "map_files"])),
+    Entry::inside(12, "environment", "read the environment of who boots and who enters", ALWAYS, read_secret),
+    Entry::inside(13, "descriptors", "use a descriptor or directory that pid 1 or who enters has left open", ALWAYS, use_descriptors),
+    Entry::inside(0, "parent-namespaces", "ask the kernel for the namespaces around its own", ALWAYS, go_up),
+    Entry::inside(0, "other-processes", "see, signal or trace any process that is not the subhost's", ALWAYS, see_others),
+];
+
+fn hold_of(process: &str, what: &[&str]) -> Try {
+    match Own::new().find(process, what) {
+        Some(_) => Ok(()),
+        None => refused("all that it holds is the subhost's, or sealed"),
+    }
+}
+
+fn use_descriptors() -> Try {
+    hold_of("self", &["fd", "cwd", "root"]).or_else(|_| hold_of("1", &["fd", "cwd", "root"]))
+}
+
+/// The test boots and enters with this in the environment.
+fn read_secret() -> Try {
+    let processes = fs::read_dir("/proc").refused("/proc")?;
+    let has_secret = |path: &std::path::PathBuf| {
+        fs::read(path).is_ok_and(|text| text.windows(12).any(|part| part == b"SECRET_TOKEN"))
+    };
+    let mut environments = processes
+        .flatten()
+        .map(|process| process.path().join("environ"));
+    match environments.find(has_secret) {
+        Some(_) => Ok(()),
+        None => refused("it is in no environment"),
+    }
+}
+
+fn go_up() -> Try {
+    let open = |name: &str| File::open(format!("/proc/self/ns/{name}")).refused(name);
+    for name in ["pid", "user"] {
+        if parent_of(open(name)?).is_ok() {
+            return Ok(());
+        }
+    }
+    let inode = |file: &File| {
+        file.metadata()
+            .map(|status| status.ino())
+            .refused("look at it")
+    };
+    let user = inode(&open("user")?)?;
+    for name in ["mnt", "net", "pid", "uts", "ipc"] {
+        let Ok(owner) = owner_of(open(name)?) else {
+            continue;
+        };
+        // It may also lie below our own, as that of the network does.
+        let owner = File::from(owner);
+        let above = parent_of(&owner).map(File::from);
+        let is_below = above.is_ok_and(|above| inode(&above).is_ok_and(|above| above == user));
+        if inode(&owner)? != user && !is_below {
+            return Ok(());
+        }
+    }
+    refused("they are outside of what it may ask for")
+}
+
+/// Pid 1 of the namespace that /proc shows is one that sees itself by no other number.
+fn see_others() -> Try {
+    let status = fs::read_to_string("/proc/1/status").refused("/proc/1/status")?;
+    let numbers = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .unwrap_or_default();
+    if numbers.split_whitespace().count() != 1 {
+        return Ok(());
+    }
+    let processes = fs::read_dir("/proc").refused("/proc")?.flatten();
+    for process in
+        processes.filter(|process| process.file_name().to_string_lossy().parse::<u32>().is_ok())
+    {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if line.starts_with("canary-of-the-host") || line.contains("canary-of-a-neighbour") {
+            return Ok(());
+        }
+    }
+    refused("there are only its own")
+}

@@ -1,0 +1,291 @@
+//! Who is outside: the administrator who enters or boots meanwhile, an ordinary user of the host, somebody who listens there.
+
+use super::Site;
+use attacks::Ends;
+use end_to_end::{Done, Running, until};
+
+/// How the entry `name` ends at this site; none if nobody here knows it.
+pub fn play(site: &Site, name: &str) -> Option<(Ends, String)> {
+    let played: fn(&Site) -> Found = match name {
+        "posing-user" => posing_user,
+        "entered-program" | "entered-descriptors" | "entered-traced" => {
+            return Some(entered(site, name));
+        }
+        "ended" => ended,
+        "typed-for-administrator" => typed,
+        "setuid-file" => run_setuid,
+        "linked-file" => linked_file,
+        "linked-share" => linked_share,
+        "signal-namesake" => |site| namesake(site, "kill -0 $1"),
+        "look-at-namesake" => |site| namesake(site, "ls /proc/$1/root/ >/dev/null"),
+        "linked-log" => |site| planted_log(site, &as_nobody("ln -s $W/victim /tmp/overlay-d.log")),
+        "planted-log" => |site| {
+            planted_log(
+                site,
+                &as_nobody("echo mine >/tmp/overlay-d.log; chmod 666 /tmp/overlay-d.log"),
+            )
+        },
+        "planted-fifo" => |site| planted_log(site, &as_nobody("mkfifo -m 666 /tmp/overlay-d.log")),
+        // As if the kernel did not guard such links (fs.protected_hardlinks).
+        "hard-linked-log" => |site| {
+            planted_log(
+                site,
+                "rm -f /tmp/overlay-d.log; ln /tmp/victim /tmp/overlay-d.log",
+            )
+        },
+        "posing-neighbour" => posing_neighbour,
+        "setuid-log" => |site| changed_log(site, "setuid-log"),
+        "capable-log" => |site| changed_log(site, "capable-log"),
+        "swapped-directory" => swapped,
+        "abstract-socket" => listened,
+        "state" => state,
+        _ => return None,
+    };
+    let found = played(site);
+    let ends = if found.is_some() {
+        Ends::Falls
+    } else {
+        Ends::Stands
+    };
+    Some((ends, found.unwrap_or_default()))
+}
+
+/// What the attacker has got; nothing if it stands.
+type Found = Option<String>;
+
+fn found(what: &str, is: bool) -> Found {
+    is.then(|| what.to_owned())
+}
+
+/// A line that an ordinary user of the host runs.
+fn as_nobody(line: &str) -> String {
+    format!("setpriv --reuid 65534 --regid 65534 --clear-groups sh -c '{line}'")
+}
+
+/// A process that stays until it is dropped, once there is one whose words begin with `words`.
+fn stay(site: &Site, line: &str, words: &str) -> Running {
+    let running = site.world.line(line).start();
+    until(&format!("the process {words}"), || {
+        number(site, words).is_some()
+    });
+    running
+}
+
+/// The number of the process whose words are these, as the host has it.
+fn number(site: &Site, words: &str) -> Option<String> {
+    let look = "cd /proc; for p in [0-9]*; do case $(tr '\\0' ' ' <$p/cmdline 2>/dev/null) in \"$WORDS\"*) echo $p; break ;; esac; done";
+    let number = site.world.line(look).env("WORDS", words).run().out;
+    Some(number.trim().to_owned()).filter(|number| !number.is_empty())
+}
+
+fn posing_user(site: &Site) -> Found {
+    let world = &site.world;
+    let conf = site.prepare("c", "");
+    world.script("evil", "id >>$W/fell");
+    world.write("pose", "exec -a \"overlay-boot $1\" sh -c 'unshare --user --map-root-user --mount sh -c \"mount --bind $0/evil /bin/bash; sleep 1001; :\" || sleep 1001; :' \"$W\"\n");
+    let line = as_nobody(&format!("exec bash $W/pose {conf}"));
+    let _posing = stay(site, &line, "sleep 1001");
+    let entered = world.run("overlay-go c true");
+    world.ok(&format!("overlay-boot {conf}"));
+    let inside = world.run("overlay-go c -- hostname");
+    let stopped = world.run("overlay-stop c");
+    let kept_out = entered.status == 0 || inside.status != 0 || stopped.status != 0;
+    found("entered", world.has("fell") || kept_out)
+}
+
+/// Administrators come in until the watcher has seen one, and some times more.
+fn entered(site: &Site, name: &str) -> (Ends, String) {
+    let world = &site.world;
+    // Whose shell becomes whatever it is that enters.
+    let lure = "mkdir -p /usr/local/bin; printf '#!/proc/self/exe\\n' >/usr/local/bin/bash; chmod 755 /usr/local/bin/bash";
+    let clear = "rm -f /run/attack-seen /run/attack-stop";
+    site.go(&format!("{clear}; {lure}")).run().ok();
+    let watcher = site.go(&format!("exec /attack {name}")).start();
+    let enter =
+        "for i in 1 2 3 4 5 6; do overlay-go a </dev/null; overlay-go a -- true; done 2>/dev/null";
+    until("the watcher to see who enters", || {
+        let _: Done = world.run(enter);
+        site.go("test -e /run/attack-seen || ! pidof attack")
+            .run()
+            .status
+            == 0
+    });
+    let _: Done = world.run(enter);
+    site.go("touch /run/attack-stop; rm /usr/local/bin/bash")
+        .run()
+        .ok();
+    site.judge_status(name, &watcher.wait())
+}
+
+/// The watcher leaves what it has found in UPPER. This ends the subhost.
+fn ended(site: &Site) -> Found {
+    let world = &site.world;
+    site.go("rm -f /run/attack-seen /run/attack-stop /ended")
+        .run()
+        .ok();
+    let watcher = site.go("exec /attack ended").start();
+    until("the watcher", || site.go("pidof attack").run().status == 0);
+    world.ok("overlay-stop a");
+    drop(watcher);
+    assert!(world.has("a/root/ended"), "nobody was seen");
+    found("caught", world.read("a/root/ended") == "caught")
+}
+
+/// A terminal of the administrator's: what comes in after the command has ended is for the host's shell.
+fn typed(site: &Site) -> Found {
+    let read = "overlay-go a -- /attack typed-for-administrator; stty -icanon -echo min 0 time 3; line=; IFS= read -r line; echo \"read <$line>\"";
+    site.world.script("typed", read);
+    let done = site.world.run("script -qec $W/typed /dev/null </dev/null");
+    assert!(done.out.contains("read <"), "{done:#?}");
+    found("read", done.out.contains("read <typed-by"))
+}
+
+fn run_setuid(site: &Site) -> Found {
+    let world = &site.world;
+    site.go("/attack setuid-file").run().ok();
+    let run = |path: &str| world.run(&as_nobody(&format!("{path} list"))).status == 0;
+    world.ok(
+        "cp a/root/setuid-of-an-attack open; chmod 755 open; chmod 4755 a/root/setuid-of-an-attack",
+    );
+    assert!(
+        run("$W/open"),
+        "a user of the host cannot even run what is open to all"
+    );
+    found("run", run("$W/a/root/setuid-of-an-attack"))
+}
+
+/// The state of what a link leads to, before and after a boot.
+fn victim(site: &Site) -> String {
+    site.world
+        .ok("find victims -printf '%p %y %m %s\\n' | sort; cat victims/file")
+}
+
+fn plant(site: &Site, more: &str, lines: &[&str]) -> Found {
+    let world = &site.world;
+    world.ok("mkdir -p victims/network; echo kept >victims/file");
+    for line in lines {
+        let conf = site.prepare("e", more);
+        world.ok(&format!("cd e/root; {line}"));
+        let before = victim(site);
+        let booted = world.run(&format!("overlay-boot {conf}")).status == 0;
+        let changed = victim(site) != before;
+        if booted {
+            world.ok("overlay-stop e");
+        }
+        world.ok("rm -rf e");
+        if changed {
+            return Some((*line).to_owned());
+        }
+    }
+    None
+}
+
+fn linked_file(site: &Site) -> Found {
+    let lines = [
+        "rm -rf etc; mkdir -p etc/network; ln -s $W/victims/new etc/network/interfaces",
+        "rm -rf etc; mkdir etc; ln -s $W/victims/network etc/network",
+        "rm -rf etc; ln -s $W/victims etc",
+        "rm -rf etc; ln -s ../../victims etc",
+    ];
+    plant(site, "CABLES==", &lines)
+}
+
+fn linked_share(site: &Site) -> Found {
+    let lines = [
+        "ln -s $W/victims mnt",
+        "ln -s ../../victims mnt",
+        "mkdir mnt; ln -s $W/victims/new mnt/s",
+    ];
+    plant(site, "SHARE=../shared:/mnt/s", &lines)
+}
+
+fn swapped(site: &Site) -> Found {
+    let world = &site.world;
+    world.ok("mkdir -p victims/network; echo kept >victims/file");
+    let conf = site.prepare("e", "SHARE=../shared:/mnt/d/deep/s\nREADONLY=no");
+    world.ok("mkdir -p e/root/mnt/d");
+    let before = victim(site);
+    let swap = "import os\nos.chdir(os.environ['W'] + '/e/root/mnt')\nwhile True:\n  os.rename('d', 'x')\n  os.symlink('../../../victims', 'd')\n  os.unlink('d')\n  os.rename('x', 'd')\n";
+    world.write("swap", swap);
+    let swapping = stay(site, "exec python3 $W/swap", "python3");
+    for _ in 0..8 {
+        let booted = world.run(&format!("overlay-boot {conf}"));
+        if booted.status == 0 {
+            world.ok("overlay-stop e");
+        }
+    }
+    drop(swapping);
+    let pid = number(site, "python3");
+    world.ok(&format!(
+        "kill {} 2>/dev/null; rm -rf e",
+        pid.unwrap_or_default()
+    ));
+    found("changed", victim(site) != before)
+}
+
+/// A user who has the same number inside and outside.
+fn namesake(site: &Site, line: &str) -> Found {
+    let _sleeper = stay(site, "exec ob-enter -u nobody a sleep 1002", "sleep 1002");
+    let number = number(site, "sleep 1002").expect("it runs");
+    let line = as_nobody(&line.replace("$1", &number));
+    found("reached", site.world.run(&line).status == 0)
+}
+
+fn planted_log(site: &Site, line: &str) -> Found {
+    let world = &site.world;
+    world.ok("echo kept >victim; echo kept >/tmp/victim; chmod 600 /tmp/victim");
+    let conf = site.prepare("d", "");
+    world.ok("rm -f /tmp/overlay-d.log");
+    world.ok(line);
+    let planted = world.ok("stat -c %i /tmp/overlay-d.log");
+    world.ok(&format!("overlay-boot {conf} && overlay-stop d"));
+    let kept = world.read("victim") == "kept\n" && world.read("/tmp/victim") == "kept\n";
+    let log = world.ok("stat -c '%F %u %a %h' /tmp/overlay-d.log");
+    let is_ours =
+        log == "regular file 0 640 1" && world.ok("stat -c %i /tmp/overlay-d.log") != planted;
+    world.ok("rm -rf d /tmp/overlay-d.log");
+    found(&log, !kept || !is_ours)
+}
+
+fn posing_neighbour(site: &Site) -> Found {
+    let world = &site.world;
+    let conf = format!("{}/b/b.conf", world.directory());
+    let pose = format!("exec bash -c 'exec -a \"overlay-boot {conf}\" sleep 1003'");
+    let _posing = site.go(&pose).start();
+    until("who poses", || {
+        number(site, &format!("overlay-boot {conf} 1003")).is_some()
+    });
+    let entered = world.run("overlay-go b true");
+    let stopped = world.run("overlay-stop b");
+    world.run(&format!("overlay-boot {conf}"));
+    found("locked out", entered.status != 0 || stopped.status != 0)
+}
+
+fn changed_log(site: &Site, name: &str) -> Found {
+    let state = "stat -c '%a %u' /tmp/overlay-a.log; python3 -c 'import os; print(os.listxattr(\"/tmp/overlay-a.log\"))'";
+    let before = site.world.ok(state);
+    site.go(&format!("/attack {name}")).run();
+    found("changed", site.world.ok(state) != before)
+}
+
+fn listened(site: &Site) -> Found {
+    let listen = "import socket\ns = socket.socket(socket.AF_UNIX)\ns.bind('\\0canary-of-the-host')\ns.listen()\nopen('listening', 'w')\ns.accept()\n";
+    site.world.write("listen", listen);
+    let _listener = site.world.line("exec python3 listen").start();
+    until("who listens", || site.world.has("listening"));
+    let done = site.go("/attack abstract-socket").run();
+    found("connected", done.status == 0)
+}
+
+fn state(site: &Site) -> Found {
+    let tries = [
+        "cat /run/overlay-boot/a/subhost",
+        "ls /run/overlay-boot/a",
+        "ob-enter a true",
+        "ob-list | grep -w a",
+    ];
+    let fell = tries
+        .iter()
+        .find(|line| site.world.run(&as_nobody(line)).status == 0);
+    fell.map(|line| (*line).to_owned())
+}
