@@ -2,7 +2,8 @@
 
 use super::shell::sh;
 use crate::Ends::Works;
-use crate::{Entry, Refused, Try, refused};
+use crate::{Entry, Refused, Try, not_here, refused};
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::memfd::{MFdFlags, memfd_create};

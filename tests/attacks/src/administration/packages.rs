@@ -51,6 +51,4 @@ const APT: &str = r#"
 chmod 644 p.deb
 apt-get install -y -q ./p.deb >/dev/null
 installed
-apt-get purge -y -q tiny-for-a-test >/dev/null
-[ ! -e /usr/bin/tiny-id ]
 "#;

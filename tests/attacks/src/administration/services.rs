@@ -15,8 +15,8 @@ pub const ENTRIES: &[Entry] = &[
 ];
 
 const SSHD: &str = r#"
-end() { kill "$(cat sshd.pid)"; pkill -KILL -U one-more; userdel -r one-more; }
-ip link set lo up; useradd -m -s /bin/sh one-more; mkdir -p /run/sshd
+end() { kill "$(cat sshd.pid)"; pkill -KILL -U a-guest; userdel -r a-guest; }
+ip link set lo up; useradd -m -s /bin/sh a-guest; mkdir -p /run/sshd
 ssh-keygen -q -t ed25519 -N '' -f host; ssh-keygen -q -t ed25519 -N '' -f key; cp key.pub authorized; chmod 644 authorized
 "$(command -v sshd)" -o Port=2222 -o ListenAddress=127.0.0.1 -o HostKey="$W/host" -o PidFile="$W/sshd.pid" -o UsePAM=yes \
     -o AuthorizedKeysFile="$W/authorized" -o StrictModes=no -o PermitRootLogin=yes -E log
@@ -24,9 +24,9 @@ login() {
     ssh -q -F /dev/null -i key -p 2222 -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "$@" </dev/null
 }
 until_done login root@127.0.0.1 true || { tail -n 1 log >&2; exit 1; }
-same "$(login one-more@127.0.0.1 'id -un; pwd')" "one-more
-/home/one-more"
-case $(login -tt one-more@127.0.0.1 tty) in /dev/pts/*) ;; *) echo 'no terminal' >&2; exit 1 ;; esac
+same "$(login a-guest@127.0.0.1 'id -un; pwd')" "a-guest
+/home/a-guest"
+case $(login -tt a-guest@127.0.0.1 tty) in /dev/pts/*) ;; *) echo 'no terminal' >&2; exit 1 ;; esac
 "#;
 
 const NGINX: &str = r#"

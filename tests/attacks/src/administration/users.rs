@@ -32,9 +32,9 @@ one-more"
 "#;
 
 const ADDUSER: &str = r#"
-end() { deluser --remove-home one-more; deluser --system a-daemon; }
-adduser --quiet --disabled-password --gecos '' one-more >/dev/null
-same "$(stat -c %U /home/one-more)" one-more
+end() { deluser a-person; deluser --system a-daemon; rm -rf /home/a-person; }
+adduser --quiet --disabled-password --gecos '' a-person >/dev/null
+same "$(stat -c %U /home/a-person)" a-person
 adduser --quiet --system --group --no-create-home a-daemon >/dev/null
 same "$(id -nG a-daemon)" a-daemon
 "#;
@@ -42,5 +42,5 @@ same "$(id -nG a-daemon)" a-daemon
 const ULIMIT: &str = r#"
 hard=$(ulimit -Hn); ulimit -Sn 64; same "$(ulimit -Sn)" 64
 ulimit -Sn "$hard"; same "$(ulimit -Sn)" "$hard"
-ulimit -n 200; same "$(su -s /bin/sh nobody -c 'ulimit -Hn')" 200
+ulimit -n 200; same "$(sh -c 'ulimit -Hn')" 200
 "#;
