@@ -13,6 +13,7 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where all subhosts rest, a directory of root alone.
 pub const DIRECTORY: &str = "/run/overlay-boot";
@@ -54,11 +55,20 @@ impl Home {
         let path = self.file("lock");
         let context = || format!("lock {}", path.display());
         loop {
-            DirBuilder::new()
+            let made = DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
-                .create(&self.0)
-                .with_context(context)?;
+                .create(&self.0);
+            match made {
+                // It was there, and is not any more.
+                Err(error)
+                    if error.kind() == ErrorKind::AlreadyExists
+                        && std::fs::symlink_metadata(&self.0).map_or(true, |it| it.is_dir()) =>
+                {
+                    continue;
+                }
+                made => made.with_context(context)?,
+            }
             let file = match OpenOptions::new().write(true).open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => match self.make_lock(&path) {
                     Ok(lock) => return Ok(Some(lock)),
@@ -148,7 +158,14 @@ impl Home {
 
     /// Removes the directory. Only for the holder of the lock, and the last thing it does with it.
     pub fn remove(&self) -> Result<()> {
-        match std::fs::remove_dir_all(&self.0) {
+        // Out of the way first: as soon as the lock's file is gone, another may make its own in a directory of that name.
+        static REMOVED: AtomicUsize = AtomicUsize::new(0);
+        let name = self.0.file_name().unwrap_or_default().display();
+        let count = REMOVED.fetch_add(1, Ordering::Relaxed);
+        let old = format!(".{name}.{}.{count}", std::process::id());
+        let old = self.0.with_file_name(old);
+        let removed = std::fs::rename(&self.0, &old).and_then(|()| std::fs::remove_dir_all(&old));
+        match removed {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             result => result.with_context(|| format!("remove {}", self.0.display())),
         }
@@ -252,5 +269,33 @@ fn is_same(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(file), Ok(path)) => (file.dev(), file.ino()) == (path.dev(), path.ino()),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_taken_or_not_while_its_directory_comes_and_goes() {
+        let directory = std::env::temp_dir().join(format!("ob-state-{}", std::process::id()));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let home = Home::below(&directory, "mta");
+                    for _ in 0..3000 {
+                        if let Some(lock) = home.lock().unwrap() {
+                            home.remove().unwrap();
+                            drop(lock);
+                        }
+                    }
+                });
+            }
+        });
+        // Where a file stands in its place, it never will be.
+        let home = Home::below(&directory, "mtb");
+        std::fs::write(directory.join("mtb"), "").unwrap();
+        assert!(home.lock().is_err());
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }
