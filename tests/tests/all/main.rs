@@ -6,6 +6,7 @@ mod budget;
 mod cables;
 mod compose;
 mod enter;
+mod examples;
 mod faults;
 mod hazards;
 mod life;

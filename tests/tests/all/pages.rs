@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// A shell that a page is typed into, a command at a time, as a person would.
-struct Typist<'a> {
+pub struct Typist<'a> {
     world: &'a World,
     _shell: Running,
     input: File,
@@ -15,7 +15,7 @@ struct Typist<'a> {
 }
 
 impl<'a> Typist<'a> {
-    fn new(world: &'a World) -> Self {
+    pub fn new(world: &'a World) -> Self {
         // bash reads no further than the line, so that the rest is left for a shell that this one starts.
         world.script("shell/sh", "exec bash \"$@\"");
         world.ok("rm -f keys; mkfifo keys; : >screen");
@@ -32,8 +32,23 @@ impl<'a> Typist<'a> {
         }
     }
 
+    /// The world that it is typed in.
+    pub fn world(&self) -> &'a World {
+        self.world
+    }
+
+    /// Types a command that goes on until it is ended, waits until it has printed something, and ends it. Returns that.
+    pub fn enter_for_a_while(&mut self, command: &str) -> String {
+        self.enter(&format!("{command} &"));
+        let read = self.read;
+        until(&format!("a word of {command}"), || {
+            self.world.read("screen").len() > read
+        });
+        self.enter("kill $!; wait $!").0
+    }
+
     /// Types a command, and returns what it printed until the shell took the next one, with its status.
-    fn enter(&mut self, command: &str) -> (String, String) {
+    pub fn enter(&mut self, command: &str) -> (String, String) {
         self.typed += 1;
         let mark = format!("@@{} ", self.typed);
         let line = format!("{command}\nprintf '@@%s %s\\n' {} $?\n", self.typed);
@@ -147,13 +162,13 @@ fn the_tutorial_is_what_happens() {
 
 /// A block of a manual page, under its heading.
 #[derive(Debug)]
-struct Block {
+pub struct Block {
     heading: String,
-    lines: Vec<String>,
+    pub lines: Vec<String>,
 }
 
-/// The literal blocks among the examples of a page in mdoc(7).
-fn blocks(page: &str) -> Vec<Block> {
+/// The literal blocks among the examples of a page in mdoc(7), and the literal lines.
+pub fn blocks(page: &str) -> Vec<Block> {
     let (_, examples) = page.split_once(".Sh EXAMPLES\n").expect("examples");
     let (examples, _) = examples.split_once("\n.Sh ").expect("a section after them");
     let mut blocks: Vec<Block> = Vec::new();
@@ -168,20 +183,29 @@ fn blocks(page: &str) -> Vec<Block> {
         } else if line == ".Ed" {
             inside = false;
         } else if inside {
-            let line = line.replace("\\&", "").replace("\\e", "\\");
-            blocks.last_mut().expect("a block").lines.push(line);
+            let last = blocks.last_mut().expect("a block");
+            last.lines.push(unescaped(line));
+        } else if let Some(line) = line.strip_prefix(".Dl ") {
+            let (heading, lines) = (heading.clone(), vec![unescaped(line)]);
+            blocks.push(Block { heading, lines });
         }
     }
     blocks
 }
 
+/// What is seen of a literal line.
+fn unescaped(line: &str) -> String {
+    let line = line.replace("\\&", "").replace("\\-", "-");
+    line.replace("\\e", "\\")
+}
+
 /// The commands that lines are: one goes on until the shell would take it.
-fn commands(lines: &[String]) -> Vec<String> {
+pub fn commands(lines: &[String]) -> Vec<String> {
     let mut commands = Vec::new();
     let mut command = String::new();
     for line in lines {
         command += line;
-        let is_open = command.contains("<<'END'") && line != "END";
+        let is_open = line.ends_with('\\') || command.contains("<<'END'") && line != "END";
         let check = Command::new("sh")
             .args(["-n", "-c", &command])
             .stderr(Stdio::null())
