@@ -36,6 +36,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::inside(0, "process-limits", "raise a hard limit of its processes", FROM_YES, raise_limit),
     Entry::inside(0, "module", "load a module into the kernel", FROM_YES, || past(system::load_empty_module(), Errno::ENOEXEC, "init_module")),
     Entry::inside(0, "kexec", "load another kernel", FROM_YES, || past(system::kexec_with_no_such_flags(), Errno::EINVAL, "kexec_load")),
+    Entry::inside(0, "accounting", "have the host write down all processes that end, `acct(2)`", FROM_YES, || past(system::account_to_nothing(), Errno::ENOENT, "acct")),
     Entry::inside(0, "ports", "get the machine's ports, `iopl(2)`", FROM_YES, ports),
     Entry::inside(0, "calls-of-i386", "make system calls by the entry for programs of 32 bits, past the filter", FROM_YES, calls_of_i386),
     Entry::inside(0, "calls-of-x32", "the same by the x32 entry", FROM_YES, calls_of_x32),

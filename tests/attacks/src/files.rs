@@ -5,8 +5,10 @@ use crate::table::{ALWAYS, FROM_YES};
 use crate::{Entry, Refused, Try, not_here, refused};
 use nix::errno::Errno;
 use std::ffi::CStr;
-use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 
 /// What has to do with files.
 #[rustfmt::skip]
@@ -17,6 +19,9 @@ pub const ENTRIES: &[Entry] = &[
     Entry::both(10, "setuid-file", "leave a setuid program in UPPER, for a user of the host to run", ALWAYS, leave_setuid),
     Entry::both(21, "setuid-log", "make the log a setuid file, through `/proc/1/fd/1`", ALWAYS, || change_log(|log| fs::set_permissions(log, fs::Permissions::from_mode(0o4755)).refused("chmod"))),
     Entry::both(21, "capable-log", "give the log file capabilities, through `/proc/1/fd/1`", ALWAYS, || change_log(give_capabilities)),
+    Entry::both(0, "overlay-attributes", "leave attributes in UPPER that the overlay itself reads at the next boot", ALWAYS, set_redirect),
+    Entry::both(0, "socket-in-lower", "connect to a socket of the host's that lies in LOWER", ALWAYS, connect_to_lower),
+    Entry::both(0, "fifo-in-lower", "write into a FIFO that a process of the host's reads, in LOWER", ALWAYS, write_to_lower),
     Entry::inside(0, "namespace-handle", "open the host's namespaces by their handles", FROM_YES, open_namespaces),
 ];
 
@@ -61,6 +66,39 @@ fn give_capabilities(log: &str) -> Try {
         .flat_map(|word| word.to_le_bytes())
         .collect();
     crate::system::set_attribute(log, c"security.capability", &value).refused("setxattr")
+}
+
+/// A directory that is said to be another one of LOWER's. The test looks what UPPER has got.
+fn set_redirect() -> Try {
+    let directory = "/redirected-by-an-attack";
+    let _ = fs::create_dir(directory);
+    let names = [c"trusted.overlay.redirect", c"user.overlay.redirect"];
+    let set = names
+        .map(|name| crate::system::set_attribute(directory, name, b"/root").refused("setxattr"));
+    set.into_iter()
+        .find(Result::is_ok)
+        .unwrap_or_else(|| refused("setxattr"))
+}
+
+/// The test listens, and passes the path.
+fn connect_to_lower() -> Try {
+    UnixStream::connect(argument()?)
+        .refused("connect")
+        .map(drop)
+}
+
+fn write_to_lower() -> Try {
+    let mut flags = OpenOptions::new();
+    flags.write(true).custom_flags(nix::libc::O_NONBLOCK);
+    let mut fifo = flags.open(argument()?).refused("open")?;
+    fifo.write_all(b"written").refused("write")
+}
+
+/// The word behind the name.
+fn argument() -> Try<String> {
+    std::env::args()
+        .nth(2)
+        .map_or_else(|| not_here("it wants a path"), Ok)
 }
 
 /// Since 6.18 namespaces have handles: a number that counts from the first, a type, the inode.

@@ -9,7 +9,9 @@ const USAGE: &str = "\
 Usage: attack NAME    try one thing, from where this is run: 0 it got through (an
                       attack), or was done (work); 1 it did not; 2 it cannot be
                       tried here. One line tells why.
-       attack all     try all that need nobody outside: name, status, why
+       attack each NAME...
+                      try one after the other: name, status, why
+       attack all     the same with all that need nobody outside
        attack list    print what there is
        attack page FILE
                       put the table of the results into a page";
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["list"] => list(),
+        ["each", names @ ..] => try_each(names),
         ["all"] => try_all(),
         ["page", page] => put_into(page),
         [name, ..] if !name.starts_with('-') => try_one(name),
@@ -71,11 +74,18 @@ fn try_one(name: &str) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Each in a process of its own, so that none finds what another has left in it.
 fn try_all() -> ExitCode {
-    let inside = |part: &Part| matches!(part, Part::Inside(_));
-    for entry in table().iter().filter(|entry| inside(&entry.part)) {
-        let tried = Command::new("/proc/self/exe").arg(entry.name).output();
+    let table = table();
+    let inside = table
+        .iter()
+        .filter(|entry| matches!(entry.part, Part::Inside(_)));
+    try_each(&inside.map(|entry| entry.name).collect::<Vec<_>>())
+}
+
+/// Each in a process of its own, so that none finds what another has left in it.
+fn try_each(names: &[&str]) -> ExitCode {
+    for name in names {
+        let tried = Command::new("/proc/self/exe").arg(name).output();
         let (status, why) = match tried {
             Ok(output) => {
                 let signal = output.status.signal().unwrap_or_default();
@@ -88,7 +98,7 @@ fn try_all() -> ExitCode {
             }
             Err(error) => (127, error.to_string()),
         };
-        println!("{} {status} {}", entry.name, why.trim().replace('\n', " "));
+        println!("{name} {status} {}", why.trim().replace('\n', " "));
     }
     ExitCode::SUCCESS
 }

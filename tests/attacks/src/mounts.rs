@@ -32,6 +32,8 @@ pub const ENTRIES: &[Entry] = &[
     Entry::inside(0, "overlay-share", "write to a read-only share by an overlay on it", ALWAYS, write_by_overlay),
     Entry::inside(0, "bound-share", "bind a read-only share elsewhere, writable", FROM_YES, write_bound),
     Entry::inside(0, "devices-on-shm", "make `/dev/shm` carry devices, and open one there", FROM_YES, devices_on_shm),
+    Entry::inside(0, "devices-on-root", "make the root carry devices, and open one there", FROM_YES, devices_on_root),
+    Entry::inside(0, "unmount-dev", "take away `/dev`, to see what lies below it", FROM_YES, unmount_dev),
     Entry::inside(0, "devices-on-own", "mount a filesystem of its own that carries devices, and open one there", FROM_YES, devices_on_own),
 ];
 
@@ -246,6 +248,18 @@ fn devices_on_shm() -> Try {
     );
     changed.known("mount -o remount,dev")?;
     open_device(Path::new("/dev/shm"))
+}
+
+fn devices_on_root() -> Try {
+    let again = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    let _ = unshare(CloneFlags::CLONE_NEWNS);
+    let changed = mount(None::<&str>, "/", None::<&str>, again, None::<&str>);
+    open_device(Path::new("/")).or_else(|why| changed.refused("mount -o remount,dev").and(Err(why)))
+}
+
+fn unmount_dev() -> Try {
+    let _ = unshare(CloneFlags::CLONE_NEWNS);
+    umount2("/dev", MntFlags::MNT_DETACH).refused("umount")
 }
 
 fn devices_on_own() -> Try {

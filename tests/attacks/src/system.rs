@@ -91,6 +91,12 @@ pub fn swap_on_nothing() -> Result {
     done(unsafe { libc::syscall(libc::SYS_swapon, c"/no/such/file".as_ptr(), 0) })
 }
 
+/// `acct(2)` to a file that is not there.
+pub fn account_to_nothing() -> Result {
+    // SAFETY: takes a path that ends with a zero.
+    done(unsafe { libc::syscall(libc::SYS_acct, c"/no/such/file".as_ptr()) })
+}
+
 /// Has quotas written that are there already: `quotactl(2)` with Q_SYNC, which needs no capability.
 pub fn sync_quotas() -> Result {
     const SYNC: c_int = 0x0080_0001_u32.cast_signed();

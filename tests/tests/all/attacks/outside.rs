@@ -39,6 +39,11 @@ pub fn play(site: &Site, name: &str) -> Option<(Ends, String)> {
         "swapped-directory" => swapped,
         "abstract-socket" => listened,
         "state" => state,
+        "ipc" => queued,
+        "other-processes" => others,
+        "overlay-attributes" => attributes,
+        "socket-in-lower" => socket_in_lower,
+        "fifo-in-lower" => fifo_in_lower,
         _ => return None,
     };
     let found = played(site);
@@ -95,25 +100,26 @@ fn posing_user(site: &Site) -> Found {
 
 /// Administrators come in until the watcher has seen one, and some times more.
 fn entered(site: &Site, name: &str) -> (Ends, String) {
+    entered_by(site, name, "overlay-go a </dev/null; overlay-go a -- true")
+}
+
+/// The same by any line that enters the subhost a.
+pub fn entered_by(site: &Site, name: &str, line: &str) -> (Ends, String) {
     let world = &site.world;
     // Whose shell becomes whatever it is that enters.
     let lure = "mkdir -p /usr/local/bin; printf '#!/proc/self/exe\\n' >/usr/local/bin/bash; chmod 755 /usr/local/bin/bash";
     let clear = "rm -f /run/attack-seen /run/attack-stop";
     site.go(&format!("{clear}; {lure}")).run().ok();
     let watcher = site.go(&format!("exec /attack {name}")).start();
-    let enter =
-        "for i in 1 2 3 4 5 6; do overlay-go a </dev/null; overlay-go a -- true; done 2>/dev/null";
+    let enter = format!("for i in 1 2 3 4 5 6; do {line}; done 2>/dev/null");
     until("the watcher to see who enters", || {
-        let _: Done = world.run(enter);
-        site.go("test -e /run/attack-seen || ! pidof attack")
-            .run()
-            .status
-            == 0
+        let _: Done = world.run(&enter);
+        let seen = "test -e /run/attack-seen || ! pidof attack";
+        site.go(seen).run().status == 0
     });
-    let _: Done = world.run(enter);
-    site.go("touch /run/attack-stop; rm /usr/local/bin/bash")
-        .run()
-        .ok();
+    let _: Done = world.run(&enter);
+    let done = "touch /run/attack-stop; rm /usr/local/bin/bash";
+    site.go(done).run().ok();
     site.judge_status(name, &watcher.wait())
 }
 
@@ -268,13 +274,59 @@ fn changed_log(site: &Site, name: &str) -> Found {
     found("changed", site.world.ok(state) != before)
 }
 
-fn listened(site: &Site) -> Found {
-    let listen = "import socket\ns = socket.socket(socket.AF_UNIX)\ns.bind('\\0canary-of-the-host')\ns.listen()\nopen('listening', 'w')\ns.accept()\n";
-    site.world.write("listen", listen);
+/// Whether the attack gets through to who listens on the host at an address that Python writes so.
+fn listens(site: &Site, address: &str, attack: &str) -> Found {
+    let listen = format!(
+        "import os, socket\ns = socket.socket(socket.AF_UNIX)\ns.bind({address})\ns.listen()\nopen('listening', 'w')\ns.accept()\n"
+    );
+    site.world.write("listen", &listen);
+    site.world.ok("rm -f listening socket");
     let _listener = site.world.line("exec python3 listen").start();
     until("who listens", || site.world.has("listening"));
-    let done = site.go("/attack abstract-socket").run();
+    let done = site.go(attack).run();
     found("connected", done.status == 0)
+}
+
+fn listened(site: &Site) -> Found {
+    listens(site, "'\\0canary-of-the-host'", "/attack abstract-socket")
+}
+
+/// LOWER is the root, and shows the world's directory.
+fn socket_in_lower(site: &Site) -> Found {
+    let attack = format!("/attack socket-in-lower {}/socket", site.world.directory());
+    listens(site, "os.environ['W'] + '/socket'", &attack)
+}
+
+fn fifo_in_lower(site: &Site) -> Found {
+    let world = &site.world;
+    world.ok("rm -f fifo fed; mkfifo fifo");
+    let mut reader = world.line("cat fifo >fed").start();
+    let attack = format!("/attack fifo-in-lower {}/fifo", world.directory());
+    let done = site.go(&attack).run();
+    // Ends the reader, if it waits still.
+    world.run("[ -s fed ] || timeout 5 sh -c ': >fifo'");
+    until("the reader's end", || !reader.is_running());
+    found("written", done.status == 0 && !world.read("fed").is_empty())
+}
+
+fn attributes(site: &Site) -> Found {
+    site.go("/attack overlay-attributes").run();
+    let list = "python3 -c 'import os; print(os.listxattr(\"a/root/redirected-by-an-attack\"))'";
+    let there = site.world.ok(list);
+    found(&there, there.contains("'trusted.overlay.redirect'"))
+}
+
+fn queued(site: &Site) -> Found {
+    site.world.ok("ipcmk -Q");
+    found("seen", site.go("/attack ipc").run().status == 0)
+}
+
+fn others(site: &Site) -> Found {
+    let neighbour = "overlay-go b -- sh -c \"sleep 1004; :\" canary";
+    let _neighbour = stay(site, neighbour, "sh -c sleep 1004");
+    let _host = stay(site, "sh -c 'sleep 1005; :' canary", "sh -c sleep 1005");
+    let done = site.go("/attack other-processes").run();
+    found("seen", done.status == 0)
 }
 
 fn state(site: &Site) -> Found {
