@@ -57,8 +57,9 @@ by() {
 "#;
 
 const RENICE: &str = r#"
-renice -n 5 $$ >/dev/null; same "$(nice)" 5
-same "$(nice -n 3 nice)" 8
+old=$(nice)
+renice -n $((old + 1)) $$ >/dev/null; same "$(nice)" $((old + 1))
+same "$(nice -n 1 nice)" $((old + 2))
 "#;
 
 const STRACE: &str = r#"
