@@ -23,7 +23,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::work("kill-other", "end a process of another user's", [Works; 3], end_other),
     Entry::work("ps", "see the processes of the subhost, and whose they are", [Works; 3], || sh(&["ps"], PS)),
     Entry::work("cgroup", "read which control group one is in", [Works; 3], || sh(&[], CGROUP)),
-    Entry::work("ipc", "make shared memory, semaphores and message queues", [Works; 3], || sh(&["ipcmk", "ipcrm"], IPC)),
+    Entry::work("sysv-ipc", "make shared memory, semaphores and message queues of System V", [Works; 3], || sh(&["ipcmk", "ipcrm"], IPC)),
     Entry::work("terminal", "have a terminal made for a program", [Works; 3], || sh(&["script", "tty"], TERMINAL)),
     Entry::work("hostname", "change the name of the host", [Works, Ends::Refused, Works], || sh(&["hostname"], HOSTNAME)),
     Entry::work("unshare", "start a program in namespaces of its own", [Works, Ends::Refused, Works], || sh(&["unshare"], UNSHARE)),
