@@ -7,10 +7,14 @@ PREFIX = /usr/local
 BIN = $(DESTDIR)$(PREFIX)/bin
 SBIN = $(DESTDIR)$(PREFIX)/sbin
 LIB = $(DESTDIR)$(PREFIX)/lib/overlay-boot
+# Where the hooks of the shell scripts look for the defaults, and new ones may.
+HOOKS = $(DESTDIR)/var/lib/overlay-boot
 SHARE = $(DESTDIR)$(PREFIX)/share
 MAN = $(SHARE)/man
 # Debian keeps the one for packages.
 ZSH = $(SHARE)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
+# fish looks below /usr/local only if XDG_DATA_DIRS names it, which it does not for root; the administrator's are in /etc.
+FISH = $(if $(filter /usr,$(PREFIX)),$(SHARE)/fish/vendor_completions.d,$(DESTDIR)/etc/fish/completions)
 
 TOOLS = ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff ob-reaper
 COMMANDS = $(notdir $(wildcard scripts/overlay-*))
@@ -41,12 +45,14 @@ install:
 	ln -sf ../../bin/ob-reaper $(LIB)/reaper
 	for command in $(TYPED); do \
 		ln -sf ../lib/overlay-boot/$$command $(SBIN)/$$command || exit; done
+	install -d $(dir $(HOOKS))
+	[ -e $(HOOKS) ] || [ -L $(HOOKS) ] || ln -s ../..$(PREFIX)/lib/overlay-boot $(HOOKS)
 	install -D -m 644 etc/completions/_overlay $(ZSH)/_overlay
 	install -D -m 644 etc/completions/overlay.bash $(SHARE)/bash-completion/completions/overlay-boot
-	install -D -m 644 etc/completions/overlay.fish $(SHARE)/fish/vendor_completions.d/overlay-boot.fish
+	install -D -m 644 etc/completions/overlay.fish $(FISH)/overlay-boot.fish
 	for command in $(filter-out overlay-boot,$(TYPED)) $(TOOLS); do \
 		ln -sf overlay-boot $(SHARE)/bash-completion/completions/$$command && \
-		ln -sf overlay-boot.fish $(SHARE)/fish/vendor_completions.d/$$command.fish || exit; done
+		ln -sf overlay-boot.fish $(FISH)/$$command.fish || exit; done
 	install -D -m 755 etc/init.d/subhosts $(DESTDIR)/etc/init.d/subhosts
 	[ -e $(DESTDIR)/etc/subhosts.conf ] || install -D -m 644 etc/subhosts.conf $(DESTDIR)/etc/subhosts.conf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system

@@ -44,7 +44,14 @@ use std::time::{Duration, Instant};
 pub const BOUND: Duration = Duration::from_secs(120);
 
 /// Why something may be left out on any machine, a test machine too.
-const KNOWN: &[&str] = &[NOT_ROOT, NO_CGROUP, NO_LOOP, NO_MACVLAN, NOT_INSTALLED];
+const KNOWN: &[&str] = &[
+    NOT_ROOT,
+    NO_CGROUP,
+    NO_LOOP,
+    NO_MACVLAN,
+    NO_SOURCE,
+    NOT_INSTALLED,
+];
 
 /// Only root of the host may do it: a user namespace does not give it.
 pub const NOT_ROOT: &str = "needs root";
@@ -54,6 +61,9 @@ pub const NO_CGROUP: &str = "needs a cgroup2 tree that it may write to";
 
 /// There are no loop devices, as in most containers.
 pub const NO_LOOP: &str = "needs loop devices";
+
+/// The test program and the scripts have been copied to another machine.
+pub const NO_SOURCE: &str = "needs the source tree";
 
 /// The kernel has been built without.
 pub const NO_MACVLAN: &str = "needs a kernel with macvlan";

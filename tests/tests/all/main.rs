@@ -9,6 +9,7 @@ mod enter;
 mod examples;
 mod faults;
 mod hazards;
+mod install;
 mod life;
 mod lifecycle;
 mod migration;

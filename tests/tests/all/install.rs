@@ -1,0 +1,130 @@
+//! What `make install` puts where, found and used by who looks there.
+
+use end_to_end::{NO_SOURCE, NOT_INSTALLED, World, bin, is_root_or_tell, not_done, scripts};
+use std::process::Command;
+
+/// Installs below `dest` of the world.
+fn install(world: &World, prefix: &str) {
+    let output = Command::new("make")
+        .args(["-s", "install", &format!("PREFIX={prefix}")])
+        .arg(format!("BUILT={}/", bin().display()))
+        .arg(format!("DESTDIR={}", world.at("dest").display()))
+        .current_dir(scripts().join(".."))
+        .output()
+        .expect("make");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The words that bash offers after `line`, if nothing of ours has been sourced: it looks where completions are installed.
+const BASH: &str = r#"
+. /usr/share/bash-completion/bash_completion
+line=$1
+read -ra COMP_WORDS <<<"$line"
+[[ $line != *' ' ]] || COMP_WORDS+=('')
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+loader=$(complete -p -D); loader=${loader#*-F }
+"${loader%% *}" "${COMP_WORDS[0]}"
+function=$(complete -p "${COMP_WORDS[0]}"); function=${function#*-F }; "${function%% *}"
+printf '%s\n' "${COMPREPLY[@]}"
+"#;
+
+/// The same for zsh, at the prompt of a shell in a terminal.
+const ZSH: &str = r#"
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "PS1=; unset zle_bracketed_paste; autoload -U compinit; compinit -u -D"
+zpty -w shell "LISTMAX=1000; setopt nobeep nolistambiguous; finish() { zle -I; print END-OF-'LIST' }; zle -N finish; bindkey '^X' finish; print READ'Y'"
+zpty -r shell out '*READY*'
+zpty -w -n shell "$1"$'\t\x18'
+zpty -r shell out '*END-OF-LIST*'
+print -r -- "$out"
+zpty -d shell
+"#;
+
+const SHELLS: &[(&str, &str, &str)] = &[
+    (
+        "bash",
+        "/usr/share/bash-completion/bash_completion",
+        "bash --norc bash-test \"$LINE\"",
+    ),
+    ("zsh", "/usr/bin/zsh", "zsh -f zsh-test \"$LINE\""),
+    ("fish", "/usr/bin/fish", "fish -c 'complete -C \"$LINE\"'"),
+];
+
+#[test]
+fn what_is_installed_boots_and_shells_find_their_completions() {
+    if !is_root_or_tell("what is installed") {
+        return;
+    }
+    if !scripts().join("../Makefile").exists() {
+        return not_done("make install", NO_SOURCE);
+    }
+    // As long as it is mounted, the world has what is installed where it belongs.
+    let places = [
+        (
+            "/usr/local",
+            "mount --bind dest/usr/local /usr/local && mount -t overlay fish -o lowerdir=$W/dest/etc/fish:/etc/fish /etc/fish",
+        ),
+        (
+            "/usr",
+            "mount -t overlay usr -o lowerdir=$W/dest/usr:/usr /usr",
+        ),
+    ];
+    for (prefix, mount) in places {
+        let world = World::new();
+        install(&world, prefix);
+        world.write("bash-test", BASH);
+        world.write("zsh-test", ZSH);
+        world.ok(mount);
+        let installed = |line: &str| {
+            let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+            let home = format!("{}/home", world.directory());
+            let line = world.line(line).env("PATH", path).env("HOME", &home);
+            line.env("TERM", "dumb")
+        };
+        let ok = |line: &str| installed(line).run().ok();
+        let conf = world.subhost("mta", "POSTMOUNT=./post");
+        world.script(
+            "mta/post",
+            &format!(
+                "{}/dest/var/lib/overlay-boot/overlay-postmount \"$@\"",
+                world.directory()
+            ),
+        );
+        assert_eq!(
+            ok("command -v overlay-boot; command -v ob-conf"),
+            format!("{prefix}/sbin/overlay-boot\n{prefix}/bin/ob-conf")
+        );
+        ok(&format!("overlay-boot {conf}; cp {conf} mtx.conf"));
+        assert_eq!(ok("overlay-go mta ls -d /dev/pts/ptmx"), "/dev/pts/ptmx");
+        // The shell, what it needs, the line, and what is offered.
+        for (shell, needs, command) in SHELLS {
+            if !std::path::Path::new(needs).exists() {
+                not_done(&format!("completion in {shell}"), NOT_INSTALLED);
+                continue;
+            }
+            for (line, offered) in [
+                ("overlay-stop mt", "mta"),
+                ("overlay-boot mt", "mtx.conf"),
+                ("overlay-boot --dr", "--dry-run"),
+                ("ob-list --", "--documents"),
+            ] {
+                let words = installed(command).env("LINE", line).run().ok();
+                let mut words = words.split_whitespace();
+                assert!(
+                    words.any(|word| word.trim_start_matches("./") == offered),
+                    "{prefix}: {shell}: no {offered} after {line}"
+                );
+            }
+        }
+        ok("overlay-stop --all");
+        // Who installs again changes nothing of one's own.
+        world.ok("echo mine >dest/etc/subhosts.conf; rm dest/var/lib/overlay-boot; mkdir dest/var/lib/overlay-boot");
+        world.ok(&format!("umount -l {prefix}"));
+        install(&world, prefix);
+        assert_eq!(
+            world.ok("cat dest/etc/subhosts.conf; ls dest/var/lib/overlay-boot"),
+            "mine"
+        );
+    }
+}
