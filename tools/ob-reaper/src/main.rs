@@ -27,12 +27,14 @@ const MISUSED: u8 = 2;
 const VERSION: &[u8] = concat!("ob-reaper ", env!("CARGO_PKG_VERSION"), "\n").as_bytes();
 
 const HELP: &[u8] = b"\
-Usage: ob-reaper NAME [SECONDS]               be pid 1 of the subhost NAME
+Usage: ob-reaper [--with-stand-in] NAME [SECONDS]
+                                              be pid 1 of the subhost NAME
        ob-reaper [OPTION...] -- CMD [ARG...]  run CMD, be its init
        ob-reaper --stand-in [FIFO]            idle until FIFO is written to
 
 As pid 1 it reaps what its services leave, and ends when no child is left.
 TERM, INT and PWR end the subhost: TERM to all, KILL after SECONDS (10).
+With a stand-in as its child it stays where there is no service.
 
 Options for CMD (those of tini):
   -s       be a subreaper: orphans come to it, even when it is not pid 1
@@ -63,11 +65,11 @@ impl Failure<'_> {
     }
 }
 
-fn run(args: Args) -> u8 {
+fn run(mut args: Args) -> u8 {
     match options::parse(&args) {
-        Ok(Task::Reap { name, patience }) => pid1::reap_until_alone(name, patience),
+        Ok(Task::Reap(duties)) => pid1::reap_until_alone(&mut args, duties),
         Ok(Task::Run(command)) => status(command.run()),
-        Ok(Task::StandIn) => stand_in::idle(args),
+        Ok(Task::StandIn) => stand_in::idle(&mut args, 2),
         Ok(Task::Print(text)) => status(print(text)),
         Err(misuse) => {
             misuse.tell();

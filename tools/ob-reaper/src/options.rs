@@ -12,19 +12,25 @@ const LONGEST: u32 = 86_400;
 
 /// What is to be done.
 pub enum Task<'a> {
-    /// Be pid 1 of the subhost `name`.
-    Reap {
-        /// Whose pid 1.
-        name: &'a [u8],
-        /// Seconds between TERM and KILL.
-        patience: u32,
-    },
+    /// Be pid 1 of a subhost.
+    Reap(Reap),
     /// Run a command.
     Run(Command<'a>),
     /// Be the stand-in.
     StandIn,
     /// Print a text.
     Print(&'static [u8]),
+}
+
+/// The duties of pid 1.
+#[derive(Clone, Copy)]
+pub struct Reap {
+    /// Which argument names the subhost.
+    pub name: usize,
+    /// Seconds between TERM and KILL.
+    pub patience: u32,
+    /// Whether it is to have a stand-in as its child.
+    pub stand_in: bool,
 }
 
 /// An argument that is not understood, and what about it.
@@ -54,19 +60,27 @@ pub fn parse(args: &Args) -> Result<Task<'_>, Misuse<'_>> {
     };
     match first {
         b"--stand-in" => at_most(args, 2).map(|()| Task::StandIn),
+        b"--with-stand-in" => parse_name(args, 2, true),
         [b'-', ..] => parse_command(args),
-        name => parse_name(args, name),
+        _ => parse_name(args, 1, false),
     }
 }
 
 /// `NAME [SECONDS]`
-fn parse_name<'a>(args: &'a Args, name: &'a [u8]) -> Result<Task<'a>, Misuse<'a>> {
-    at_most(args, 2)?;
-    let patience = match args.get(2) {
+fn parse_name(args: &Args, name: usize, stand_in: bool) -> Result<Task<'_>, Misuse<'_>> {
+    if args.get(name).is_none() {
+        return Err(misuse("there is no NAME", b""));
+    }
+    at_most(args, name + 1)?;
+    let patience = match args.get(name + 1) {
         Some(text) => number(text, LONGEST).ok_or(misuse("not a number of seconds: ", text))?,
         None => PATIENCE,
     };
-    Ok(Task::Reap { name, patience })
+    Ok(Task::Reap(Reap {
+        name,
+        patience,
+        stand_in,
+    }))
 }
 
 /// `[OPTION...] [--] CMD [ARG...]`, the options in tini's manner: joined or not, ending at the first operand.

@@ -1,15 +1,26 @@
 //! Pid 1 of a subhost: reaps until it is alone, or until it is told to end the subhost.
 
-use crate::FAILED;
 use crate::line::{Decimal, say};
+use crate::options::Reap;
 use crate::reap::{Left, reap};
-use crate::sys::{self, EVERYBODY, SignalSet};
+use crate::sys::{self, Args, EVERYBODY, SignalSet};
+use crate::{FAILED, Failure, stand_in};
+
+/// What `ps` shows before the name of the subhost.
+const TITLE: &[u8] = b"ob-reaper ";
+/// All of the command line.
+const EVERY_WORD: usize = usize::MAX;
+/// Longer names are cut there.
+const LONGEST: usize = 128;
 
 /// Reaps until no child is left, then returns 0, which ends the subhost.
 ///
-/// TERM, INT and PWR, from inside or outside, end it: everybody gets TERM, and whoever is still there after `patience` seconds
+/// TERM, INT and PWR, from inside or outside, end it: everybody gets TERM, and whoever is still there after our patience
 /// KILL. Every other signal is ignored.
-pub fn reap_until_alone(name: &[u8], patience: u32) -> u8 {
+pub fn reap_until_alone(args: &mut Args, duties: Reap) -> u8 {
+    let mut title = [0; TITLE.len() + LONGEST];
+    let title = entitle(&mut title, args.get(duties.name).unwrap_or_default());
+    let (name, patience) = (&title[TITLE.len()..], duties.patience);
     if sys::pid() != 1 {
         // TERM to everybody would be TERM to the whole machine.
         say(&[
@@ -23,8 +34,17 @@ pub fn reap_until_alone(name: &[u8], patience: u32) -> u8 {
     signals.block();
     sys::hear_of_children();
     sys::close_from(3);
-    // Started by way of a descriptor, it would be called by the number of that.
+    if duties.stand_in
+        && let Err(why) = sys::fork(|| stand_in::idle(args, EVERY_WORD))
+    {
+        let (what, object) = ("start", b"the stand-in".as_slice());
+        Failure { what, object, why }.tell();
+    }
+    // Started by way of a descriptor, we would be called by the number of that.
     sys::name_process(c"ob-reaper");
+    if args.get(0).is_some_and(|own| own.starts_with(b"/proc/")) {
+        args.rename(title, EVERY_WORD);
+    }
 
     let mut ending = false;
     loop {
@@ -47,6 +67,17 @@ pub fn reap_until_alone(name: &[u8], patience: u32) -> u8 {
             _ => {}
         }
     }
+}
+
+/// Writes the title of the pid 1 of `name` there, and returns as much as it takes.
+fn entitle<'a>(title: &'a mut [u8], name: &[u8]) -> &'a [u8] {
+    let length = title.len().min(TITLE.len() + name.len());
+    let letters = TITLE.iter().chain(name);
+    title
+        .iter_mut()
+        .zip(letters)
+        .for_each(|(byte, letter)| *byte = *letter);
+    &title[..length]
 }
 
 fn ask_to_end() {

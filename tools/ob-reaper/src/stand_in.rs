@@ -9,18 +9,19 @@ const NAME: &CStr = c"dummy_service";
 /// Where scripts write to end it.
 const FIFO: &CStr = c"/run/dummy_service";
 
-/// Idles until something is written to the fifo, or until TERM, INT, HUP or QUIT.
+/// Idles until something is written to the fifo, that which the word number `fifo` of the command line names or else the default
+/// one, or until TERM, INT, HUP or QUIT.
 ///
 /// Makes the fifo where there is none, and then removes it at the end. Where that is not possible it says so and waits for a
 /// signal: the subhost shall live all the same.
-pub fn idle(mut args: Args) -> u8 {
+pub fn idle(args: &mut Args, fifo: usize) -> u8 {
     let signals = SignalSet::all_but_faults();
     signals.block();
     sys::close_from(3);
     sys::name_process(NAME);
-    args.rename(NAME.to_bytes());
+    args.rename(NAME.to_bytes(), fifo);
 
-    let path = args.get_c(2).unwrap_or(FIFO);
+    let path = args.get_c(fifo).unwrap_or(FIFO);
     let fifo = match Fifo::at(path) {
         Ok(fifo) => Some(fifo),
         Err(why) => {

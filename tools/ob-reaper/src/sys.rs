@@ -89,24 +89,26 @@ impl Args {
         Errno::last()
     }
 
-    /// Makes `ps` show `name` in place of our own name and first argument.
-    ///
-    /// A name that is longer than the two is cut.
-    pub fn rename(&mut self, name: &[u8]) {
-        let length = |number| self.get(number).map_or(0, <[u8]>::len);
-        let (own, first) = (length(0), length(1));
-        if own == 0 || first == 0 {
+    /// Makes `ps` show `name` in place of the first `count` words of the command line, which are lost. A name that is longer
+    /// than they are is cut.
+    pub fn rename(&mut self, name: &[u8], count: usize) {
+        let Some(first) = self.get(0).map(<[u8]>::as_ptr) else {
             return;
-        }
-        // SAFETY: the kernel lays the strings out one after the other, with one null byte between, and they are ours to write
-        // to; `&mut self` says that nobody reads them meanwhile. The last null byte stays as it is.
-        let place = unsafe {
-            let start = *self.vector;
-            if *self.vector.add(1) != start.add(own + 1) {
-                return;
-            }
-            core::slice::from_raw_parts_mut(start.cast::<u8>(), own + 1 + first)
         };
+        let mut length = 0;
+        for number in 0..count {
+            let Some(argument) = self.get(number) else {
+                break;
+            };
+            // The kernel lays them out one after the other, with one null byte between; but a loader may have taken some away.
+            if argument.as_ptr() != first.wrapping_add(length) {
+                break;
+            }
+            length += argument.len() + 1;
+        }
+        // SAFETY: these bytes are the strings that were just walked over. They are ours to write to, and `&mut self` says that
+        // nobody reads them meanwhile. The last null byte stays as it is.
+        let place = unsafe { core::slice::from_raw_parts_mut(*self.vector.cast(), length - 1) };
         let letters = name.iter().copied().chain(core::iter::repeat(0));
         place
             .iter_mut()

@@ -184,8 +184,7 @@ fn closes_what_was_open() {
 #[test]
 fn keeps_a_subhost_alive_until_told() {
     // The default path, as a boot without services has it.
-    let script =
-        r#"mount -t tmpfs none /run || exit 9; "$REAPER" --stand-in & exec "$REAPER" mta 60"#;
+    let script = r#"mount -t tmpfs none /run || exit 9; exec "$REAPER" --with-stand-in mta 60"#;
     let running = Running::start(world(script));
     let pid1 = running.pid1();
     let mut stand_in = 0;
