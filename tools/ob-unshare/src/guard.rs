@@ -1,8 +1,9 @@
 //! The guard: stays outside the room of one subhost, in the background, and cleans up when the room has ended, however it did.
 //!
-//! Three processes: the caller waits for the document and returns; the guard, its child, is the reaper of all that happens
-//! in the room; the room's first process, a child of the guard, becomes the command line.
+//! The caller waits for the document and returns; the guard, its child, is the reaper of all that happens in the room; the
+//! room's first process, a child of the guard, starts the stages beside itself and becomes the last one.
 
+use crate::pipeline::Pipeline;
 use crate::supervise::running;
 use crate::{TOOL, end, notify, room};
 use anyhow::{Context, Result, bail};
@@ -17,15 +18,13 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use ob_conf::state::{Home, Lock, identify, prove};
 use ob_conf::{Document, Silent, Usage, log, sentence};
-use ob_sys::keep::{Keep, VARIABLE};
+use ob_sys::keep::Keep;
 use ob_sys::process::{Child, pidfd_open, pidfd_signal, spawn};
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// How long what a hook has left running in the room may take to end when the subhost has.
@@ -34,13 +33,13 @@ const LEFT_OVER: Duration = Duration::from_secs(2);
 /// How long the stages may take to end when they are told to, above what the subhost itself may.
 pub const CANCELLED: Duration = Duration::from_secs(15);
 
-/// Runs `command` in a guarded room. Returns when it has printed the document (0), or when it has ended without and nothing is left
+/// Runs `pipeline` in a guarded room. Returns when it has printed the document (0), or when it has ended without and nothing is left
 /// of it (1). With `foreground` it stays until the room has ended, passing on the signals that ask for that. Whoever waits at
 /// `notify`, or at the socket of sd_notify(3), is told when it is up.
 ///
 /// The subhost is the one that NAME in the environment names; LOG and CONFIG are used where they are there.
 pub fn guard(
-    command: &[OsString],
+    pipeline: &Pipeline,
     then: &str,
     foreground: bool,
     notify: Option<RawFd>,
@@ -52,7 +51,7 @@ pub fn guard(
     let guard = Guard::new(&name, then).with_context(|| name.clone())?;
     // Before there is anything to end, so that none of them ends us alone and leaves the boot to itself.
     let signals = take_signals(&[])?;
-    let child = spawn(0, None, || guard.run(command, teller.as_fd()));
+    let child = spawn(0, None, || guard.run(pipeline, teller.as_fd()));
     let child = child.context("start the guard").inspect_err(|_| {
         let _ = guard.home.remove();
     })?;
@@ -233,8 +232,8 @@ impl<'a> Guard<'a> {
     }
 
     /// The guard's life, in a process of its own. What it has to say once the room is there goes to the log.
-    fn run(&self, command: &[OsString], teller: impl AsFd) -> u8 {
-        let signals = match self.start_room(command, &teller) {
+    fn run(&self, pipeline: &Pipeline, teller: impl AsFd) -> u8 {
+        let signals = match self.start_room(pipeline, &teller) {
             Ok(signals) => signals,
             Err(error) => {
                 let error = error.context(self.name.to_owned());
@@ -257,7 +256,7 @@ impl<'a> Guard<'a> {
     }
 
     /// Starts the room's first process; returns what tells of signals.
-    fn start_room(&self, command: &[OsString], teller: impl AsFd) -> Result<SignalFd> {
+    fn start_room(&self, pipeline: &Pipeline, teller: impl AsFd) -> Result<SignalFd> {
         // Nothing that happens to the caller's terminal is to happen to the subhost.
         let _ = setsid();
         // Whatever outlives its parent in the room becomes our child: the room has ended when we have none.
@@ -265,7 +264,7 @@ impl<'a> Guard<'a> {
         self.lay_down_document()?;
         let signals = take_signals(&[Signal::SIGCHLD])?;
         let child = spawn(0, None, || {
-            let error = self.enter_room(command, &teller);
+            let error = self.enter_room(pipeline, &teller);
             TOOL.complain(&error.context(self.name.to_owned()));
             1
         });
@@ -286,21 +285,17 @@ impl<'a> Guard<'a> {
         self.home.write(&document)
     }
 
-    /// The room's first process: becomes the command, printing to who waits for the document. Returns why it could not.
-    fn enter_room(&self, command: &[OsString], teller: impl AsFd) -> anyhow::Error {
+    /// The room's first process: becomes the pipeline, printing to who waits for the document. Returns why it could not.
+    fn enter_room(&self, pipeline: &Pipeline, teller: impl AsFd) -> anyhow::Error {
         let entered = (|| {
             let _ = SigSet::empty().thread_set_mask();
             dup2_stdout(teller)?;
             room::enter(Some(self.name))
         })();
-        if let Err(error) = entered {
-            return error;
+        match entered {
+            Ok(()) => pipeline.run(self.name, &self.keep),
+            Err(error) => error,
         }
-        let error = Command::new(&command[0])
-            .args(&command[1..])
-            .env(VARIABLE, self.keep.address())
-            .exec();
-        anyhow::Error::from(error).context(format!("run {}", command[0].display()))
     }
 
     /// Lets go of all that the caller waits for, and shows in `ps` what this process stands for.

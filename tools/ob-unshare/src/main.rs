@@ -11,6 +11,7 @@ mod inside;
 mod limits;
 mod logger;
 mod notify;
+mod pipeline;
 mod room;
 mod steps;
 mod supervise;
@@ -23,6 +24,7 @@ use lexopt::prelude::*;
 use ob_conf::{Tool, Usage, undo_together};
 use ob_sys::keep::Keep;
 use ob_sys::process::close_inherited;
+use pipeline::Pipeline;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
@@ -30,16 +32,16 @@ use std::process::ExitCode;
 const TOOL: Tool = Tool {
     name: "ob-unshare",
     help: "\
-Usage: ob-unshare [-- CMD [ARG...]]               a stage: start the subhost
-       ob-unshare --room CMD [ARG...]             run CMD in a room
-       ob-unshare --room --then LINE CMD [ARG...] the same, with a guard
-       ob-unshare --undo [--then LINE]            end subhosts
+Usage: ob-unshare [-- CMD [ARG...]]        a stage: start the subhost
+       ob-unshare --room CMD [ARG...]      run CMD in a room
+       ob-unshare --room --then LINE CMD [ARG...] ['|' CMD...]  with a guard
+       ob-unshare --undo [--then LINE]     end subhosts
 
 Starts the subhost of the document on stdin in namespaces of its own, prints the
 document with pid, closes its output and stays to supervise. CMD would be pid 1.
 A room is a mount namespace with the host's /run/netns. With a guard it is that
-of the subhost NAME, under its lock: the document that CMD prints is waited for,
-and given to LINE on stdin when the room has ended.
+of the subhost NAME, under its lock: the document that the last CMD of the pipe
+prints is waited for, and given to LINE on stdin when the room has ended.
 
       --room        run CMD in a room
       --undo        end the subhosts of the documents on stdin
@@ -102,7 +104,8 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     let stage = Tool { failed: 1, ..TOOL };
     match (request.room, then) {
         (true, Some(then)) => {
-            let outcome = guard::guard(&request.command, then, request.foreground, request.notify);
+            let pipeline = Pipeline::of(&request.command)?;
+            let outcome = guard::guard(&pipeline, then, request.foreground, request.notify);
             Ok(stage.report(outcome))
         }
         (true, None) => room::become_command(&request.command),

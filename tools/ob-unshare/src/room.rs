@@ -1,7 +1,7 @@
 //! The room: a mount namespace for the stages, with one door.
 
 use crate::TOOL;
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -11,8 +11,9 @@ use ob_sys::keep::{Keep, VARIABLE};
 use ob_sys::mount::{Depth, attach, clone_tree};
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 /// How many names of namespaces are sooner copied than taken away.
 const FEW: usize = 200;
@@ -58,15 +59,19 @@ pub fn keep() -> Result<Keep> {
 pub fn become_command(command: &[OsString]) -> Result<ExitCode> {
     let keep = keep()?;
     enter(None)?;
-    let error = Command::new(&command[0])
-        .args(&command[1..])
-        .env(VARIABLE, keep.address())
-        .exec();
-    let status = if error.kind() == std::io::ErrorKind::NotFound {
-        127
-    } else {
-        126
+    let error = become_program(command, &keep, Stdio::inherit(), Stdio::inherit());
+    let status = match error.downcast_ref::<std::io::Error>().map(|e| e.kind()) {
+        Some(ErrorKind::NotFound) => 127,
+        _ => 126,
     };
-    TOOL.complain(&anyhow::Error::from(error).context(format!("run {}", command[0].display())));
+    TOOL.complain(&error);
     Ok(ExitCode::from(status))
+}
+
+/// Execs a program of the room that has `keep`; returns why it could not.
+pub fn become_program(words: &[OsString], keep: &Keep, input: Stdio, output: Stdio) -> Error {
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).stdin(input).stdout(output);
+    let error = command.env(VARIABLE, keep.address()).exec();
+    Error::from(error).context(format!("run {}", words[0].display()))
 }
