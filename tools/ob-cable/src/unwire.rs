@@ -9,10 +9,13 @@ use crate::wire::{trace, trace_unpinned};
 use anyhow::{Context, Result, anyhow};
 use ob_conf::{Document, log};
 use std::os::fd::AsFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to end a namespace that nobody needs any more, before its links are deleted one by one.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// How many names are taken back at the same time.
+const AT_ONCE: usize = 16;
 /// How long the `down` commands may take.
 const IFDOWN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -45,8 +48,10 @@ pub fn unwire(documents: &mut [Document]) -> Vec<Result<()>> {
     }
     bring_down(&found);
     let mut awaited = Vec::new();
-    for (document, outcome) in documents.iter().zip(&mut outcomes) {
-        if let Err(error) = namespace::unpin(document.name()) {
+    let names: Vec<&str> = documents.iter().map(Document::name).collect();
+    let unpinned = unpin_all(&names).into_iter().zip(&mut outcomes);
+    for (document, (unpinned, outcome)) in documents.iter().zip(unpinned) {
+        if let Err(error) = unpinned {
             *outcome = Err(error);
         } else if let Ok(links) = outcome {
             awaited.extend(links.iter().map(|link| link.index));
@@ -79,6 +84,24 @@ pub fn unwire(documents: &mut [Document]) -> Vec<Result<()>> {
             Ok(())
         });
     outcomes.collect()
+}
+
+/// Takes all the names back; an outcome for each. For each the kernel waits until all processors have seen it go, but it can wait
+/// for many at once.
+fn unpin_all(names: &[&str]) -> Vec<Result<()>> {
+    let unpin = |names: &[&str]| names.iter().map(|name| namespace::unpin(name)).collect();
+    let share = names.len().div_ceil(AT_ONCE).max(AT_ONCE / 2);
+    if names.len() <= share {
+        return unpin(names);
+    }
+    thread::scope(|scope| {
+        let start = |names| scope.spawn(move || -> Vec<Result<()>> { unpin(names) });
+        let threads: Vec<_> = names.chunks(share).map(start).collect();
+        let ended = threads.into_iter().map(|thread| thread.join());
+        ended
+            .flat_map(|outcomes| outcomes.expect("a panic aborts"))
+            .collect()
+    })
 }
 
 /// The host's ends of a subhost's cables that are there.

@@ -266,8 +266,7 @@ fn is_being_stopped(home: &Home) -> bool {
         return false;
     };
     let mut noted = String::new();
-    mark.try_lock_shared().is_err()
-        || mark.read_to_string(&mut noted).is_ok_and(|_| lives(&noted))
+    mark.try_lock_shared().is_err() || mark.read_to_string(&mut noted).is_ok_and(|_| lives(&noted))
 }
 
 /// Whether it has no lock, and gets none in a while: who was about to make it or had just removed it was killed.

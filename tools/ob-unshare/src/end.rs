@@ -11,7 +11,7 @@ use ob_sys::process::{Child, pidfd_signal};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to end what was killed, and the guard to notice.
@@ -40,7 +40,9 @@ pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
     // Our being alive and holding these tells the guards that the cleaning up is ours; without a line it is theirs.
     let stopping = documents.iter().filter(|_| then.is_some());
     let stopping: Vec<Option<Lock>> = stopping.map(|d| announce(d.name())).collect();
-    let mut outcomes = all(documents);
+    let endings = tell(documents);
+    let then = then.map(Line::start);
+    let mut outcomes = see_out(documents, endings);
     for (document, outcome) in documents.iter().zip(&mut outcomes) {
         if outcome.is_ok() && prove(document).is_none() {
             *outcome = guard::cancel(document);
@@ -66,7 +68,7 @@ pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
             }
         }
         let ended: Vec<&Document> = ended.iter().collect();
-        let cleaned = clean_up(&ended, then);
+        let cleaned = then.and_then(|then| then.clean_up(&ended));
         drop((locks, stopping));
         if let (Err(error), Some(outcome)) = (cleaned, outcomes.first_mut()) {
             *outcome = Err(error);
@@ -82,13 +84,22 @@ pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
 
 /// Ends the subhosts that run; one that does not has ended already.
 pub fn all(documents: &[Document]) -> Vec<Result<()>> {
+    see_out(documents, tell(documents))
+}
+
+/// Tells pid 1 of each subhost to end; none where there is none.
+fn tell(documents: &[Document]) -> Vec<Option<Ending>> {
     // The more there are, the longer they take, each on its own.
     let turn = u32::try_from(1 + documents.len() / 10).unwrap_or(u32::MAX);
     let by_itself = BY_ITSELF.saturating_mul(turn);
-    let mut endings: Vec<Option<Ending>> = documents
+    documents
         .iter()
         .map(|document| begin(document, by_itself))
-        .collect();
+        .collect()
+}
+
+/// Waits until all have ended, and helps those that do not by themselves.
+fn see_out(documents: &[Document], mut endings: Vec<Option<Ending>>) -> Vec<Result<()>> {
     while endings.iter().any(Option::is_some) {
         wait(&endings);
         for ending in &mut endings {
@@ -113,7 +124,7 @@ pub fn all(documents: &[Document]) -> Vec<Result<()>> {
         .collect()
 }
 
-/// Tells all processes of the subhost to end, pid 1 too; none if it is not running.
+/// Tells pid 1 of the subhost to end; none if it is not running.
 fn begin(document: &Document, by_itself: Duration) -> Option<Ending> {
     let pid_1 = prove(document)?;
     let _ = pidfd_signal(&pid_1, Signal::SIGTERM);
@@ -238,39 +249,56 @@ fn sleep(pause: Duration, guard: &mut Option<OwnedFd>) {
     }
 }
 
+/// A line of shell that cleans up, started before there is something to clean up: it reads its documents to their end first.
+struct Line<'a> {
+    line: &'a str,
+    child: process::Child,
+}
+
+impl<'a> Line<'a> {
+    fn start(line: &'a str) -> Result<Self> {
+        ob_sys::process::close_on_exec_from(3)?;
+        let child = command(line)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("run '{line}'"))?;
+        Ok(Line { line, child })
+    }
+
+    /// Gives it the documents, waits for its end, and removes control groups and state directories.
+    fn clean_up(mut self, documents: &[&Document]) -> Result<()> {
+        let lines: String = documents.iter().map(|document| document.line()).collect();
+        let written = self
+            .child
+            .stdin
+            .take()
+            .map_or(Ok(()), |mut stdin| stdin.write_all(lines.as_bytes()));
+        let status = self.child.wait()?;
+        match (status.code(), written) {
+            (Some(0), Ok(())) => {}
+            // Given nothing it has nothing to do, and may say so.
+            _ if documents.is_empty() => {}
+            // It has told why. The state stays, for the next one to try again.
+            (Some(1), Ok(())) => bail!(Silent),
+            (Some(1), Err(error)) if error.kind() == ErrorKind::BrokenPipe => bail!(Silent),
+            (Some(0 | 1), Err(error)) => return Err(error).context("give the documents on"),
+            _ => bail!("'{}' ended with {status}", self.line),
+        }
+        let mut outcome = Ok(());
+        for document in documents {
+            outcome = outcome
+                .and(cgroup::remove(document))
+                .and(Home::of(document.name()).remove());
+        }
+        outcome
+    }
+}
+
 /// Runs the line `then` with the documents on its stdin, and removes control groups and state directories. Only for the holder of
 /// their locks.
 pub fn clean_up(documents: &[&Document], then: &str) -> Result<()> {
-    if documents.is_empty() {
-        return Ok(());
-    }
-    let lines: String = documents.iter().map(|document| document.line()).collect();
-    ob_sys::process::close_on_exec_from(3)?;
-    let mut child = command(then)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .with_context(|| format!("run '{then}'"))?;
-    let written = child
-        .stdin
-        .take()
-        .map_or(Ok(()), |mut stdin| stdin.write_all(lines.as_bytes()));
-    let status = child.wait()?;
-    match (status.code(), written) {
-        (Some(0), Ok(())) => {}
-        // It has told why. The state stays, for the next one to try again.
-        (Some(1), Ok(())) => bail!(Silent),
-        (Some(1), Err(error)) if error.kind() == ErrorKind::BrokenPipe => bail!(Silent),
-        (Some(0 | 1), Err(error)) => return Err(error).context("give the documents on"),
-        _ => bail!("'{then}' ended with {status}"),
-    }
-    let mut outcome = Ok(());
-    for document in documents {
-        outcome = outcome
-            .and(cgroup::remove(document))
-            .and(Home::of(document.name()).remove());
-    }
-    outcome
+    Line::start(then)?.clean_up(documents)
 }
 
 /// A line of sh; where it is nothing but one of our tools and its options, without the shell, which takes longer to start than they.
