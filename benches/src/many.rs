@@ -23,14 +23,14 @@ pub struct Many {
     pub memory: [f64; 3],
 }
 
-/// Ending many with one command.
+/// Ending many with one command: ours, and the floor.
 pub struct Crowd {
     /// How many.
     pub number: usize,
     /// One alone.
-    pub one: Duration,
+    pub one: [Duration; 2],
     /// All of them.
-    pub all: Duration,
+    pub all: [Duration; 2],
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -120,20 +120,37 @@ pub fn measure(world: &World, others: &mut Others, number: usize, lives: usize) 
 
 /// Times the end of `number` with one command, and of one.
 pub fn crowd(world: &World, number: usize, times: usize) -> Result<Crowd> {
-    let (mut one, mut all) = (Vec::new(), Vec::new());
+    let (mut one, mut all) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
     for _ in 0..times {
-        let mut others = Others::none();
-        others.boot(world, 1)?;
-        one.push(others.stop(world)?);
-        std::thread::sleep(Duration::from_millis(500));
-        others.boot(world, number)?;
-        std::thread::sleep(Duration::from_millis(500));
-        all.push(others.stop(world)?);
-        std::thread::sleep(Duration::from_secs(1));
+        for (count, found) in [(1, &mut one), (number, &mut all)] {
+            let mut others = Others::none();
+            others.boot(world, count)?;
+            std::thread::sleep(Duration::from_millis(500));
+            found[0].push(others.stop(world)?);
+            std::thread::sleep(Duration::from_secs(1));
+            found[1].push(floor_of_many(world, count)?);
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
+    let medians = |times: [Vec<Duration>; 2]| times.map(|times| median(times).unwrap_or_default());
     Ok(Crowd {
         number,
-        one: median(one).unwrap_or_default(),
-        all: median(all).unwrap_or_default(),
+        one: medians(one),
+        all: medians(all),
     })
+}
+
+/// Boots `number` by the floor; tells how long it takes to end them all.
+fn floor_of_many(world: &World, number: usize) -> Result<Duration> {
+    let floor = world.bin.join("floor").display().to_string();
+    let mut stop = words(&format!("{floor} stop"));
+    for count in 0..number {
+        let name = format!("f{count}");
+        world.place(&name)?;
+        let place = world.directory.join(&name).display().to_string();
+        world.time(&words(&format!("{floor} boot {place} {name} br0")))?;
+        stop.push(name);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    world.time(&stop)
 }

@@ -171,8 +171,14 @@ fn goals(findings: &Findings) -> String {
         );
     }
     let crowd = &findings.crowd;
-    let factor = times(crowd.all, crowd.one);
-    let found = format!("{} against {}: {factor:.2} x", ms(crowd.all), ms(crowd.one));
+    let [factor, floor] = [0, 1].map(|of| times(crowd.all[of], crowd.one[of]));
+    let found = format!(
+        "{} against {}: {factor:.2} x (the floor: {} against {}, {floor:.2} x)",
+        ms(crowd.all[0]),
+        ms(crowd.one[0]),
+        ms(crowd.all[1]),
+        ms(crowd.one[1])
+    );
     row(
         &format!("stopping {} at once", crowd.number),
         "at most 5 x of stopping one",

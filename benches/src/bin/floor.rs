@@ -3,7 +3,7 @@
 //!
 //! - `floor boot DIR NAME BRIDGE`: the subhost of DIR/root over `/`, with a cable to BRIDGE; pid 1 is `sh /bench-init`
 //! - `floor enter NAME CMD [ARG...]`: CMD in it
-//! - `floor stop NAME`: its end; returns when its cable is gone
+//! - `floor stop NAME...`: its end, or theirs; returns when the cables are gone
 //! - `floor room DIR NAME BRIDGE CMD [ARG...]`: for programs that make no overlay or cable themselves: makes both, and becomes CMD,
 //!   with the overlay on DIR/live, in the network namespace; without the latter if BRIDGE is `-`
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::libc::{self, makedev};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat, umask};
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     let done = match words[..] {
         ["boot", directory, name, bridge] => boot(directory, name, bridge).map(|()| 0),
         ["enter", name, ref command @ ..] => enter(name, command),
-        ["stop", name] => stop(name).map(|()| 0),
+        ["stop", ref names @ ..] => stop(names).map(|()| 0),
         ["room", directory, name, bridge, ref command @ ..] => {
             room(directory, name, bridge, command).map(|()| 0)
         }
@@ -210,22 +211,27 @@ fn enter(name: &str, command: &[&str]) -> Result<u8> {
     }
 }
 
-fn stop(name: &str) -> Result<()> {
+fn stop(names: &[&str]) -> Result<()> {
     let watch = Watch::begin()?;
     let mut host = Links::here()?;
-    let link = host.find(&format!("{name}0"))?;
-    let pid_1 = pid_1(name)?;
-    pidfd_signal(&pid_1, Signal::SIGKILL)?;
-    let mut ended = [nix::poll::PollFd::new(
-        pid_1.as_fd(),
-        nix::poll::PollFlags::POLLIN,
-    )];
-    nix::poll::poll(&mut ended, nix::poll::PollTimeout::NONE)?;
-    let pin = pin(name);
-    umount2(pin.as_str(), MntFlags::MNT_DETACH)?;
-    unlink(pin.as_str())?;
-    unlink(note(name).as_str())?;
-    let mut awaited: Vec<i32> = link.iter().map(|link| link.index).collect();
+    let mut awaited = Vec::new();
+    let mut killed = Vec::new();
+    for name in names {
+        awaited.extend(host.find(&format!("{name}0"))?.map(|link| link.index));
+        let pid_1 = pid_1(name)?;
+        pidfd_signal(&pid_1, Signal::SIGKILL)?;
+        killed.push(pid_1);
+    }
+    for pid_1 in killed {
+        let mut ended = [PollFd::new(pid_1.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ended, PollTimeout::NONE)?;
+    }
+    for name in names {
+        let pin = pin(name);
+        umount2(pin.as_str(), MntFlags::MNT_DETACH)?;
+        unlink(pin.as_str())?;
+        unlink(note(name).as_str())?;
+    }
     watch.wait(&mut host, &mut awaited, Duration::from_secs(10))?;
     if !awaited.is_empty() {
         bail!("the cable stays");

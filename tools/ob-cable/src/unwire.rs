@@ -94,6 +94,9 @@ fn unpin_all(names: &[&str]) -> Vec<Result<()>> {
     if names.len() <= share {
         return unpin(names);
     }
+    // The kernel ends the namespaces that it finds unused in one go, and a go takes long, be it for one or for all: until
+    // the last name is gone they are all still in use, by us.
+    let _held: Vec<_> = names.iter().map(|name| Namespace::open(name)).collect();
     thread::scope(|scope| {
         let start = |names| scope.spawn(move || -> Vec<Result<()>> { unpin(names) });
         let threads: Vec<_> = names.chunks(share).map(start).collect();
