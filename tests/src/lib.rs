@@ -24,6 +24,7 @@
 //! - The tools are those of `make`, which is run once, or those in the directory `OB_BIN`, with the scripts in `OB_SCRIPTS`; so the
 //!   test program can be copied to another machine. `OB_TMP` is the directory for the worlds' directories.
 
+mod instructions;
 mod snapshot;
 pub mod soak;
 #[cfg(target_arch = "x86_64")]

@@ -3,7 +3,7 @@
 //! strace(1) injects too, but into every process that comes to its own N-th call, and it stays until the last of them has ended.
 //! Here a process is known by its birth, so that each is hit alone, and all run free from the moment that it is.
 
-use crate::{Done, World, until};
+use crate::{Done, Running, World, until};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
@@ -77,11 +77,8 @@ const EXIT: u8 = 2;
 const SETTLED: Duration = Duration::from_millis(60);
 
 impl World {
-    /// Runs `exec PROGRAM` with a fault in it. It ends when the program has; what that has left running goes on.
-    ///
-    /// Counting begins when the line's process becomes what `program` names, and ends a moment after it has ended.
-    #[must_use]
-    pub fn run_with(&self, program: &str, fault: &Fault) -> Traced {
+    /// Starts a line whose process will become `program` when it reads something from the file that is returned.
+    pub(crate) fn hold(&self, program: &str) -> (Running, File, Pid) {
         if !self.has("go") {
             self.ok("mkfifo go");
         }
@@ -98,7 +95,7 @@ impl World {
             go = opened.ok();
             go.is_some()
         });
-        let mut go = go.expect("it is open");
+        let go = go.expect("it is open");
         // What was started is nsenter, whose one child is in the world.
         let holder = line.id();
         let children = std::fs::read_to_string(format!("/proc/{holder}/task/{holder}/children"));
@@ -107,8 +104,16 @@ impl World {
             .split_whitespace()
             .next()
             .and_then(|pid| pid.parse().ok());
-        let first = Pid::from_raw(first.expect("a child of nsenter"));
+        let first = first.expect("a child of nsenter");
+        (line, go, Pid::from_raw(first))
+    }
 
+    /// Runs `exec PROGRAM` with a fault in it. It ends when the program has; what that has left running goes on.
+    ///
+    /// Counting begins when the line's process becomes what `program` names, and ends a moment after it has ended.
+    #[must_use]
+    pub fn run_with(&self, program: &str, fault: &Fault) -> Traced {
+        let (line, mut go, first) = self.hold(program);
         let word = program.split(' ').next().expect("a word").to_owned();
         let fault = fault.clone();
         let (sender, receiver) = channel();

@@ -18,8 +18,8 @@ const BOOT: Cost = Cost {
     calls: 1000,
 };
 const ENTER: Cost = Cost {
-    processes: 2,
-    execs: 4, // overlay-go, ob-enter, its sealed copy, the command
+    processes: 3, // overlay-go, who lets go of the control group's directory, the command
+    execs: 4,     // overlay-go, ob-enter, its sealed copy, the command
     calls: 420,
 };
 const LIST: Cost = Cost {
@@ -28,7 +28,7 @@ const LIST: Cost = Cost {
     calls: 330,
 };
 const STOP: Cost = Cost {
-    processes: 5, // overlay-stop, ob-list, two for the documents, ob-cable
+    processes: 3, // overlay-stop, ob-list, ob-cable
     execs: 4,
     calls: 620,
 };
@@ -103,5 +103,38 @@ fn a_life_takes_no_more_than_its_budget() {
     count_boot(&world, &conf).is_within(&BOOT);
     count(&world, "overlay-go mta true").is_within(&ENTER);
     count(&world, "overlay-list mta").is_within(&LIST);
-    count(&world, "overlay-stop mta").is_within(&STOP);
+    // On a loaded machine pid 1 may take so long to end that a watcher is sent, which is not what is counted here.
+    let mut stop = count(&world, "overlay-stop mta");
+    for _ in 0..10 {
+        if stop.processes <= STOP.processes {
+            break;
+        }
+        world.ok(&format!("overlay-boot {conf}"));
+        stop = count(&world, "overlay-stop mta");
+    }
+    stop.is_within(&STOP);
+}
+
+#[test]
+fn a_tool_executes_no_more_instructions_than_its_budget() {
+    let world = World::new();
+    world.ok("ip link add br0 type bridge && ip link set br0 up && mkdir -p /run/netns");
+    let conf = world.subhost("mta", "CABLES=br0=");
+    // With room for longer paths, another compiler, and another C library.
+    let within = |program: &str, budget: usize| {
+        let found = world.instructions(program);
+        assert!(found <= budget, "{program}: {found} instructions");
+        // What is counted must not have been missed, or the test could not fail.
+        assert!(found > budget / 4, "{program}: {found} instructions");
+    };
+    within(&format!("ob-conf {conf} >1"), 300_000);
+    within("ob-mount <1 >2", 400_000);
+    within("ob-cable <2 >3", 320_000);
+    within("ob-unshare -- true <3 >4", 480_000);
+    within("ob-cable --undo <3 >4", 280_000);
+    world.ok("ob-mount --undo <2 >4");
+    world.ok(&format!("overlay-boot {conf}"));
+    within("ob-enter mta true", 400_000);
+    within("ob-list --documents mta >5", 300_000);
+    world.ok("overlay-stop mta");
 }
