@@ -1,6 +1,6 @@
 //! At the prompt: help, mistakes, dry runs, what is new, what is different, completion.
 
-use end_to_end::{World, bin, is_root_or_tell, not_done, scripts, until};
+use end_to_end::{NO_LOOP, World, bin, is_root_or_tell, not_done, scripts, until};
 use std::path::Path;
 
 /// All that can be typed; the hooks, overlay-init and the like, are for configurations.
@@ -257,6 +257,74 @@ fn the_steps_of_a_dry_run_boot_a_subhost_when_they_are_typed() {
         typed.wait().ok();
         world.ok("for i in 0 1 2 3 4 5 6 7 8 9; do [ ! -e /sys/class/net/mta0 ] || sleep 0.2; done; rmdir /sys/fs/cgroup/mta /sys/fs/cgroup/unified/mta 2>/dev/null; rm -f /run/netns/mta");
     }
+}
+
+/// What a subhost is, as its pid 1 has it.
+const LOOK: &str = r#"
+pid=$(ob-list --json mta | jq '.[0].pid')
+grep -E '^(Uid|Cap|Seccomp|NoNewPrivs|Groups)' /proc/$pid/status
+cat /proc/$pid/uid_map /proc/$pid/limits
+nsenter -t $pid -m -n -u sh -c 'hostname; cut -d" " -f1-3 /proc/self/mounts | sort; ls /sys/class/net'
+stat -Lc %u /proc/$pid/root/
+"#;
+
+#[test]
+fn the_steps_of_a_dry_run_make_the_same_subhost() {
+    if !is_root_or_tell("what is typed") {
+        return;
+    }
+    let world = World::new();
+    world.ok("ip link add br0 type bridge; mkdir lib shared; mount --bind lib /var/lib");
+    for more in [
+        "PROTECT=yes",
+        "PROTECT=strict\nSHARE_RO=../shared:/mnt",
+        "USERNS=200000\nREADONLY=volatile",
+        "CAPS=CHOWN KILL NET_ADMIN\nSECCOMP=default",
+        "HOSTNAME=elsewhere\nRLIMITS=nofile=500",
+    ] {
+        let conf = world.subhost("mta", &format!("{more}\nCABLES=br0="));
+        world.ok("chmod 700 mta");
+        world.ok(&format!("overlay-boot {conf}"));
+        let booted = world.ok(LOOK);
+        world.ok("overlay-stop mta");
+        world.ok(&format!("overlay-boot -n {conf} >steps"));
+        let typed = world
+            .line("exec unshare --mount sh -e steps >said 2>&1")
+            .start();
+        until("what was typed to run", || world.is_up("mta"));
+        assert_eq!(world.ok(LOOK), booted, "{more}: {}", world.read("steps"));
+        world.ok("overlay-stop mta");
+        assert_eq!(typed.wait().status, 0, "{}", world.read("said"));
+    }
+}
+
+#[test]
+fn what_an_image_holds_is_mounted_by_the_steps_of_a_dry_run() {
+    let world = World::new();
+    if !is_root_or_tell("what is typed") {
+        return;
+    }
+    if world.run("losetup -f").status != 0 {
+        return not_done("overlay-diskfile", NO_LOOP);
+    }
+    world.ok("mkdir -p disk/upper disk/work; truncate -s 10M data.img; mke2fs -q -d disk data.img; mkdir -p mta/data");
+    let conf = world.subhost(
+        "mta",
+        "UPPER=!overlay-diskfile data/upper ../data.img\nWORK=data/work\nHOSTNAME=mta",
+    );
+    let before = world.ok("find mta; cat /proc/mounts");
+    world.ok(&format!("overlay-boot -n {conf} >steps"));
+    assert_eq!(world.ok("find mta; cat /proc/mounts"), before);
+    let typed = world
+        .line("exec unshare --mount sh -e steps >said 2>&1")
+        .start();
+    until("what was typed to run", || world.is_up("mta"));
+    world.ok("overlay-go mta touch /kept; overlay-stop mta");
+    assert_eq!(typed.wait().status, 0, "{}", world.read("said"));
+    assert_eq!(
+        world.ok("mount -o loop data.img mta/data; ls mta/data/upper; umount mta/data"),
+        "etc\nkept"
+    );
 }
 
 #[test]

@@ -5,31 +5,40 @@ use crate::links::Links;
 use crate::wire::Plan;
 use anyhow::{Context, Result};
 use ob_conf::protect::network_owner;
-use ob_conf::steps::command;
-use ob_conf::userns::Ids;
+use ob_conf::steps::{command, leave_to, word};
+use ob_conf::userns::{Ids, Wish};
 use ob_conf::{Cable, Document, netns};
 
 /// Checks what can be checked, and tells of the namespace and each cable. Notes them as they would be.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
+    if Wish::of(document)? == Wish::No {
+        return links(document, steps);
+    }
+    let mut told = Vec::new();
+    links(document, &mut told)?;
+    leave_to("ob-cable", document, &told, steps)
+}
+
+/// The namespace and the links, one by one.
+fn links(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
     let mut host = Links::here().context("open a netlink socket")?;
     let plan = Plan::of(document, &mut host).context("CABLES")?;
     let name = document.name();
     let path = netns::path(name);
-    let mut step = |words: &[&str]| steps.push(command(words.iter().copied()));
     if !path.exists() {
-        step(&["ip", "netns", "add", name]);
+        steps.push(command(["ip", "netns", "add", name]));
         if network_owner(document)? == Some(Ids::ROOT) {
-            // In its place one that belongs to a user namespace.
+            // In its place one that belongs to a user namespace; only from outside of that can it be named.
             let path = path.to_string_lossy();
-            step(&["umount", &path]);
-            step(&[
-                "unshare",
-                "--map-root-user",
-                &format!("--net={path}"),
-                "true",
-            ]);
+            let quoted = word(&path);
+            steps.push(command(["umount", &path]));
+            steps.push("unshare --map-root-user --net sleep 60 &".to_owned());
+            steps.push("while [ /proc/$$/ns/net -ef /proc/$!/ns/net ] || ! read -r map </proc/$!/uid_map; do sleep 0.1; done".to_owned());
+            steps.push(format!("mount --bind /proc/$!/ns/net {quoted}"));
+            steps.push("kill $!".to_owned());
         }
     }
+    let mut step = |words: &[&str]| steps.push(command(words.iter().copied()));
     step(&["ip", "-n", name, "link", "set", "lo", "up"]);
     let has_ifup = ifupdown::ifup().is_some();
     let mut pairs = 0;

@@ -67,6 +67,32 @@ pub fn hook(document: &Document, variable: &str, arguments: &[&str]) -> Result<O
     )))
 }
 
+/// For what no command of the host's does: `stage` itself becomes the step, on the document that the stage before it has left in
+/// `$document`, else on a new one; what it does, `told`, are remarks.
+pub fn leave_to(
+    stage: &str,
+    document: &Document,
+    told: &[String],
+    steps: &mut Vec<String>,
+) -> Result<()> {
+    for step in told {
+        let step = step.strip_prefix("# ").unwrap_or(step);
+        steps.push(format!("# {stage}: {}", step.replace('\n', "\n# ")));
+    }
+    let input = input(document, steps)?;
+    steps.push(format!("document=$({input} | {stage})"));
+    Ok(())
+}
+
+/// What prints the document that a step is to begin with.
+pub fn input(document: &Document, steps: &[String]) -> Result<String> {
+    if steps.iter().any(|step| step.starts_with("document=")) {
+        return Ok("printf '%s\\n' \"$document\"".to_owned());
+    }
+    let conf = word(document.text("CONFIG")?);
+    Ok(format!("ACTION=overlay-boot ob-conf {conf}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

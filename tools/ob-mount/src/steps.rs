@@ -5,16 +5,71 @@ use crate::share::Share;
 use crate::{furnish, pairs, readonly};
 use anyhow::{Context, Result};
 use ob_conf::Document;
+use ob_conf::conf::Conf;
 use ob_conf::protect::ReadOnly;
-use ob_conf::steps::{command, hook, word};
+use ob_conf::steps::{command, hook, leave_to, word};
 use ob_conf::userns::Wish;
 use std::path::Path;
 
 /// Checks what can be checked, and tells of each mount with what is needed for it. Notes the root as it would be.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
-    let layers = Layers::plan(document)?;
+    let commands = commands(document);
+    let wish = Wish::of(document)?;
+    if wish == Wish::No {
+        if !commands.is_empty() {
+            let conf = word(document.text("CONFIG")?);
+            steps.push(format!(
+                "ACTION=overlay-boot ob-conf {conf} >/dev/null # runs the commands of {}",
+                commands.join(" ")
+            ));
+        }
+        return mounts(document, &commands, steps);
+    }
+    let mut told = Vec::new();
+    mounts(document, &commands, &mut told)?;
+    leave_to("ob-mount", document, &told, steps)
+}
+
+/// The variables that commands of the configuration give a value to: they may mount what it names.
+fn commands(document: &Document) -> Vec<String> {
+    let conf = document.path("CONFIG").and_then(Conf::read);
+    let Ok(conf) = conf else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = Vec::new();
+    for assignment in conf.assignments() {
+        if assignment.command().is_some() && !names.iter().any(|name| name == assignment.name) {
+            names.push(assignment.name.to_owned());
+        }
+    }
+    names
+}
+
+/// The layers; as the plan has them, where a command will only mount them.
+fn layers(document: &Document, commands: &[String]) -> Result<Layers> {
+    let planned = Layers::plan(document).and_then(|layers| {
+        layers.claims(document)?;
+        Ok(layers)
+    });
+    let path = |variable| document.path(variable).map(Path::to_owned);
+    let unseen = ["LOWER", "UPPER", "WORK"].iter().any(|layer| {
+        commands.iter().any(|name| name == layer) && path(layer).is_ok_and(|path| !path.exists())
+    });
+    if !unseen || planned.is_ok() {
+        return planned;
+    }
+    let (lower, upper) = (path("LOWER")?, path("UPPER")?);
+    if lower == upper {
+        return Ok(Layers::Bind { source: upper });
+    }
+    let work = path("WORK")?;
+    Ok(Layers::Overlay { lower, upper, work })
+}
+
+/// The mounts, one by one.
+fn mounts(document: &mut Document, commands: &[String], steps: &mut Vec<String>) -> Result<()> {
+    let layers = layers(document, commands)?;
     let read_only = ReadOnly::of(document)?;
-    layers.claims(document)?;
     let live = document.text("LIVE")?.to_owned();
     let upper = document.text("UPPER")?.to_owned();
     let wish = Wish::of(document)?;
@@ -27,14 +82,10 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
             steps.push(command(["env", &cables, "ob-mount", "--prepare", &upper]));
         }
     }
-    if wish != Wish::No {
-        let range = match wish {
-            Wish::Range(ids) => ids.to_string(),
-            _ => "a free range of 65536".to_owned(),
-        };
-        steps.push(format!(
-            "# for USERNS the layers are mapped to {range}, which mount(8) cannot do for an overlay"
-        ));
+    match wish {
+        Wish::No => {}
+        Wish::Auto => steps.push("the layers are mapped to a free range of ids".to_owned()),
+        Wish::Range(ids) => steps.push(format!("the layers are mapped to the ids {ids}")),
     }
     match &layers {
         Layers::There => {}

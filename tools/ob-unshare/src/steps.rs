@@ -5,12 +5,13 @@ use crate::supervise::{PATH, running};
 use anyhow::{Result, bail, ensure};
 use ob_conf::protect::{Protection, Seccomp};
 use ob_conf::state::Home;
-use ob_conf::steps::{command, hook, word};
+use ob_conf::steps::{command, hook, input, word};
 use ob_conf::userns::{Ids, Wish};
 use ob_conf::{Document, limits};
 use std::path::Path;
 
-/// Checks what can be checked, and tells how pid 1 would be started. What there is no command for is told as a remark.
+/// Checks what can be checked, and tells how pid 1 would be started. Where there is no command for it, that is told as a remark, and
+/// the stage itself is the command.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
     let name = document.name().to_owned();
     let home = Home::of(&name);
@@ -19,8 +20,15 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
     }
     let root = document.path("root")?;
     ensure!(root.is_dir(), "{} is not a directory", root.display());
+    let remarks = remarks(document)?;
+    let given = steps.iter().any(|step| step.starts_with("document="));
+    if given || !remarks.is_empty() {
+        let mut told = Vec::new();
+        group(document, &name, &mut told)?;
+        told.extend(remarks);
+        return by_ourselves(document, given, &told, steps);
+    }
     group(document, &name, steps)?;
-    remark(document, steps)?;
 
     let text = match hook(document, "INIT", &[])? {
         Some(hook) => hook,
@@ -65,6 +73,28 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
     Ok(())
 }
 
+/// Where no command does it all: the stage itself, on the document as the others have left it, or as their commands have made it so.
+fn by_ourselves(
+    document: &Document,
+    given: bool,
+    told: &[String],
+    steps: &mut Vec<String>,
+) -> Result<()> {
+    let told = told
+        .iter()
+        .map(|step| step.strip_prefix("# ").unwrap_or(step));
+    steps.extend(told.map(|step| format!("# ob-unshare: {step}")));
+    let mut line = input(document, steps)?;
+    if !given {
+        let root = format!("root={}", document.text("root")?);
+        let net = document.optional("net").map(|net| format!("net={net}"));
+        let facts = ["ob-conf", "-", &root].into_iter().chain(net.as_deref());
+        line = format!("{line} | {}", command(facts));
+    }
+    steps.push(format!("{line} | ob-unshare"));
+    Ok(())
+}
+
 /// The control group, where the shell that starts pid 1 then is, too.
 fn group(document: &Document, name: &str, steps: &mut Vec<String>) -> Result<()> {
     let limits = limits::of(document)?;
@@ -106,8 +136,8 @@ fn group(document: &Document, name: &str, steps: &mut Vec<String>) -> Result<()>
     Ok(())
 }
 
-/// What no command does.
-fn remark(document: &Document, steps: &mut Vec<String>) -> Result<()> {
+/// What pid 1 gets that no command does.
+fn remarks(document: &Document) -> Result<Vec<String>> {
     let protection = Protection::of(document)?;
     let mut remarks = Vec::new();
     match Ids::of(document)?.map_or(Wish::of(document)?, Wish::Range) {
@@ -137,10 +167,8 @@ fn remark(document: &Document, steps: &mut Vec<String>) -> Result<()> {
     if !covered.is_empty() {
         remarks.push(format!("these covered or read-only: {}", covered.join(" ")));
     }
-    steps.extend(
-        remarks
-            .iter()
-            .map(|remark| format!("# pid 1 also gets {remark}")),
-    );
-    Ok(())
+    let told = remarks
+        .iter()
+        .map(|remark| format!("pid 1 also gets {remark}"));
+    Ok(told.collect())
 }
