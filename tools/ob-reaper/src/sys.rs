@@ -2,9 +2,15 @@
 //!
 //! Most functions are those of the C library, since it knows the calling convention of every machine. None of them allocates.
 
-use core::ffi::{CStr, c_char, c_int, c_uint, c_ulong};
-use core::mem::MaybeUninit;
-use core::ptr;
+mod args;
+mod fifo;
+mod signals;
+
+pub use args::Args;
+pub use fifo::Fifo;
+pub use signals::SignalSet;
+
+use core::ffi::{CStr, c_int, c_uint, c_ulong};
 
 /// The pid that stands for every process but pid 1 and ourselves.
 pub const EVERYBODY: i32 = -1;
@@ -36,84 +42,6 @@ impl Errno {
     pub fn text(self) -> &'static [u8] {
         // SAFETY: strerror gives a string with an end, which stays: with one thread, until it is called again.
         unsafe { CStr::from_ptr(libc::strerror(self.0)) }.to_bytes()
-    }
-}
-
-/// The command line: the vector that the kernel made.
-pub struct Args {
-    vector: *mut *mut c_char,
-    count: usize,
-}
-
-impl Args {
-    /// Takes what `main` was given.
-    ///
-    /// # Safety
-    /// `vector` is the argument vector of the process, ends in a null pointer, and is used by nobody else.
-    #[cfg(not(test))]
-    pub unsafe fn new(vector: *mut *mut c_char) -> Args {
-        let mut count = 0;
-        // SAFETY: the caller promises a null pointer at its end.
-        while unsafe { !(*vector.add(count)).is_null() } {
-            count += 1;
-        }
-        Args { vector, count }
-    }
-
-    /// The argument with this number; 0 is our own name.
-    pub fn get(&self, number: usize) -> Option<&[u8]> {
-        self.get_c(number).map(CStr::to_bytes)
-    }
-
-    /// The same, as C has it.
-    pub fn get_c(&self, number: usize) -> Option<&CStr> {
-        if number >= self.count {
-            return None;
-        }
-        // SAFETY: it is one of the `count` strings of the vector. They change only by `rename`, which borrows us mutably.
-        Some(unsafe { CStr::from_ptr(*self.vector.add(number)) })
-    }
-
-    /// Becomes the command that begins at this argument, found by PATH; returns only if it cannot.
-    pub fn exec(&self, at: usize) -> Errno {
-        if at >= self.count {
-            return Errno::NO_SUCH_FILE;
-        }
-        // SAFETY: the vector has an argument there and a null pointer at its end.
-        unsafe {
-            libc::execvp(
-                *self.vector.add(at),
-                self.vector.add(at).cast_const().cast(),
-            )
-        };
-        Errno::last()
-    }
-
-    /// Makes `ps` show `name` in place of the first `count` words of the command line, which are lost. A name that is longer
-    /// than they are is cut.
-    pub fn rename(&mut self, name: &[u8], count: usize) {
-        let Some(first) = self.get(0).map(<[u8]>::as_ptr) else {
-            return;
-        };
-        let mut length = 0;
-        for number in 0..count {
-            let Some(argument) = self.get(number) else {
-                break;
-            };
-            // The kernel lays them out one after the other, with one null byte between; but a loader may have taken some away.
-            if argument.as_ptr() != first.wrapping_add(length) {
-                break;
-            }
-            length += argument.len() + 1;
-        }
-        // SAFETY: these bytes are the strings that were just walked over. They are ours to write to, and `&mut self` says that
-        // nobody reads them meanwhile. The last null byte stays as it is.
-        let place = unsafe { core::slice::from_raw_parts_mut(*self.vector.cast(), length - 1) };
-        let letters = name.iter().copied().chain(core::iter::repeat(0));
-        place
-            .iter_mut()
-            .zip(letters)
-            .for_each(|(byte, letter)| *byte = letter);
     }
 }
 
@@ -302,142 +230,4 @@ pub fn hear_of_children() -> bool {
 pub fn ignore_children() {
     // SAFETY: SIG_IGN is an action that signal(2) knows; there is no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-}
-
-/// A set of signals.
-pub struct SignalSet(libc::sigset_t);
-
-impl SignalSet {
-    /// All but those that report a fault of our own: blocked, a fault would come again and again.
-    pub fn all_but_faults() -> SignalSet {
-        let mut set = MaybeUninit::uninit();
-        // SAFETY: sigfillset makes a set of whatever is there, sigdelset then has one to change.
-        unsafe {
-            libc::sigfillset(set.as_mut_ptr());
-            for fault in [
-                libc::SIGFPE,
-                libc::SIGILL,
-                libc::SIGSEGV,
-                libc::SIGBUS,
-                libc::SIGABRT,
-                libc::SIGTRAP,
-                libc::SIGSYS,
-            ] {
-                libc::sigdelset(set.as_mut_ptr(), fault);
-            }
-            SignalSet(set.assume_init())
-        }
-    }
-
-    /// Blocks these and no other, so that they wait until we ask for them. Returns those that were blocked before.
-    pub fn block(&self) -> SignalSet {
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: both are sets, and the C library fills the second. It fails for an unknown first argument only.
-        unsafe {
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, before.as_mut_ptr());
-            SignalSet(before.assume_init())
-        }
-    }
-
-    /// Waits for one of these.
-    ///
-    /// None where the wait was interrupted (we were stopped and went on).
-    pub fn wait(&self) -> Option<c_int> {
-        // SAFETY: reads a set; a null pointer means that we do not want the details.
-        let signal = unsafe { libc::sigwaitinfo(&raw const self.0, ptr::null_mut()) };
-        (signal > 0).then_some(signal)
-    }
-
-    /// One of these that has come already.
-    pub fn poll(&self) -> Option<c_int> {
-        // SAFETY: a plain structure of numbers; zero is no time at all.
-        let at_once: libc::timespec = unsafe { MaybeUninit::zeroed().assume_init() };
-        // SAFETY: reads a set and a time; a null pointer means that we do not want the details.
-        let signal =
-            unsafe { libc::sigtimedwait(&raw const self.0, ptr::null_mut(), &raw const at_once) };
-        (signal > 0).then_some(signal)
-    }
-}
-
-/// A named pipe that tells by the signal IO that something was written to it.
-pub struct Fifo<'a> {
-    path: &'a CStr,
-    fd: c_int,
-    made: bool,
-}
-
-impl Fifo<'_> {
-    /// Opens the one at `path`, made for nobody but our user if there is nothing there.
-    ///
-    /// # Errors
-    /// It cannot be made or opened, or is something else, or a symbolic link.
-    pub fn at(path: &CStr) -> Result<Fifo<'_>, Errno> {
-        // SAFETY: touches no memory. What we make shall have just the mode that we say.
-        unsafe { libc::umask(0o077) };
-        // SAFETY: reads a string with an end.
-        let made = match Errno::check(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }) {
-            Ok(_) => true,
-            Err(Errno(libc::EEXIST)) => false,
-            Err(why) => return Err(why),
-        };
-        // For reading and writing, so that it has a writer always: no waiting for one here, and no end of file later.
-        let how = libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-        // SAFETY: reads a string with an end.
-        let fd = Errno::check(unsafe { libc::open(path.as_ptr(), how) })?;
-        let fifo = Fifo { path, fd, made };
-        if fifo.status()?.st_mode & libc::S_IFMT != libc::S_IFIFO {
-            return Err(Errno(libc::EEXIST));
-        }
-        // SAFETY: both only change how this descriptor tells of what comes.
-        unsafe {
-            Errno::check(libc::fcntl(fd, libc::F_SETOWN, libc::getpid()))?;
-            Errno::check(libc::fcntl(
-                fd,
-                libc::F_SETFL,
-                libc::O_NONBLOCK | libc::O_ASYNC,
-            ))?;
-        }
-        Ok(fifo)
-    }
-
-    /// Whether something was written.
-    ///
-    /// Looks, but does not read: a read by somebody who could write too is told by IO as well, and we would never rest.
-    pub fn is_written(&self) -> bool {
-        let mut fifo = libc::pollfd {
-            fd: self.fd,
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        // SAFETY: one structure, which the kernel fills; it does not wait.
-        unsafe { libc::poll(&raw mut fifo, 1, 0) == 1 && fifo.revents & libc::POLLIN != 0 }
-    }
-
-    /// Removes it, if we have made it and it is still the one there.
-    pub fn remove_if_made(self) {
-        let mut there = MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: reads a string with an end, and the kernel fills the structure if it succeeds.
-        let there = unsafe {
-            if libc::lstat(self.path.as_ptr(), there.as_mut_ptr()) == -1 {
-                return;
-            }
-            there.assume_init()
-        };
-        let ours = self
-            .status()
-            .is_ok_and(|own| (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino));
-        if self.made && ours {
-            // SAFETY: reads a string with an end.
-            unsafe { libc::unlink(self.path.as_ptr()) };
-        }
-    }
-
-    fn status(&self) -> Result<libc::stat, Errno> {
-        let mut status = MaybeUninit::uninit();
-        // SAFETY: the kernel fills the structure if it succeeds.
-        unsafe {
-            Errno::check(libc::fstat(self.fd, status.as_mut_ptr()))?;
-            Ok(status.assume_init())
-        }
-    }
 }

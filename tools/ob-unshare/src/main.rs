@@ -2,10 +2,12 @@
 //! and ends subhosts.
 #![forbid(unsafe_code)]
 
+mod caller;
 mod cgroup;
 mod confine;
 mod end;
 mod guard;
+mod hurry;
 mod init;
 mod inside;
 mod limits;
@@ -15,6 +17,7 @@ mod pipeline;
 mod room;
 mod steps;
 mod supervise;
+mod title;
 mod userns;
 mod watch;
 mod watcher;
@@ -105,7 +108,7 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     match (request.room, then) {
         (true, Some(then)) => {
             let pipeline = Pipeline::of(&request.command)?;
-            let outcome = guard::guard(&pipeline, then, request.foreground, request.notify);
+            let outcome = caller::guard(&pipeline, then, request.foreground, request.notify);
             Ok(stage.report(outcome))
         }
         (true, None) => room::become_command(&request.command),

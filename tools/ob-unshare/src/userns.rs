@@ -1,6 +1,6 @@
 //! Pid 1 in a user namespace: born of a child that has gone there, and could not come back.
 
-use crate::guard::children;
+use crate::hurry::children;
 use crate::inside::{self, Plan};
 use crate::supervise::in_namespaces;
 use anyhow::{Context, Result, anyhow};
