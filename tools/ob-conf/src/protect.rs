@@ -3,15 +3,22 @@
 //! All stages that have to do with it compute the same [`Protection`] from the document: ob-conf refuses what cannot be, pid 1
 //! and every command that enters are confined by it. Where the variables are absent it is empty, and costs nothing.
 
+mod capabilities;
+mod rlimits;
+
+pub(crate) use capabilities::bit;
+
+use crate::Document;
 use crate::seccomp::Filters;
 use crate::state::Home;
 use crate::userns::{Ids, Wish};
-use crate::{Document, nearest};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use capabilities::set;
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
-use nix::sys::resource::{RLIM_INFINITY, Resource, rlim_t, setrlimit};
+use nix::sys::resource::{Resource, rlim_t, setrlimit};
 use ob_sys::credentials::{Capabilities, bound_capabilities};
+use rlimits::{limit, name};
 use std::path::{Path, PathBuf};
 
 /// What confines a subhost.
@@ -56,69 +63,6 @@ enum Level {
     Strict,
 }
 
-/// The names of the capabilities, each at its number, less `CAP_`.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
-/// What services need as a rule, as other container managers see it too; without MKNOD, since no group of devices holds the nodes
-/// that it makes.
-const DEFAULT: &[&str] = &[
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SYS_CHROOT",
-    "AUDIT_WRITE",
-    "SETFCAP",
-];
-
 /// Covered from PROTECT=yes on: the memory, the keys and the inner life of the host's kernel.
 const MASKED: &[&str] = &[
     "/proc/acpi",
@@ -153,29 +97,6 @@ const READ_ONLY: &[&str] = &[
     "/proc/sys",
     "/sys",
 ];
-
-/// The limits of processes by the names that ulimit and limits.conf(5) have for them.
-const LIMITS: &[(&str, Resource)] = &[
-    ("as", Resource::RLIMIT_AS),
-    ("core", Resource::RLIMIT_CORE),
-    ("cpu", Resource::RLIMIT_CPU),
-    ("data", Resource::RLIMIT_DATA),
-    ("fsize", Resource::RLIMIT_FSIZE),
-    ("locks", Resource::RLIMIT_LOCKS),
-    ("memlock", Resource::RLIMIT_MEMLOCK),
-    ("msgqueue", Resource::RLIMIT_MSGQUEUE),
-    ("nice", Resource::RLIMIT_NICE),
-    ("nofile", Resource::RLIMIT_NOFILE),
-    ("nproc", Resource::RLIMIT_NPROC),
-    ("rss", Resource::RLIMIT_RSS),
-    ("rtprio", Resource::RLIMIT_RTPRIO),
-    ("rttime", Resource::RLIMIT_RTTIME),
-    ("sigpending", Resource::RLIMIT_SIGPENDING),
-    ("stack", Resource::RLIMIT_STACK),
-];
-
-/// A descriptor or two more than what the way into a subhost takes.
-const FEWEST_FILES: rlim_t = 128;
 
 impl Protection {
     /// Computes it from the plan.
@@ -384,39 +305,6 @@ fn capabilities(document: &Document, protected: bool) -> Result<Option<Capabilit
     Ok((kept != Capabilities::MAX).then_some(kept))
 }
 
-/// The capabilities that the words name: `all`, `default`, `none`, or single ones, with or without `CAP_`.
-fn set<'a>(words: impl Iterator<Item = &'a str>) -> Result<Capabilities> {
-    let words = words
-        .flat_map(|word| word.split(','))
-        .filter(|word| !word.is_empty());
-    let mut set = 0;
-    for word in words {
-        set |= match word {
-            "all" => Capabilities::MAX,
-            "none" => 0,
-            "default" => DEFAULT
-                .iter()
-                .try_fold(0, |set, name| anyhow::Ok(set | bit(name)?))?,
-            name => bit(name)?,
-        };
-    }
-    Ok(set)
-}
-
-/// The set of one capability, by its name. Fails if there is none of that name, with the nearest.
-pub(crate) fn bit(name: &str) -> Result<Capabilities> {
-    let capital = name.to_uppercase();
-    let short = capital.strip_prefix("CAP_").unwrap_or(&capital);
-    match CAPABILITIES.iter().position(|known| *known == short) {
-        Some(number) => Ok(1 << number),
-        None => {
-            let meant = nearest(short, CAPABILITIES);
-            let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
-            bail!("{name} is not a capability{meant}")
-        }
-    }
-}
-
 fn seccomp(value: &str) -> Seccomp {
     match value {
         "none" => Seccomp::None,
@@ -444,40 +332,6 @@ fn absolute(path: &str) -> Result<PathBuf> {
     Ok(path.into())
 }
 
-/// `NAME=SOFT[:HARD]`.
-fn limit(word: &str) -> Result<(Resource, rlim_t, rlim_t)> {
-    let (name, value) = word
-        .split_once('=')
-        .with_context(|| format!("'{word}' is not of the form nofile=4096"))?;
-    let known = LIMITS.iter().find(|(known, _)| *known == name);
-    let (_, resource) = known.ok_or_else(|| {
-        let meant = nearest(name, LIMITS.iter().map(|(known, _)| *known));
-        let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
-        anyhow!("{name} is not a limit{meant}")
-    })?;
-    let (soft, hard) = value.split_once(':').unwrap_or((value, value));
-    let (soft, hard) = (quantity(soft)?, quantity(hard)?);
-    ensure!(soft <= hard, "{word}: the soft limit is above the hard one");
-    ensure!(
-        *resource != Resource::RLIMIT_NOFILE || soft >= FEWEST_FILES,
-        "{word}: the way in alone takes {FEWEST_FILES}"
-    );
-    Ok((*resource, soft, hard))
-}
-
-fn quantity(text: &str) -> Result<rlim_t> {
-    match text {
-        "unlimited" | "infinity" => Ok(RLIM_INFINITY),
-        "0" => Ok(0),
-        text => crate::log::bytes(text).map_err(|_| anyhow!("'{text}' is not a number")),
-    }
-}
-
-fn name(resource: Resource) -> &'static str {
-    let known = LIMITS.iter().find(|(_, known)| *known == resource);
-    known.map_or("", |(name, _)| name)
-}
-
 fn hostname(name: &str) -> Result<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     ensure!(
@@ -503,6 +357,7 @@ fn assignment(line: &str) -> Result<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use super::capabilities::CAPABILITIES;
     use super::*;
 
     fn document(keys: &str) -> Document {

@@ -1,0 +1,101 @@
+//! Capabilities by their names, `capabilities(7)`.
+
+use crate::nearest;
+use anyhow::{Result, bail};
+use ob_sys::credentials::Capabilities;
+
+/// The names of the capabilities, each at its number, less `CAP_`.
+pub const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// What services need as a rule, as other container managers see it too; without MKNOD, since no group of devices holds the nodes
+/// that it makes.
+const DEFAULT: &[&str] = &[
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "SETFCAP",
+];
+
+/// The capabilities that the words name: `all`, `default`, `none`, or single ones, with or without `CAP_`.
+pub fn set<'a>(words: impl Iterator<Item = &'a str>) -> Result<Capabilities> {
+    let words = words
+        .flat_map(|word| word.split(','))
+        .filter(|word| !word.is_empty());
+    let mut set = 0;
+    for word in words {
+        set |= match word {
+            "all" => Capabilities::MAX,
+            "none" => 0,
+            "default" => DEFAULT
+                .iter()
+                .try_fold(0, |set, name| anyhow::Ok(set | bit(name)?))?,
+            name => bit(name)?,
+        };
+    }
+    Ok(set)
+}
+
+/// The set of one capability, by its name. Fails if there is none of that name, with the nearest.
+pub fn bit(name: &str) -> Result<Capabilities> {
+    let capital = name.to_uppercase();
+    let short = capital.strip_prefix("CAP_").unwrap_or(&capital);
+    match CAPABILITIES.iter().position(|known| *known == short) {
+        Some(number) => Ok(1 << number),
+        None => {
+            let meant = nearest(short, CAPABILITIES);
+            let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+            bail!("{name} is not a capability{meant}")
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The limits of a process by their names, `setrlimit(2)`.
+
+use crate::nearest;
+use anyhow::{Context, Result, anyhow, ensure};
+use nix::sys::resource::{RLIM_INFINITY, Resource, rlim_t};
+
+/// The limits of processes by the names that ulimit and limits.conf(5) have for them.
+const LIMITS: &[(&str, Resource)] = &[
+    ("as", Resource::RLIMIT_AS),
+    ("core", Resource::RLIMIT_CORE),
+    ("cpu", Resource::RLIMIT_CPU),
+    ("data", Resource::RLIMIT_DATA),
+    ("fsize", Resource::RLIMIT_FSIZE),
+    ("locks", Resource::RLIMIT_LOCKS),
+    ("memlock", Resource::RLIMIT_MEMLOCK),
+    ("msgqueue", Resource::RLIMIT_MSGQUEUE),
+    ("nice", Resource::RLIMIT_NICE),
+    ("nofile", Resource::RLIMIT_NOFILE),
+    ("nproc", Resource::RLIMIT_NPROC),
+    ("rss", Resource::RLIMIT_RSS),
+    ("rtprio", Resource::RLIMIT_RTPRIO),
+    ("rttime", Resource::RLIMIT_RTTIME),
+    ("sigpending", Resource::RLIMIT_SIGPENDING),
+    ("stack", Resource::RLIMIT_STACK),
+];
+
+/// A descriptor or two more than what the way into a subhost takes.
+const FEWEST_FILES: rlim_t = 128;
+
+/// `NAME=SOFT[:HARD]`.
+pub fn limit(word: &str) -> Result<(Resource, rlim_t, rlim_t)> {
+    let (name, value) = word
+        .split_once('=')
+        .with_context(|| format!("'{word}' is not of the form nofile=4096"))?;
+    let known = LIMITS.iter().find(|(known, _)| *known == name);
+    let (_, resource) = known.ok_or_else(|| {
+        let meant = nearest(name, LIMITS.iter().map(|(known, _)| *known));
+        let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+        anyhow!("{name} is not a limit{meant}")
+    })?;
+    let (soft, hard) = value.split_once(':').unwrap_or((value, value));
+    let (soft, hard) = (quantity(soft)?, quantity(hard)?);
+    ensure!(soft <= hard, "{word}: the soft limit is above the hard one");
+    ensure!(
+        *resource != Resource::RLIMIT_NOFILE || soft >= FEWEST_FILES,
+        "{word}: the way in alone takes {FEWEST_FILES}"
+    );
+    Ok((*resource, soft, hard))
+}
+
+fn quantity(text: &str) -> Result<rlim_t> {
+    match text {
+        "unlimited" | "infinity" => Ok(RLIM_INFINITY),
+        "0" => Ok(0),
+        text => crate::log::bytes(text).map_err(|_| anyhow!("'{text}' is not a number")),
+    }
+}
+
+/// The name of a limit.
+pub fn name(resource: Resource) -> &'static str {
+    let known = LIMITS.iter().find(|(_, known)| *known == resource);
+    known.map_or("", |(name, _)| name)
+}
