@@ -332,7 +332,7 @@ fn the_recipes_of_the_manual_work_as_they_are_printed() {
                 (world.run(made).status != 0).then_some(NO_LOOP)
             }
             "Replace a stage" => {
-                let made = "ip link add d type dummy && ip link add m link d type macvlan; s=$?; ip link del d; exit $s";
+                let made = "ip link add probe0 type dummy && ip link add probe1 link probe0 type macvlan; s=$?; ip link del probe0; exit $s";
                 (world.run(made).status != 0).then_some(NO_MACVLAN)
             }
             _ => None,

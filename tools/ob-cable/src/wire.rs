@@ -353,7 +353,7 @@ fn run(program: &std::path::Path, arguments: &[&str], document: &Document) -> bo
         };
     let arguments = arguments.join(" ");
     let text = format!(
-        "{} {arguments}: {failure}; going on without",
+        "{} {arguments}: {failure}, as where interfaces(5) has no stanza for it; going on without",
         program.display()
     );
     ob_conf::log::tell(&TOOL, document, &text);

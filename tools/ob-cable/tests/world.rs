@@ -200,7 +200,7 @@ MULTICAST,UP
 {\"CABLES\":[\"=\",\"=\"],\"LOG\":\"/run/log\",\"NAME\":\"a\"}
 ifup a0, <BROADCAST,MULTICAST>
 ifup a1, <BROADCAST,MULTICAST>
-ob-cable: /run/bin/ifup a1: exit status: 1; going on without
+ob-cable: /run/bin/ifup a1: exit status: 1, as where interfaces(5) has no stanza for it; going on without
 ob-cable: /run/netns/a is the network with a0 a1 on the host
 ifdown a0
 ";
