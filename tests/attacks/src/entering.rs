@@ -16,7 +16,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::both(2, "entered-program", "keep the program by which an administrator enters, to overwrite it later", ALWAYS, || watch(|own, process| own.find(process, &["exe", "map_files"]).is_some())),
     Entry::both(19, "entered-descriptors", "take a descriptor or directory of the host's from who enters", ALWAYS, || watch(|own, process| own.find(process, &["fd", "cwd", "root"]).is_some())),
     Entry::both(19, "entered-traced", "trace who enters while he still may more than the subhost, or holds more", ALWAYS, || watch(trace)),
-    Entry::both(0, "ended", "the same with who comes in to end the subhost", ALWAYS, watch_end),
+    Entry::both(0, "ended", "catch what who comes in to end the subhost brings along", ALWAYS, watch_end),
 ];
 
 /// Tells us to stop.
