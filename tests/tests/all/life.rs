@@ -378,6 +378,25 @@ fn the_stand_in_ends_when_something_is_written_to_its_fifo_and_the_subhost_with_
 }
 
 #[test]
+fn a_root_without_devices_stays_up_without_a_service() {
+    let world = World::new();
+    world.ok("cp -r busybox bare && rm -rf bare/dev && mkdir -p bare/proc bare/sys");
+    let bare = format!("{}/bare", world.directory());
+    let conf = world.conf(
+        "mta",
+        &format!(
+            "BASE=.\nLOWER={bare}\nUPPER={bare}\nLIVE={bare}\nSTART=none\nCABLES==\nPOSTMOUNT=/bin/true"
+        ),
+    );
+    world.ok(&format!("overlay-boot {conf}"));
+    until("the stand-in", || {
+        world.inside("mta", "ps").contains("dummy_service")
+    });
+    assert!(!world.has("bare/dev"));
+    world.ok("overlay-stop mta");
+}
+
+#[test]
 fn pid_1_killed_leaves_nothing() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
