@@ -99,7 +99,7 @@ fn a_new_subhost_boots_by_the_command_that_is_told() {
         format!("{w}/busybox")
     );
     world.ok(said.lines().last().unwrap_or_default());
-    world.ok("overlay-go mta true; overlay-stop mta");
+    assert_eq!(world.ok("overlay-go mta hostname; overlay-stop mta"), "mta");
     // Nothing that is there is changed, and nothing half-made stays.
     let before = world.ok("find . | sort; cat mta/mta.conf");
     world
