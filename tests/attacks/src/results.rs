@@ -148,3 +148,57 @@ fn emphasis(ends: Ends) -> &'static str {
         other => other.word(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_agree_are_one_word() {
+        let entry = table()[0];
+        let show = |outcomes: [Option<Ends>; 3]| {
+            let kernels = ["6.1", "6.12", "6.18"].into_iter().zip(outcomes);
+            let measured: Vec<_> = kernels
+                .map(|(kernel, ends)| {
+                    let one = ends.map(|ends| Measured {
+                        name: entry.name.to_owned(),
+                        level: Level::Yes,
+                        ends,
+                        why: String::new(),
+                    });
+                    (kernel, one.into_iter().collect())
+                })
+                .collect();
+            cell(entry, Level::Yes, &measured)
+        };
+        let (falls, stands, not) = (Some(Ends::Falls), Some(Ends::Stands), Some(Ends::NotTried));
+        assert_eq!(show([stands, stands, stands]), "stands");
+        assert_eq!(
+            show([stands, falls, stands]),
+            "stands (6.1, 6.18), **falls** (6.12)"
+        );
+        assert_eq!(show([not, falls, None]), "**falls** (6.12)");
+        assert_eq!(show([not, not, None]), "not tried");
+    }
+
+    #[test]
+    fn a_result_is_a_line_and_back() {
+        let one = Measured {
+            name: "disk".to_owned(),
+            level: Level::Strict,
+            ends: Ends::NotTried,
+            why: "there are \"no\" disks".to_owned(),
+        };
+        assert_eq!(Measured::parse(&one.line()), Some(one));
+        assert_eq!(Measured::parse("{}"), None);
+        assert_eq!(kernel("6.12.43+deb13-amd64"), "6.12");
+    }
+
+    #[test]
+    fn each_result_is_of_an_entry() {
+        for (kernel, _) in KERNELS {
+            let unknown = |one: &Measured| crate::find(&one.name).is_none();
+            assert!(!of_kernel(kernel).iter().any(unknown), "{kernel}");
+        }
+    }
+}
