@@ -54,7 +54,9 @@ impl<T, E: Into<std::io::Error>> Refused<T> for Result<T, E> {
             let why = format!("{what}: {}", words(&error));
             match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::ENOENT) => Failed::NotHere(why),
-                Some(Errno::ENOSYS | Errno::ENODEV | Errno::EAFNOSUPPORT) if !is_filtered() => {
+                Some(Errno::ENOSYS | Errno::ENODEV | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP)
+                    if !is_filtered() =>
+                {
                     Failed::NotHere(why)
                 }
                 _ => Failed::Refused(why),
