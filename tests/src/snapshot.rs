@@ -63,6 +63,15 @@ impl Snapshot {
 }
 
 impl World {
+    /// What the world's host is like when the subhost `name`, which has no service, has come to rest.
+    #[must_use]
+    pub fn snapshot_of_idle(&self, name: &str) -> Snapshot {
+        until("the stand-in", || {
+            self.inside(name, "ps").contains("dummy_service")
+        });
+        self.snapshot()
+    }
+
     /// What the world's host is like now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

@@ -30,7 +30,7 @@ fn hazard_6_a_second_boot_is_refused_and_names_the_one_that_runs() {
     let conf = world.subhost("mta", "");
     boot(&world, &conf);
     let pid = world.document("mta")["pid"].to_string();
-    let before = world.snapshot();
+    let before = world.snapshot_of_idle("mta");
     let again = world.run(&format!("overlay-boot {conf}"));
     again.fails(1, &["mta", "it runs already", &format!("pid {pid}"), &conf]);
     world.assert_same(&before);
@@ -41,7 +41,7 @@ fn another_conf_with_its_name_live_or_upper_is_refused_and_told_whose_it_is() {
     let world = World::new();
     let conf = world.subhost("mta", "");
     boot(&world, &conf);
-    let before = world.snapshot();
+    let before = world.snapshot_of_idle("mta");
     let namesake = world.subhost("namesake", "NAME=mta");
     let live = world.subhost("live", "LIVE=../mta/live");
     let upper = world.subhost("upper", "UPPER=../mta/root\nWORK=../mta/work");

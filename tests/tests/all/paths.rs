@@ -137,7 +137,7 @@ fn hazard_3_two_files_of_one_name_are_two_subhosts_if_they_say_so_and_never_mixe
         );
     }
     world.ok("overlay-boot A/web.conf");
-    let running = world.snapshot();
+    let running = world.snapshot_of_idle("web");
     world
         .run("overlay-boot B/web.conf")
         .fails(1, &["web: it runs already", "A/web.conf"]);
