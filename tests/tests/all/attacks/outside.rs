@@ -99,13 +99,15 @@ fn posing_user(site: &Site) -> Found {
     found("entered", world.has("fell") || kept_out)
 }
 
-/// Administrators come in until the watcher has seen one, and some times more.
+/// Administrators come in until the watcher has seen one, and many times more.
 fn entered(site: &Site, name: &str) -> (Ends, String) {
-    entered_by(site, name, "overlay-go a </dev/null; overlay-go a -- true")
+    let enter = "overlay-go a </dev/null; overlay-go a -- true";
+    let seen = "test -e /run/attack-seen || ! pidof attack";
+    entered_by(site, name, enter, seen)
 }
 
-/// The same by any line that enters the subhost a.
-pub fn entered_by(site: &Site, name: &str, line: &str) -> (Ends, String) {
+/// Somebody enters the subhost a by the line `enter`, until the line `end` says inside that it is enough, and many times more.
+pub fn entered_by(site: &Site, name: &str, enter: &str, end: &str) -> (Ends, String) {
     // A watcher takes a whole processor, which others would miss.
     static ONE: Mutex<()> = Mutex::new(());
     let _only = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,13 +117,16 @@ pub fn entered_by(site: &Site, name: &str, line: &str) -> (Ends, String) {
     let clear = "rm -f /run/attack-seen /run/attack-stop";
     site.go(&format!("{clear}; {lure}")).run().ok();
     let watcher = site.go(&format!("exec /attack {name}")).start();
-    let enter = format!("for i in 1 2 3 4 5 6; do {line}; done 2>/dev/null");
+    let enter = || -> Done {
+        world.run(&format!(
+            "for i in 1 2 3 4 5 6 7 8; do {enter}; done 2>/dev/null"
+        ))
+    };
     until("the watcher to see who enters", || {
-        let _: Done = world.run(&enter);
-        let seen = "test -e /run/attack-seen || ! pidof attack";
-        site.go(seen).run().status == 0
+        enter();
+        site.go(end).run().status == 0
     });
-    let _: Done = world.run(&enter);
+    enter();
     let done = "touch /run/attack-stop; rm /usr/local/bin/bash";
     site.go(done).run().ok();
     site.judge_status(name, &watcher.wait())
