@@ -64,9 +64,12 @@ impl Wish {
 }
 
 impl Ids {
-    /// Root of the host, and nobody else: for a user namespace that no process is in. Root has all capabilities over what such a
-    /// one owns, with or without any of its own, and none by it over anything else.
-    pub const ROOT: Ids = Ids { first: 0, size: 1 };
+    /// All ids as they are: for a user namespace of root's that no process is in. Root has all capabilities over what such a one
+    /// owns, with or without any of its own, and none by it over anything else.
+    pub const ROOT: Ids = Ids {
+        first: 0,
+        size: u32::MAX,
+    };
 
     /// Reads `UID[:SIZE]`. The first 65536 ids are the host's own.
     pub fn parse(text: &str) -> Result<Self> {
@@ -147,8 +150,11 @@ impl Ids {
             .context("make a user namespace")?;
         let holder = Holder(child);
         for map in ["uid_map", "gid_map"] {
-            let line = format!("0 {} {}", self.first, self.size);
-            std::fs::write(holder.path(map), line)
+            let lines = match self {
+                Ids::ROOT => as_they_are(map)?,
+                _ => format!("0 {} {}", self.first, self.size),
+            };
+            std::fs::write(holder.path(map), lines)
                 .with_context(|| format!("write the {map} {self}"))?;
         }
         Ok(holder)
@@ -169,6 +175,17 @@ impl Ids {
         );
         become_root().context("become root of its user namespace")
     }
+}
+
+/// A map that changes none of the ids that there are here, which may be less than all.
+fn as_they_are(map: &str) -> Result<String> {
+    let here = std::fs::read_to_string(format!("/proc/self/{map}")).context("read our own map")?;
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace();
+        let (first, size) = (numbers.next()?, numbers.nth(1)?);
+        Some(format!("{first} {first} {size}\n"))
+    };
+    Ok(here.lines().filter_map(line).collect())
 }
 
 impl fmt::Display for Ids {
