@@ -54,6 +54,7 @@ impl Home {
     fn try_lock(&self) -> Result<Option<Lock>> {
         let path = self.file("lock");
         let context = || format!("lock {}", path.display());
+        let mut refused = 0;
         loop {
             let made = DirBuilder::new()
                 .recursive(true)
@@ -74,6 +75,11 @@ impl Home {
                     Ok(lock) => return Ok(Some(lock)),
                     // Made by another, or its directory removed under us.
                     Err(error) if is_passing(&error) => continue,
+                    // What ext4 says of a directory that was removed, and others of one that is not to be changed.
+                    Err(error) if error.kind() == ErrorKind::PermissionDenied && refused < 100 => {
+                        refused += 1;
+                        continue;
+                    }
                     failed => failed.with_context(context)?,
                 },
                 file => file.with_context(context)?,
