@@ -43,11 +43,14 @@ struct Subhost {
 /// Starts the subhost of the document on stdin, and supervises it until its end. With a `command` that is pid 1, and its status
 /// is ours.
 pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
+    // Before the document, which the stages before us are still at work on.
+    let reaper = Reaper::provide();
     let mut document = receive()?;
     let name = document.name().to_owned();
     let held = Held::of(&document).with_context(|| name.clone())?;
     let home = Home::of(&name);
-    let begun = begin(&mut document, command)
+    let begun = reaper
+        .and_then(|reaper| begin(&mut document, command, &reaper))
         .and_then(|subhost| subhost.unless(home.write(&document)))
         .or_else(|error| ob_conf::log::failure(tool, &document, error));
     let subhost = match begun {
@@ -170,8 +173,7 @@ pub fn running(home: &Home) -> String {
 }
 
 /// Starts pid 1 and notes it in the document. Returns once it has become what it is to be.
-fn begin(document: &mut Document, command: &[OsString]) -> Result<Subhost> {
-    let reaper = Reaper::provide()?;
+fn begin(document: &mut Document, command: &[OsString], reaper: &Reaper) -> Result<Subhost> {
     let words = if command.is_empty() {
         let text = text(document, &reaper.path)?;
         vec![c"/bin/sh".into(), c"-c".into(), CString::new(text)?]
@@ -193,7 +195,7 @@ fn begin(document: &mut Document, command: &[OsString]) -> Result<Subhost> {
         net: net.transpose()?,
         ids: Ids::of(document)?,
         command: words,
-        environment: environment(document, &reaper, &confinement)?,
+        environment: environment(document, reaper, &confinement)?,
         confinement,
         output: command.is_empty().then_some(writing.as_fd()),
         reaper: reaper.copy.as_ref().map(|copy| (copy.as_fd(), REAPER_FD)),
