@@ -5,7 +5,7 @@ use crate::table::ALWAYS;
 use crate::{Entry, Try, not_here, refused};
 use nix::sys::ptrace;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fs;
 use std::path::Path;
@@ -79,13 +79,17 @@ fn trace(own: &Own, process: &str) -> bool {
         return false;
     }
     let stopped = ptrace::interrupt(pid).and_then(|()| waitpid(pid, None));
+    // One that has ended meanwhile has nothing to show, which is not what we have.
+    let Ok(WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)) = stopped else {
+        return false;
+    };
     let holds = own
         .find(process, &["exe", "map_files", "fd", "cwd", "root"])
         .is_some();
     // Nobody else's program is a tool: it has not become the command yet.
     let is_tool = visitors().any(|other| other == process);
     let may_more = is_tool && rights(process) != rights("self");
-    let _ = stopped.and_then(|_| ptrace::detach(pid, None));
+    let _ = ptrace::detach(pid, None);
     holds || may_more
 }
 
