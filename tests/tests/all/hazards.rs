@@ -789,7 +789,13 @@ fn hazard_32_a_subhost_that_ends_by_itself_leaves_nothing() {
     let conf = world.subhost("mta", "START=/etc/one\nCABLES=br0= =");
     let before = world.snapshot();
     boot(&world, &conf);
-    world.inside("mta", "touch /go");
+    // Else it has nothing to wait for, and is kept up by a stand-in.
+    until("the service to have started", || {
+        world.inside("mta", "cat /proc/1/comm") == "ob-reaper"
+    });
+    // From outside, for who is inside ends with it.
+    let pid = &world.document("mta")["pid"];
+    world.ok(&format!("touch /proc/{pid}/root/go"));
     world.until_same(&before);
 }
 
