@@ -13,7 +13,6 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where all subhosts rest, a directory of root alone.
 pub const DIRECTORY: &str = "/run/overlay-boot";
@@ -164,16 +163,33 @@ impl Home {
 
     /// Removes the directory. Only for the holder of the lock, and the last thing it does with it.
     pub fn remove(&self) -> Result<()> {
-        // Out of the way first: as soon as the lock's file is gone, another may make its own in a directory of that name.
-        static REMOVED: AtomicUsize = AtomicUsize::new(0);
-        let name = self.0.file_name().unwrap_or_default().display();
-        let count = REMOVED.fetch_add(1, Ordering::Relaxed);
-        let old = format!(".{name}.{}.{count}", std::process::id());
-        let old = self.0.with_file_name(old);
-        let removed = std::fs::rename(&self.0, &old).and_then(|()| std::fs::remove_dir_all(&old));
-        match removed {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            result => result.with_context(|| format!("remove {}", self.0.display())),
+        self.remove_all()
+            .with_context(|| format!("remove {}", self.0.display()))
+    }
+
+    fn remove_all(&self) -> std::io::Result<()> {
+        let entries = match std::fs::read_dir(&self.0) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            } else if entry.file_name() != "lock" {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        // The lock last: as soon as it is gone, another may make its own here, and what lies here then is the other's.
+        match std::fs::remove_file(self.file("lock")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match std::fs::remove_dir(&self.0) {
+            Err(error) if !is_passing(&error) && error.kind() != ErrorKind::DirectoryNotEmpty => {
+                Err(error)
+            }
+            _ => Ok(()),
         }
     }
 }
