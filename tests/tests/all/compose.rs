@@ -366,3 +366,29 @@ fn one_fault_is_one_line_wherever_it_is() {
         world.assert_same(&before);
     }
 }
+
+#[test]
+fn a_guarded_room_starts_the_stages_of_its_pipe_line_and_says_which_it_cannot() {
+    let world = World::new();
+    let conf = world.subhost("mta", "CABLES==");
+    world.ok(&format!("overlay-boot {conf} && overlay-stop mta"));
+    let before = world.snapshot();
+    let run = |stages: &str| {
+        let room = "NAME=mta ob-unshare --room --then 'ob-cable --undo'";
+        world.run(&format!("{room} {stages}"))
+    };
+    // A stage of one's own among them; each gets its words as they are.
+    world.script("see", "cat >seen; echo \"$1\" >word; exec cat seen");
+    let see = format!("{}/see", world.directory());
+    run(&format!(
+        "ob-conf {conf} '|' ob-mount '|' {see} 'a | b' '|' ob-cable '|' ob-unshare"
+    ))
+    .ok();
+    assert_eq!(world.read("word"), "a | b\n");
+    assert!(world.read("seen").contains("\"root\":"));
+    world.ok("overlay-stop mta; rm seen word");
+    let missing = format!("ob-conf {conf} '|' no-such-stage '|' ob-cable '|' ob-unshare");
+    run(&missing).fails(1, &["ob-unshare: mta: run no-such-stage: No such file"]);
+    run(&format!("ob-conf {conf} '|'")).fails(2, &["a stage of the pipeline is empty"]);
+    world.until_same(&before);
+}
