@@ -1,6 +1,7 @@
 //! What is free of noise: processes, execs and system calls, counted by strace(1).
 
 use crate::contender::is_here;
+use crate::cost::Cost;
 use crate::world::World;
 use anyhow::{Context, Result};
 
@@ -8,12 +9,8 @@ use anyhow::{Context, Result};
 pub struct Count {
     /// The command.
     pub command: String,
-    /// Processes that were made, the first one too.
-    pub processes: usize,
-    /// Programs that were begun, the first one too.
-    pub execs: usize,
-    /// System calls.
-    pub calls: usize,
+    /// What it took.
+    pub cost: Cost,
 }
 
 /// Counts a boot, an entry and an end; nothing where there is no strace.
@@ -39,7 +36,8 @@ pub fn count(world: &World) -> Result<Option<Vec<Count>>> {
         world.time(&["sh".to_owned(), "-c".to_owned(), line])?;
         std::thread::sleep(std::time::Duration::from_millis(300));
         let trace = std::fs::read_to_string(&trace).context("read the trace")?;
-        counts.push(tally(&command, &trace));
+        let cost = Cost::of(&trace);
+        counts.push(Count { command, cost });
     }
     for count in &mut counts {
         count.command = count
@@ -48,30 +46,4 @@ pub fn count(world: &World) -> Result<Option<Vec<Count>>> {
             .replace("count", "NAME");
     }
     Ok(Some(counts))
-}
-
-fn tally(command: &str, trace: &str) -> Count {
-    let mut count = Count {
-        command: command.to_owned(),
-        processes: 1,
-        execs: 0,
-        calls: 0,
-    };
-    for line in trace.lines() {
-        let call = line
-            .split_once(' ')
-            .map_or("", |(_, call)| call.trim_start());
-        count.calls += usize::from(call.starts_with(|c: char| c.is_ascii_lowercase()));
-        // What others have interrupted is told in two parts, of which the second has the result.
-        let call = call.trim_start_matches("<... ");
-        let result = call.rsplit_once(" = ").map_or("", |(_, result)| result);
-        match call.split(['(', ' ']).next().unwrap_or_default() {
-            "clone" | "clone3" | "fork" | "vfork" => {
-                count.processes += usize::from(result.starts_with(|c: char| c.is_ascii_digit()));
-            }
-            "execve" | "execveat" => count.execs += usize::from(result == "0"),
-            _ => {}
-        }
-    }
-    count
 }

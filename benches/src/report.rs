@@ -123,12 +123,12 @@ fn goals(findings: &Findings) -> String {
     against("stop until all is gone", 3.0, idle.stop, floor.stop);
     against("`overlay-go NAME true`", 1.8, idle.enter, floor.enter);
     if let Some(boot) = findings.counts.as_ref().and_then(|counts| counts.first()) {
-        let found = format!("{} and {}", boot.processes, boot.execs);
+        let found = format!("{} and {}", boot.cost.processes, boot.cost.execs);
         row(
             "processes and execs at boot",
             "at most 12 and 10",
             found,
-            boot.processes <= 12 && boot.execs <= 10,
+            boot.cost.processes <= 12 && boot.cost.execs <= 10,
         );
     }
     let last = findings.many.last();
@@ -265,7 +265,7 @@ fn counts(findings: &Findings) -> String {
         let _ = writeln!(
             table,
             "| `{}` | {} | {} | {} |",
-            count.command, count.processes, count.execs, count.calls
+            count.command, count.cost.processes, count.cost.execs, count.cost.calls
         );
     }
     table

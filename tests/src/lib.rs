@@ -24,6 +24,7 @@
 //! - The tools are those of `make`, which is run once, or those in the directory `OB_BIN`, with the scripts in `OB_SCRIPTS`; so the
 //!   test program can be copied to another machine. `OB_TMP` is the directory for the worlds' directories.
 
+mod cost;
 mod instructions;
 mod snapshot;
 pub mod soak;
@@ -34,6 +35,7 @@ mod tools;
 pub mod trace;
 mod world;
 
+pub use cost::Cost;
 pub use snapshot::Snapshot;
 pub use tools::{attack, bin, scripts};
 pub use world::{Done, Line, Running, World};

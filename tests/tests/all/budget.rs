@@ -1,15 +1,7 @@
 //! What a boot, an entry, a list and a stop may take of processes, programs and system calls. A change that needs more has to say
 //! here why it is worth it. No time is judged: `make bench` does that.
 
-use end_to_end::{World, until};
-
-/// What a command takes, with all that it starts.
-#[derive(Debug)]
-struct Cost {
-    processes: usize,
-    execs: usize,
-    calls: usize,
-}
+use end_to_end::{Cost, World, until};
 
 /// The most that may be taken. The system calls have room for another C library: its dynamic loader makes a third of them.
 const BOOT: Cost = Cost {
@@ -33,50 +25,23 @@ const STOP: Cost = Cost {
     calls: 800, // some 450 at rest; what it waits for is looked at more often on a loaded machine
 };
 
+/// Of a stop that had to send a watcher.
 const WATCHED: Cost = Cost {
     processes: 5,
     execs: 5,
     calls: 1000,
 };
 
-impl Cost {
-    /// Counts in what `strace -f` has written.
-    fn of(trace: &str) -> Self {
-        let mut cost = Cost {
-            processes: 1,
-            execs: 0,
-            calls: 0,
-        };
-        for line in trace.lines() {
-            let call = line
-                .split_once(' ')
-                .map_or("", |(_, call)| call.trim_start());
-            cost.calls += usize::from(call.starts_with(|c: char| c.is_ascii_lowercase()));
-            // What others have interrupted is told in two parts, of which the second has the result.
-            let call = call.trim_start_matches("<... ");
-            let result = call.rsplit_once(" = ").map_or("", |(_, result)| result);
-            match call.split(['(', ' ']).next().unwrap_or_default() {
-                "clone" | "clone3" | "fork" | "vfork" => {
-                    cost.processes += usize::from(result.starts_with(|c: char| c.is_ascii_digit()));
-                }
-                "execve" | "execveat" => cost.execs += usize::from(result == "0"),
-                _ => {}
-            }
-        }
-        cost
-    }
-
-    #[track_caller]
-    fn is_within(&self, budget: &Cost) {
-        assert!(
-            self.processes <= budget.processes
-                && self.execs <= budget.execs
-                && self.calls <= budget.calls,
-            "{self:?} is more than {budget:?}"
-        );
-        // What is counted must not have been missed, or the test could not fail.
-        assert!(self.execs > 1 && self.calls > budget.calls / 3, "{self:?}");
-    }
+#[track_caller]
+fn is_within(cost: &Cost, budget: &Cost) {
+    assert!(
+        cost.processes <= budget.processes
+            && cost.execs <= budget.execs
+            && cost.calls <= budget.calls,
+        "{cost:?} is more than {budget:?}"
+    );
+    // What is counted must not have been missed, or the test could not fail.
+    assert!(cost.execs > 1 && cost.calls > budget.calls / 3, "{cost:?}");
 }
 
 /// Runs a command, and counts what it and all that it started have done until they ended.
@@ -106,13 +71,13 @@ fn a_life_takes_no_more_than_its_budget() {
     let conf = world.subhost("mta", "CABLES=br0=");
     // The first one makes the directories of all.
     world.ok(&format!("overlay-boot {conf} && overlay-stop mta"));
-    count_boot(&world, &conf).is_within(&BOOT);
-    count(&world, "overlay-go mta true").is_within(&ENTER);
-    count(&world, "overlay-list mta").is_within(&LIST);
+    is_within(&count_boot(&world, &conf), &BOOT);
+    is_within(&count(&world, "overlay-go mta true"), &ENTER);
+    is_within(&count(&world, "overlay-list mta"), &LIST);
     let stop = count(&world, "overlay-stop mta");
     // On a loaded machine pid 1 may take so long to end that a watcher is sent.
     let watched = stop.execs > STOP.execs;
-    stop.is_within(if watched { &WATCHED } else { &STOP });
+    is_within(&stop, if watched { &WATCHED } else { &STOP });
 }
 
 #[test]
