@@ -28,19 +28,6 @@ function=$(complete -p "${COMP_WORDS[0]}"); function=${function#*-F }; "${functi
 printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
-/// The same for zsh, at the prompt of a shell in a terminal.
-const ZSH: &str = r#"
-zmodload zsh/zpty
-zpty shell zsh -f -i
-zpty -w shell "PS1=; unset zle_bracketed_paste; autoload -U compinit; compinit -u -D"
-zpty -w shell "LISTMAX=1000; setopt nobeep nolistambiguous; finish() { zle -I; print END-OF-'LIST' }; zle -N finish; bindkey '^X' finish; print READ'Y'"
-zpty -r shell out '*READY*'
-zpty -w -n shell "$1"$'\t\x18'
-zpty -r shell out '*END-OF-LIST*'
-print -r -- "$out"
-zpty -d shell
-"#;
-
 const SHELLS: &[(&str, &str, &str)] = &[
     (
         "bash",
@@ -74,7 +61,7 @@ fn what_is_installed_boots_and_shells_find_their_completions() {
         let world = World::new();
         install(&world, prefix);
         world.write("bash-test", BASH);
-        world.write("zsh-test", ZSH);
+        world.write("zsh-test", super::prompt::ZSH);
         world.ok(mount);
         let installed = |line: &str| {
             let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -533,11 +533,11 @@ function=$(complete -p "${COMP_WORDS[0]}"); function=${function#*-F }; "${functi
 printf '%s\n' "${COMPREPLY[@]}" | sort
 "#;
 
-/// The same for zsh, at the prompt of a shell in a terminal.
-const ZSH: &str = r#"
+/// The same for zsh, at the prompt of a shell in a terminal; `$2` is looked for completions first.
+pub const ZSH: &str = r#"
 zmodload zsh/zpty
 zpty shell zsh -f -i
-zpty -w shell "PS1=; unset zle_bracketed_paste; fpath=($PWD \$fpath); autoload -U compinit; compinit -u -D"
+zpty -w shell "PS1=; unset zle_bracketed_paste; fpath=($2 \$fpath); autoload -U compinit; compinit -u -D"
 zpty -w shell "LISTMAX=1000; setopt nobeep nolistambiguous; finish() { zle -I; print END-OF-'LIST' }; zle -N finish; bindkey '^X' finish; print READ'Y'"
 zpty -r shell out '*READY*'
 zpty -w -n shell "$1"$'\t\x18'
@@ -608,7 +608,7 @@ fn shells_complete_names_configurations_and_options() {
             "fish",
             "fish --no-config -c 'source overlay.fish; complete -C \"$LINE\"' | cut -f1",
         ),
-        ("zsh", "TERM=dumb zsh -f zsh-test \"$LINE\""),
+        ("zsh", "TERM=dumb zsh -f zsh-test \"$LINE\" \"$PWD\""),
     ];
     for (shell, command) in shells {
         if world.run(&format!("command -v {shell}")).status != 0 {
