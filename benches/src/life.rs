@@ -87,7 +87,7 @@ pub fn pid_1(name: &str) -> Result<String> {
 
 /// A number in the document of one of ours.
 pub fn fact(name: &str, key: &str) -> Result<u64> {
-    let home = ob_conf::state::Home::of(name);
+    let home = ob_document::state::Home::of(name);
     let document = home.document()?;
     document
         .with_context(|| format!("{name} has no document"))?

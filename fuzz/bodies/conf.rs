@@ -2,7 +2,7 @@
 
 use ob_conf::check::problems;
 use ob_conf::conf::{Conf, Evaluation};
-use ob_conf::{Document, Kind, VARIABLES, sentence};
+use ob_document::{Document, Kind, VARIABLES, sentence};
 use std::fmt::Display;
 use std::path::Path;
 

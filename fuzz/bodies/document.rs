@@ -1,8 +1,9 @@
 //! What holds for any bytes as a document.
 
-use ob_conf::protect::{Protection, ReadOnly};
-use ob_conf::userns::{Ids, Wish};
-use ob_conf::{Cable, Document, limits, quote, sentence, steps};
+use ob_confine::limits;
+use ob_confine::protect::{Protection, ReadOnly};
+use ob_confine::userns::{Ids, Wish};
+use ob_document::{Cable, Document, quote, sentence, steps};
 
 /// Reads the bytes as a document, and all from it that the stages read.
 pub fn holds(bytes: &[u8]) {

@@ -1,7 +1,7 @@
 //! What holds for any bytes as a profile of system calls, and as the file that filters are kept in.
 
-use ob_conf::seccomp::Filters;
-use ob_conf::sentence;
+use ob_confine::seccomp::Filters;
+use ob_document::sentence;
 
 /// Compiles the bytes as a profile, for a process with no capability and for one with all; reads them as compiled filters.
 pub fn holds(bytes: &[u8]) {

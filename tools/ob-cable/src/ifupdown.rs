@@ -2,7 +2,7 @@
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, access};
-use ob_conf::{Document, log};
+use ob_document::{Document, log};
 use ob_sys::process::{close_on_exec_from, pidfd_open};
 use std::fs::{self, File};
 use std::io;

@@ -11,7 +11,7 @@ pub mod steps;
 pub mod unwire;
 pub mod wire;
 
-use ob_conf::Tool;
+use ob_document::Tool;
 
 /// What it is called, and says of itself.
 pub const TOOL: Tool = Tool {

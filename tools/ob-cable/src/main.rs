@@ -7,7 +7,7 @@ use ob_cable::TOOL;
 use ob_cable::steps::describe;
 use ob_cable::unwire::unwire;
 use ob_cable::wire::wire;
-use ob_conf::{Document, Tool, Usage, log};
+use ob_document::{Document, Tool, Usage, log};
 use std::cell::Cell;
 use std::process::ExitCode;
 
@@ -28,13 +28,13 @@ fn run(tool: &Tool, mut arguments: lexopt::Parser) -> Result<ExitCode> {
         bail!(Usage("--dry-run goes alone".to_owned()));
     }
     if dry {
-        return ob_conf::steps::plan(describe);
+        return ob_document::steps::plan(describe);
     }
     if undo {
-        return ob_conf::undo_together(tool, unwire);
+        return ob_document::undo_together(tool, unwire);
     }
     let wiring = Cell::new(None);
-    ob_conf::filter(
+    ob_document::filter(
         tool,
         |document| {
             wiring.set(Some(wire(document)?));

@@ -4,10 +4,10 @@ use crate::ifupdown;
 use crate::links::Links;
 use crate::wire::Plan;
 use anyhow::{Context, Result};
-use ob_conf::protect::network_owner;
-use ob_conf::steps::{command, leave_to, word};
-use ob_conf::userns::{Ids, Wish};
-use ob_conf::{Cable, Document, netns};
+use ob_confine::protect::network_owner;
+use ob_confine::userns::{Ids, Wish};
+use ob_document::steps::{command, leave_to, word};
+use ob_document::{Cable, Document, netns};
 
 /// Checks what can be checked, and tells of the namespace and each cable. Notes them as they would be.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {

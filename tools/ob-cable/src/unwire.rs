@@ -7,7 +7,7 @@ use crate::namespace::{self, Namespace};
 use crate::netlink::Link;
 use crate::wire::{trace, trace_unpinned};
 use anyhow::{Context, Result, anyhow};
-use ob_conf::{Document, log};
+use ob_document::{Document, log};
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};

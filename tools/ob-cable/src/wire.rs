@@ -9,9 +9,9 @@ use crate::unwire;
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc;
-use ob_conf::protect::network_owner;
-use ob_conf::userns::Ids;
-use ob_conf::{Cable, Document};
+use ob_confine::protect::network_owner;
+use ob_confine::userns::Ids;
+use ob_document::{Cable, Document};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -57,7 +57,7 @@ pub fn wire(document: &mut Document) -> Result<Wiring> {
             Err(again) => error.context(format!("while taking back: {again:#}; before that")),
         });
     }
-    let path = ob_conf::netns::path(document.name());
+    let path = ob_document::netns::path(document.name());
     document.set("net", path.to_string_lossy().as_ref());
     document.set("cables", plan.links);
     Ok(wiring)
@@ -146,7 +146,7 @@ impl Wiring {
             true => "made",
             false => "found and entered",
         };
-        let path = ob_conf::netns::path(&self.name);
+        let path = ob_document::netns::path(&self.name);
         trace(
             document,
             &format!("{verb} {}, and set lo up", path.display()),
@@ -183,7 +183,7 @@ impl Wiring {
             up: !to_ifup,
         };
         self.make_pair(&pair)?;
-        let net = ob_conf::netns::path(&self.name);
+        let net = ob_document::netns::path(&self.name);
         let text = format!("made {link}{}, and {}", into(bridge), pair.inside);
         trace(document, &format!("{text} in {}", net.display()));
         self.made.push(link.to_owned());
@@ -323,12 +323,12 @@ impl Wiring {
 
 /// Tells the log what was made, where TRACE asks for that.
 pub(crate) fn trace(document: &Document, text: &str) {
-    ob_conf::log::trace(&TOOL, document, text);
+    ob_document::log::trace(&TOOL, document, text);
 }
 
 /// The same for the end of the namespace's name.
 pub(crate) fn trace_unpinned(document: &Document) {
-    let path = ob_conf::netns::path(document.name());
+    let path = ob_document::netns::path(document.name());
     trace(document, &format!("took away {}", path.display()));
 }
 
@@ -356,7 +356,7 @@ fn run(program: &std::path::Path, arguments: &[&str], document: &Document) -> bo
         "{} {arguments}: {failure}, as where interfaces(5) has no stanza for it; going on without",
         program.display()
     );
-    ob_conf::log::tell(&TOOL, document, &text);
+    ob_document::log::tell(&TOOL, document, &text);
     false
 }
 

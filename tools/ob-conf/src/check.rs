@@ -1,7 +1,8 @@
 //! `ob-conf --check`: every problem of a configuration, where it stands, and what to do about it.
 
 use crate::conf::{self, Assignment, Conf, normal};
-use crate::{Cable, Document, Hook, Kind, VARIABLES, doubt, nearest, sentence, userns};
+use ob_confine::userns;
+use ob_document::{Cable, Document, Hook, Kind, VARIABLES, doubt, nearest, sentence};
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

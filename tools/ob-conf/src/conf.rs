@@ -4,8 +4,9 @@
 //! comment after a value; a backslash is dropped and the character after it kept. `!COMMAND` stands for the first line
 //! that the command prints.
 
-use crate::{Cable, Document, Hook, Kind, VARIABLES, Variable, protect};
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use ob_confine::protect;
+use ob_document::{Cable, Document, Hook, Kind, VARIABLES, Variable};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -292,7 +293,7 @@ pub(crate) fn check(name: &str, value: &str) -> Result<()> {
             .parse::<u32>()
             .map(drop)
             .map_err(|_| anyhow!("STOP_TIMEOUT={value} is not a number of seconds")),
-        "LOG_MAX" => crate::log::bytes(value).map(drop).context("LOG_MAX"),
+        "LOG_MAX" => ob_document::log::bytes(value).map(drop).context("LOG_MAX"),
         name => protect::check(name, value),
     }
 }

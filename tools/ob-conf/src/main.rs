@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
 use ob_conf::check;
 use ob_conf::conf::{self, Conf, Evaluation};
-use ob_conf::{Document, Kind, Tool, Usage, VARIABLES, mistyped, quote, send};
+use ob_document::{Document, Kind, Tool, Usage, VARIABLES, mistyped, quote, send};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -59,7 +59,7 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     }
     // What runs a command must not be taken for the command: a failure of ours is 125, also one that was told already.
     Ok(match answer(request) {
-        Err(error) if error.is::<ob_conf::Silent>() => ExitCode::from(125),
+        Err(error) if error.is::<ob_document::Silent>() => ExitCode::from(125),
         outcome => Tool {
             failed: 125,
             ..TOOL
@@ -159,7 +159,7 @@ fn amend(request: &Request) -> Result<Document> {
         .read_to_string(&mut input)
         .context("read the document")?;
     if input.is_empty() {
-        bail!(ob_conf::Silent);
+        bail!(ob_document::Silent);
     }
     let mut document = Document::parse(&input)?;
     for (key, value) in &request.given {

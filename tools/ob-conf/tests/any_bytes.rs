@@ -9,7 +9,7 @@ mod profile;
 #[path = "../../../fuzz/bodies/seeds.rs"]
 mod seeds;
 
-use ob_conf::{Document, VARIABLES};
+use ob_document::{Document, VARIABLES};
 use proptest::prelude::*;
 
 #[test]

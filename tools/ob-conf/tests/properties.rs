@@ -2,7 +2,7 @@
 //! a shell.
 
 use ob_conf::conf::{Conf, Evaluation};
-use ob_conf::{Document, Kind, VARIABLES, steps};
+use ob_document::{Document, Kind, VARIABLES, steps};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::io::Write;

@@ -7,7 +7,7 @@ mod place;
 use anyhow::{Context, Result, bail, ensure};
 use layers::{Change, Kind, compare};
 use lexopt::prelude::*;
-use ob_conf::{Silent, Tool, receive};
+use ob_document::{Silent, Tool, receive};
 use serde_json::json;
 use std::io::{ErrorKind, Write, stdout};
 use std::os::unix::ffi::OsStrExt;

@@ -9,7 +9,7 @@ mod subhost;
 use anyhow::{Context, Result, anyhow, bail};
 use command::{Command, Failure};
 use lexopt::prelude::*;
-use ob_conf::{Tool, Usage};
+use ob_document::{Tool, Usage};
 use ob_enter::Streams;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;

@@ -8,7 +8,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 use nix::sys::stat::{Mode, SFlag, fstatat};
-use ob_conf::Document;
+use ob_document::Document;
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

@@ -8,7 +8,7 @@ mod table;
 
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
-use ob_conf::{Silent, Tool, Usage, nearest, state};
+use ob_document::{Silent, Tool, Usage, nearest, state};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::Path;

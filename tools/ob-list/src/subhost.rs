@@ -2,9 +2,9 @@
 
 use crate::detail::{Detail, Meter};
 use anyhow::{Context, Result, bail, ensure};
-use ob_conf::Document;
 use ob_conf::conf::{Conf, Evaluation};
-use ob_conf::state::{Home, lives, prove};
+use ob_document::Document;
+use ob_document::state::{Home, lives, prove};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -317,7 +317,7 @@ mod tests {
             let lock = home.lock().unwrap().unwrap();
             let mut document = Document::new(name).unwrap();
             let pid = i32::try_from(std::process::id()).unwrap();
-            let (pidns, start) = ob_conf::state::identify(pid).unwrap();
+            let (pidns, start) = ob_document::state::identify(pid).unwrap();
             for fact in facts {
                 match *fact {
                     "alive" => {

@@ -7,8 +7,8 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat, umask};
 use nix::unistd::{Gid, fchownat, symlinkat};
-use ob_conf::steps::{command, word};
-use ob_conf::userns::Ids;
+use ob_confine::userns::Ids;
+use ob_document::steps::{command, word};
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
 use std::ffi::CStr;
 use std::fs::File;
@@ -103,7 +103,7 @@ pub fn furnish(
             }
             Err(error) => tell(&format!(
                 "RAM_SIZE={ram_size}: no /run is mounted: {}",
-                ob_conf::sentence(&error)
+                ob_document::sentence(&error)
             )),
         }
     }

@@ -4,7 +4,7 @@ use crate::mapped::{Mapped, look};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use ob_conf::{Document, state};
+use ob_document::{Document, state};
 use ob_sys::keep::Keep;
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
 use std::fs::File;

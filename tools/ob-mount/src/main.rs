@@ -16,9 +16,9 @@ use layers::Layers;
 use lexopt::prelude::*;
 use mapped::Mapped;
 use nix::mount::{MntFlags, umount2};
-use ob_conf::protect::ReadOnly;
-use ob_conf::userns::{Ids, Wish};
-use ob_conf::{Document, Hook, Tool, Usage, filter, log, undo};
+use ob_confine::protect::ReadOnly;
+use ob_confine::userns::{Ids, Wish};
+use ob_document::{Document, Hook, Tool, Usage, filter, log, undo};
 use ob_sys::identity::act_as;
 use ob_sys::process::close_on_exec_from;
 use root::Root;
@@ -77,7 +77,7 @@ fn run(tool: &Tool, mut parser: lexopt::Parser) -> Result<ExitCode> {
         _ if dry && (undoing || other.is_some()) => {
             bail!(Usage("--dry-run goes alone".to_owned()))
         }
-        None if dry => ob_conf::steps::plan(steps::describe),
+        None if dry => ob_document::steps::plan(steps::describe),
         None if undoing => undo(tool, unmount),
         None => filter(tool, mount, unmount),
         Some(_) if undoing => bail!(Usage("--undo goes alone".to_owned())),
@@ -186,7 +186,7 @@ fn dress(
         if let Err(error) = furnish::provide_reaper(&root) {
             note(
                 document,
-                &format!("/.reaper: {}", ob_conf::sentence(&error)),
+                &format!("/.reaper: {}", ob_document::sentence(&error)),
             );
         }
     }
@@ -258,7 +258,7 @@ fn run_hook(document: &Document, hook: &Hook, name: &str, arguments: &[&Path]) -
 fn tolerate(document: &Document, outcome: Result<()>, upper: &Path) {
     if let Err(error) = outcome {
         let error = error.context(format!("prepare {}", upper.display()));
-        note(document, &ob_conf::sentence(&error));
+        note(document, &ob_document::sentence(&error));
     }
 }
 
@@ -271,7 +271,7 @@ fn tell_doubts(document: &Document) {
         .into_iter()
         .flatten()
     {
-        if let Some(doubt) = ob_conf::doubt(path).filter(|_| !said.contains(&path)) {
+        if let Some(doubt) = ob_document::doubt(path).filter(|_| !said.contains(&path)) {
             note(document, &doubt);
             said.push(path);
         }

@@ -1,8 +1,8 @@
 //! Which range of ids a subhost gets, and gets again at its next boot: kept in a file, a line for each that was ever given.
 
 use anyhow::{Context, Result, bail, ensure};
-use ob_conf::userns::{Ids, SIZE, Wish};
-use ob_conf::{Document, state};
+use ob_confine::userns::{Ids, SIZE, Wish};
+use ob_document::{Document, state};
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write};

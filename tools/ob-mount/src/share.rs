@@ -8,8 +8,8 @@ use nix::fcntl::{OFlag, open};
 use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY, S_IFDIR, S_IFMT};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
-use ob_conf::steps::command;
-use ob_conf::{Document, Usage, state};
+use ob_document::steps::command;
+use ob_document::{Document, Usage, state};
 use ob_sys::mount::{Depth, attach, clone_tree, set_attributes};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -169,7 +169,7 @@ pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
     let host = Path::new(host).canonicalize().map_err(|error| {
         Usage(format!(
             "share {host}: {}",
-            ob_conf::sentence(&error.into())
+            ob_document::sentence(&error.into())
         ))
     })?;
     let share = Share::parse(&format!("{}:{rest}", host.display()))?;

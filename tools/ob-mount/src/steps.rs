@@ -4,11 +4,11 @@ use crate::layers::Layers;
 use crate::share::Share;
 use crate::{furnish, pairs, readonly};
 use anyhow::{Context, Result};
-use ob_conf::Document;
 use ob_conf::conf::Conf;
-use ob_conf::protect::ReadOnly;
-use ob_conf::steps::{command, hook, leave_to, word};
-use ob_conf::userns::Wish;
+use ob_confine::protect::ReadOnly;
+use ob_confine::userns::Wish;
+use ob_document::Document;
+use ob_document::steps::{command, hook, leave_to, word};
 use std::path::Path;
 
 /// Checks what can be checked, and tells of each mount with what is needed for it. Notes the root as it would be.

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::pipe2;
-use ob_conf::{Silent, Usage};
+use ob_document::{Silent, Usage};
 use ob_sys::process::{Child, pidfd_signal, spawn};
 use std::fs::File;
 use std::io::{Read, Write};

@@ -4,8 +4,8 @@ use crate::limits::{own_unit, prepare_parent, set};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use ob_conf::Document;
-use ob_conf::state::Home;
+use ob_document::Document;
+use ob_document::state::Home;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 ///
 /// Fails if a group of that name is there and not empty: it is somebody else's.
 pub fn make(document: &mut Document) -> Result<Option<File>> {
-    let limits = ob_conf::limits::of(document)?;
+    let limits = ob_confine::limits::of(document)?;
     let tree = match (tree(), limits.first()) {
         (Some(tree), _) => tree,
         (None, None) => return Ok(None),

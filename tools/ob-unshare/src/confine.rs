@@ -10,10 +10,10 @@ use nix::libc::{
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, fstat, major, minor, mkdirat};
 use nix::unistd::sethostname;
-use ob_conf::Document;
-use ob_conf::protect::Protection;
-use ob_conf::seccomp::Filters;
-use ob_conf::state::Home;
+use ob_confine::protect::Protection;
+use ob_confine::seccomp::Filters;
+use ob_document::Document;
+use ob_document::state::Home;
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree, set_attributes};
 use std::os::fd::OwnedFd;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! What pid 1 is to do, and the reaper that it becomes.
 
 use anyhow::{Context, Result, ensure};
-use ob_conf::{Document, Hook, log, quote};
+use ob_document::{Document, Hook, log, quote};
 use ob_sys::memfd::seal;
 use ob_sys::process::close_on_exec_from;
 use std::os::fd::OwnedFd;

@@ -12,7 +12,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::unistd::{AccessFlags, access, chdir, fchdir, pipe2, pivot_root, setsid};
-use ob_conf::userns::Ids;
+use ob_confine::userns::Ids;
 use ob_sys::mount::{Depth, attach, clone_tree};
 use ob_sys::process::{Descriptors, exec, join_new_session_keyring};
 use std::ffi::{CStr, CString};

@@ -1,7 +1,7 @@
 //! What the subhost prints, line by line and dated, from a pipe into its log. The subhost never waits for the log's disk: what
 //! cannot be written is dropped and counted.
 
-use ob_conf::{Document, log};
+use ob_document::{Document, log};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;

@@ -24,7 +24,7 @@ mod watcher;
 
 use anyhow::{Result, bail};
 use lexopt::prelude::*;
-use ob_conf::{Tool, Usage, undo_together};
+use ob_document::{Tool, Usage, undo_together};
 use ob_sys::keep::Keep;
 use ob_sys::process::close_inherited;
 use pipeline::Pipeline;
@@ -94,7 +94,7 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     }
     if request.dry {
         let stage = Tool { failed: 1, ..TOOL };
-        return Ok(stage.report(ob_conf::steps::plan(steps::describe)));
+        return Ok(stage.report(ob_document::steps::plan(steps::describe)));
     }
     // Both the supervisor and the guard outlive who calls them.
     let mut keep = Keep::numbers();

@@ -7,7 +7,7 @@ use nix::fcntl::{OFlag, open};
 use nix::libc::CLONE_PARENT;
 use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
-use ob_conf::Usage;
+use ob_document::Usage;
 use ob_sys::keep::Keep;
 use ob_sys::process::spawn;
 use std::convert::Infallible;

@@ -6,7 +6,7 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
-use ob_conf::netns;
+use ob_document::netns;
 use ob_sys::keep::{Keep, VARIABLE};
 use ob_sys::mount::{Depth, attach, clone_tree};
 use std::ffi::OsString;

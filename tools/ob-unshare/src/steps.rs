@@ -3,11 +3,12 @@
 use crate::init::REAPER_FD;
 use crate::supervise::{PATH, running};
 use anyhow::{Result, bail, ensure};
-use ob_conf::protect::{Protection, Seccomp};
-use ob_conf::state::Home;
-use ob_conf::steps::{command, hook, input, word};
-use ob_conf::userns::{Ids, Wish};
-use ob_conf::{Document, limits};
+use ob_confine::limits;
+use ob_confine::protect::{Protection, Seccomp};
+use ob_confine::userns::{Ids, Wish};
+use ob_document::Document;
+use ob_document::state::Home;
+use ob_document::steps::{command, hook, input, word};
 use std::path::Path;
 
 /// Checks what can be checked, and tells how pid 1 would be started. Where there is no command for it, that is told as a remark, and

@@ -17,9 +17,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
-use ob_conf::state::{self, Home, Lock};
-use ob_conf::userns::Ids;
-use ob_conf::{Document, Tool, receive, send};
+use ob_confine::userns::Ids;
+use ob_document::state::{self, Home, Lock};
+use ob_document::{Document, Tool, receive, send};
 use ob_sys::keep::Keep;
 use ob_sys::process::{Child, Namespaces, pidfd_open, pidfd_signal, spawn};
 use std::ffi::{CString, OsString};
@@ -52,7 +52,7 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     let begun = reaper
         .and_then(|reaper| begin(&mut document, command, &reaper))
         .and_then(|subhost| subhost.unless(home.write(&document)))
-        .or_else(|error| ob_conf::log::failure(tool, &document, error));
+        .or_else(|error| ob_document::log::failure(tool, &document, error));
     let subhost = match begun {
         Ok(subhost) => subhost,
         Err(error) => {
@@ -203,7 +203,7 @@ fn begin(document: &mut Document, command: &[OsString], reaper: &Reaper) -> Resu
     let group = cgroup::make(document)?;
     let run = || {
         let (status, error) = inside::become_pid_1(&plan);
-        let message = ob_conf::sentence(&error);
+        let message = ob_document::sentence(&error);
         let _ = File::from(teller.try_clone().expect("a descriptor")).write_all(message.as_bytes());
         status
     };
@@ -360,7 +360,7 @@ fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
                 .pop()
                 .and_then(Result::err)
             {
-                subhost.logger.say(&ob_conf::sentence(&error));
+                subhost.logger.say(&ob_document::sentence(&error));
             }
         }
     }

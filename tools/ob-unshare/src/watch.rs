@@ -1,8 +1,8 @@
 //! What the kernel tells of a subhost that has reached its limits, for the log.
 
 use anyhow::Result;
-use ob_conf::Document;
-use ob_conf::limits::LIMITS;
+use ob_confine::limits::LIMITS;
+use ob_document::Document;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;

@@ -246,7 +246,7 @@ impl Document {
 }
 
 /// Whether `key` is of the plan: all in capitals, digits and underscores.
-pub(crate) fn is_plan(key: &str) -> bool {
+pub fn is_plan(key: &str) -> bool {
     key.starts_with(|c: char| c.is_ascii_uppercase())
         && key
             .chars()

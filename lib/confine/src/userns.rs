@@ -3,7 +3,6 @@
 //! The fact `userns` of a document is the range alone. Any user namespace with that map will do for the layers; the one that the
 //! subhost lives in is owned by nobody but its network namespace, until pid 1 is in it.
 
-use crate::Document;
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc;
@@ -13,6 +12,7 @@ use nix::sys::signal::Signal;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Gid, Uid, getpid, getppid, pause, setgroups, setresgid, setresuid};
+use ob_document::Document;
 use ob_sys::process::{Child, Namespaces, pidfd_signal, spawn};
 use std::fmt;
 use std::fs::File;

@@ -8,15 +8,15 @@ mod rlimits;
 
 pub(crate) use capabilities::bit;
 
-use crate::Document;
 use crate::seccomp::Filters;
-use crate::state::Home;
 use crate::userns::{Ids, Wish};
 use anyhow::{Context, Result, bail, ensure};
 use capabilities::set;
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
+use ob_document::Document;
+use ob_document::state::Home;
 use ob_sys::credentials::{Capabilities, bound_capabilities};
 use rlimits::{limit, name};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! The limits of a process by their names, `setrlimit(2)`.
 
-use crate::nearest;
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::resource::{RLIM_INFINITY, Resource, rlim_t};
+use ob_document::nearest;
 
 /// The limits of processes by the names that ulimit and limits.conf(5) have for them.
 const LIMITS: &[(&str, Resource)] = &[
@@ -52,7 +52,7 @@ fn quantity(text: &str) -> Result<rlim_t> {
     match text {
         "unlimited" | "infinity" => Ok(RLIM_INFINITY),
         "0" => Ok(0),
-        text => crate::log::bytes(text).map_err(|_| anyhow!("'{text}' is not a number")),
+        text => ob_document::log::bytes(text).map_err(|_| anyhow!("'{text}' is not a number")),
     }
 }
 

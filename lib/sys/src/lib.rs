@@ -1,7 +1,7 @@
 //! The system calls that nix does not have, each in a small safe wrapper.
 //!
 //! This crate is the one home of `unsafe` among the tools (`ob-reaper`, which has no standard library, aside): every other
-//! crate forbids it. A wrapper does no more than its system call; what a subhost is stands in `ob_conf` and in the tools.
+//! crate forbids it. A wrapper does no more than its system call; what a subhost is stands in `ob_document` and in the tools.
 
 pub mod credentials;
 pub mod file;

@@ -1,7 +1,7 @@
 //! Capabilities by their names, `capabilities(7)`.
 
-use crate::nearest;
 use anyhow::{Result, bail};
+use ob_document::nearest;
 use ob_sys::credentials::Capabilities;
 
 /// The names of the capabilities, each at its number, less `CAP_`.

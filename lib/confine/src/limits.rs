@@ -1,7 +1,7 @@
 //! The limits of a subhost as a whole, in the words of its control group, cgroups(7).
 
-use crate::Document;
 use anyhow::{Result, anyhow, ensure};
+use ob_document::Document;
 
 /// A limit: its variable, and where the kernel wants it.
 pub struct Limit {
@@ -69,7 +69,7 @@ impl Limit {
         match self.kind {
             Kind::Bytes | Kind::Count | Kind::Share if value == "max" => Ok(value.to_owned()),
             Kind::Bytes if value == "0" => Ok(value.to_owned()),
-            Kind::Bytes => crate::log::bytes(value)
+            Kind::Bytes => ob_document::log::bytes(value)
                 .map(|bytes| bytes.to_string())
                 .map_err(|_| anyhow!("{name}={value} is not a size such as 512M, and not max")),
             Kind::Count => match value.parse::<u32>() {

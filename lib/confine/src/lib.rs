@@ -1,0 +1,9 @@
+//! What a subhost may do: the level of protection and the variables beside it ([`protect`]), the filter of system calls
+//! ([`seccomp`]), its user namespace ([`userns`]) and the limits of its control group ([`limits`]).
+#![forbid(unsafe_code)]
+
+pub mod limits;
+pub mod protect;
+pub mod seccomp;
+mod syscalls;
+pub mod userns;

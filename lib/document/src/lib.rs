@@ -1,0 +1,23 @@
+//! The contract that all stages share: the document that flows through them ([`Document`]), the frame of a filter
+//! ([`filter`]), the state directory of a subhost ([`state`]), its log ([`log`]), and the words of CABLES ([`Cable`]).
+#![forbid(unsafe_code)]
+
+mod cable;
+mod document;
+mod filter;
+mod hook;
+pub mod log;
+pub mod netns;
+mod similar;
+pub mod state;
+pub mod steps;
+mod tool;
+mod trust;
+
+pub use cable::Cable;
+pub use document::{Document, Kind, VARIABLES, Variable, is_plan, quote};
+pub use filter::{filter, receive, send, undo, undo_together};
+pub use hook::Hook;
+pub use similar::nearest;
+pub use tool::{Silent, Tool, Usage, mistyped, sentence};
+pub use trust::doubt;
