@@ -18,5 +18,6 @@ mod paths;
 mod prompt;
 mod protect;
 mod races;
+mod security;
 mod sudo;
 mod userns;

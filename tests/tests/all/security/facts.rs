@@ -1,0 +1,1 @@
+//! Documents whose facts are forged, missing or somebody else's.
