@@ -11,13 +11,13 @@ pub fn report(findings: &Findings, extent: &Extent) -> String {
     let mut page = format!(
         "# Performance\n\n\
          Written by `make bench`, in one run: {}.\n\n\
-         The *floor* is `benches/src/bin/floor.rs`: one process that makes exactly the system calls that the job needs, and neither \
-         reads a configuration, nor logs, locks, reports or can undo. The job is the same for all: a root that is an overlay of `/`, a \
-         network namespace with a veth to a bridge, namespaces of its own for pids, ipc, uts and mounts, /dev, /proc, /sys and /run, and \
-         `sh` that runs a first command. That command looks at what it was given, so that nobody is timed who has not done the job. What \
-         a program does not do itself (the overlay, the cable) is done for it by the floor in the process that becomes it. Times are \
-         those of whole commands, medians of {} rounds in which all take turns, {} ms apart so that nobody waits for the kernel to \
-         end the network of the one before.\n",
+         The *floor* is `benches/src/bin/floor.rs`: one process that makes exactly the system calls that the job needs. It reads no \
+         configuration, writes no log, takes no lock, reports nothing and undoes nothing. The job is the same for all programs: a root \
+         that is an overlay of `/`, a network namespace with a veth link in a bridge, new pid, ipc, uts and mount namespaces, /dev, \
+         /proc, /sys and /run, and `sh` that runs a first command. That command checks the environment, so that no runtime is credited \
+         for work it skipped. Where a runtime lacks a step (overlay, veth), the floor's code performs it in the same process before \
+         exec. Times are those of whole commands, medians of {} rounds in which all programs take turns, {} ms apart, so that no \
+         program waits for the kernel to end the network of the previous one.\n",
         machine(),
         extent.rounds,
         crate::PAUSE
@@ -136,12 +136,12 @@ fn goals(findings: &Findings) -> String {
         let sum: f64 = last.memory.iter().sum();
         let [guard, supervisor, reaper] = last.memory;
         let found = format!(
-            "{sum:.0} KiB with {} running (guard {guard:.0}, supervisor {supervisor:.0}, reaper {reaper:.0}); {} KiB of the only one",
+            "{sum:.0} KiB with {} running (guard {guard:.0}, supervisor {supervisor:.0}, reaper {reaper:.0}); {} KiB with one running",
             last.number,
             idle.memory.unwrap_or_default()
         );
         row(
-            "memory (PSS) over the guest's own processes, per idle subhost",
+            "memory (PSS) beyond the processes inside, per idle subhost",
             "at most 300 KiB",
             found,
             sum <= 300.0,
@@ -181,18 +181,16 @@ fn goals(findings: &Findings) -> String {
     );
     row(
         &format!("stopping {} at once", crowd.number),
-        "at most 5 x of stopping one",
+        "at most 5 x the time of one",
         found,
         factor <= 5.0,
     );
-    format!(
-        "\n## What was to be reached\n\n| | reach | this run | reached |\n|---|---|---|---|\n{rows}"
-    )
+    format!("\n## Goals\n\n| | goal | this run | met |\n|---|---|---|---|\n{rows}")
 }
 
 fn peers(findings: &Findings) -> String {
     let floor = medians(findings, "floor");
-    let mut table = "\n## Beside others\n\n| | first command | command returned | `true` inside | stop | memory of its own |\n|---|---|---|---|---|---|\n".to_owned();
+    let mut table = "\n## Comparison with other programs\n\n| | first command | command returned | `true` inside | stop | private memory |\n|---|---|---|---|---|---|\n".to_owned();
     let cell = |time: Option<Duration>, floor: Option<Duration>| match (time, floor) {
         (Some(time), Some(floor)) => format!("{} ({:.1} x)", ms(time), times(time, floor)),
         _ => "-".to_owned(),
@@ -207,7 +205,7 @@ fn peers(findings: &Findings) -> String {
         if let Some(reason) = reason {
             let _ = writeln!(
                 unfit,
-                "- {name} is left out, since it could not do the job here: {}",
+                "- {name} is left out, because it failed here: {}",
                 reason.replace('\n', " ")
             );
             continue;
@@ -238,14 +236,14 @@ fn peers(findings: &Findings) -> String {
     if idle.nsenter.is_some() {
         let _ = writeln!(
             table,
-            "| nsenter -a, of one of ours | - | - | {} | - | - |",
+            "| nsenter -a, of a subhost | - | - | {} | - | - |",
             cell(idle.nsenter, floor.enter)
         );
     }
     if let Some(tini) = findings.tini {
         let _ = writeln!(
             table,
-            "| tini, a pid 1 alone | - | - | - | - | {tini} KiB |"
+            "| tini, only as pid 1 | - | - | - | - | {tini} KiB |"
         );
     }
     if !unfit.is_empty() {
@@ -258,7 +256,7 @@ fn counts(findings: &Findings) -> String {
     let Some(counts) = &findings.counts else {
         return String::new();
     };
-    let mut table = "\n## Counted\n\nBy strace(1), with all that was started; a test keeps the numbers from growing (tests/tests/all/budget.rs).\n\n\
+    let mut table = "\n## Counted\n\nBy strace(1), children included; a test fails if the numbers grow (tests/tests/all/budget.rs).\n\n\
                      | | processes | execs | system calls |\n|---|---|---|---|\n"
         .to_owned();
     for count in counts {
@@ -272,8 +270,8 @@ fn counts(findings: &Findings) -> String {
 }
 
 fn stages(findings: &Findings) -> String {
-    let mut table = "\n## A boot by stage\n\nEach stage alone, one after another and without a room, until it has printed its line. `ob-conf --version` is what it takes to start \
-                     a tool and to end it: the part of each stage that is exec. In a boot the stages start at the same time.\n\n\
+    let mut table = "\n## A boot by stage\n\nEach stage alone, one after another and without a room, until it has printed the document. `ob-conf --version` is the start and \
+                     the exit of a tool: the exec in each stage. In a boot the stages start at the same time.\n\n\
                      | | |\n|---|---|\n"
         .to_owned();
     for stage in &findings.stages {
