@@ -350,7 +350,7 @@ const RECIPES: &[(&str, &str, &str, &str)] = &[
     ("Boot by hand", "", "", "eth0@"),
     ("Change the plan", "", "", ""),
     (
-        "See what would be done",
+        "Dry run",
         "",
         "",
         "mount -t overlay mta -o lowerdir=/,",
@@ -369,7 +369,7 @@ const RECIPES: &[(&str, &str, &str, &str)] = &[
     ),
     ("Leave a stage out", "", "", "stdin"),
     ("A network laboratory", "", "", "1 received"),
-    ("A subhost that forgets", "", "", ""),
+    ("Discard all changes", "", "", ""),
     (
         "A test suite in a throw-away copy of this machine",
         "",
