@@ -349,12 +349,7 @@ const RECIPES: &[(&str, &str, &str, &str)] = &[
     ("Boot, look, stop", "", "", "ob-reaper"),
     ("Boot by hand", "", "", "eth0@"),
     ("Change the plan", "", "", ""),
-    (
-        "Dry run",
-        "",
-        "",
-        "mount -t overlay mta -o lowerdir=/,",
-    ),
+    ("Dry run", "", "", "mount -t overlay mta -o lowerdir=/,"),
     (
         "Replace a stage",
         "ip link add eno1 type dummy; ip link set eno1 up",
@@ -462,4 +457,44 @@ fn the_recipes_of_the_manual_work_as_they_are_printed() {
     }
     assert!(!std::path::Path::new("/etc/gone").exists());
     assert!(!std::path::Path::new("/usr/bin/installed").exists());
+}
+
+/// The refusals that overlay-boot(8) explains, in its order: shell lines that provoke each one in the directory of a subhost mta.
+const REFUSALS: &[&str] = &[
+    "rm mta.conf",
+    "sed -i /BASE/d mta.conf",
+    "echo CABLES=br0 >>mta.conf",
+    "rmdir root",
+    "mount -t tmpfs tmpfs live",
+    "mkdir live2; sed '$aLIVE=live2' mta.conf >web.conf; overlay-boot web.conf",
+    "chmod 755 .; echo PROTECT=strict >>mta.conf",
+    "echo CABLES=br0= >>mta.conf",
+    "overlay-boot mta.conf",
+    "mkdir empty; printf '%s\\n' LOWER=empty UPPER=empty >>mta.conf",
+];
+
+#[test]
+fn refusals_in_overlay_boot_8_are_printed_as_shown() {
+    if !is_root_or_tell("LOWER=/") {
+        return;
+    }
+    let page = include_str!("../../../man/overlay-boot.8");
+    let (_, section) = page.split_once("\n.Sh DIAGNOSTICS\n").expect("a section");
+    let shown: Vec<String> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It ").map(unescaped))
+        .collect();
+    assert_eq!(shown.len(), REFUSALS.len(), "{shown:?}");
+    let world = World::new();
+    let before = world.snapshot();
+    for (shown, provoked) in shown.iter().zip(REFUSALS) {
+        world.ok("mount -t tmpfs tmpfs /opt; mkdir -p /opt/subhost/mta; chmod 700 /opt/subhost/mta; cd /opt/subhost/mta; \
+                  mkdir root work live; printf '%s\\n' BASE=. START=none >mta.conf");
+        let line = format!("cd /opt/subhost/mta; {{ {provoked}\n}} && overlay-boot mta.conf");
+        let refused = world.run(&line);
+        assert_eq!(refused.status, 1, "{shown}: {refused:?}");
+        assert_eq!(without_numbers(&refused.err), without_numbers(shown));
+        world.ok("overlay-stop --all; umount -R /opt");
+    }
+    world.until_same(&before);
 }
