@@ -15,6 +15,7 @@ mod lifecycle;
 mod migration;
 mod pages;
 mod paths;
+mod printed;
 mod prompt;
 mod protect;
 mod races;
