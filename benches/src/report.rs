@@ -10,14 +10,17 @@ use std::time::Duration;
 pub fn report(findings: &Findings, extent: &Extent) -> String {
     let mut page = format!(
         "# Performance\n\n\
-         Written by `make bench`, in one run: {}.\n\n\
-         The *floor* is `benches/src/bin/floor.rs`: one process that makes exactly the system calls that the job needs. It reads no \
-         configuration, writes no log, takes no lock, reports nothing and undoes nothing. The job is the same for all programs: a root \
-         that is an overlay of `/`, a network namespace with a veth link in a bridge, new pid, ipc, uts and mount namespaces, /dev, \
-         /proc, /sys and /run, and `sh` that runs a first command. That command checks the environment, so that no runtime is credited \
-         for work it skipped. Where a runtime lacks a step (overlay, veth), the floor's code performs it in the same process before \
-         exec. Times are those of whole commands, medians of {} rounds in which all programs take turns, {} ms apart, so that no \
-         program waits for the kernel to end the network of the previous one.\n",
+         Written by `make bench`, in one run:\n\
+         {}.\n\n\
+         The *floor* is `benches/src/bin/floor.rs`: one process that makes exactly the system calls that the\n\
+         job needs. It reads no configuration, writes no log, takes no lock, reports nothing and undoes\n\
+         nothing. The job is the same for all programs: a root that is an overlay of `/`, a network\n\
+         namespace with a veth link in a bridge, new pid, ipc, uts and mount namespaces, /dev, /proc, /sys\n\
+         and /run, and `sh` that runs a first command. That command checks the environment, so that no\n\
+         runtime is credited for work it skipped. Where a runtime lacks a step (overlay, veth), the code of\n\
+         the floor performs it in the same process before exec. Times cover whole commands. They are\n\
+         medians of {} rounds in which all programs take turns, {} ms apart, so that no program waits for\n\
+         the kernel to end the network of the previous one.\n",
         machine(),
         extent.rounds,
         crate::PAUSE
@@ -270,8 +273,9 @@ fn counts(findings: &Findings) -> String {
 }
 
 fn stages(findings: &Findings) -> String {
-    let mut table = "\n## A boot by stage\n\nEach stage alone, one after another and without a room, until it has printed the document. `ob-conf --version` is the start and \
-                     the exit of a tool: the exec in each stage. In a boot the stages start at the same time.\n\n\
+    let mut table = "\n## A boot by stage\n\nEach stage alone, one after another and without a room, until it has printed the document.\n\
+                     `ob-conf --version` is the start and the exit of a tool: the exec in each stage. In a boot the\n\
+                     stages start at the same time.\n\n\
                      | | |\n|---|---|\n"
         .to_owned();
     for stage in &findings.stages {

@@ -1,4 +1,4 @@
-//! README.md, docs/demo.md and the refusals in overlay-boot(8): the commands print the text of the page.
+//! README.md, docs/demo.md and overlay-boot(8): the commands print the output that the pages show.
 
 use crate::pages::{Typist, are_like, steps, unescaped};
 use end_to_end::{World, bin, is_root_or_tell, scripts};
@@ -38,7 +38,7 @@ fn readme_examples_work_as_printed() {
 
     let configuration = fenced(page, "\n## Configuration\n");
     world.ok("ip link add br0 type bridge; mkdir -p /opt/shown; cd /opt/shown; mkdir root work live; chmod 700 .");
-    // The directories are those of an example; the machine need not have them.
+    // The example names directories that this machine does not have.
     let shown = configuration.replace("/srv/", "/opt/");
     world.ok("mkdir -p /opt/debian13 /opt/www");
     world.ok(&format!("cat >/opt/shown/web.conf <<'END'\n{shown}END"));
@@ -48,7 +48,8 @@ fn readme_examples_work_as_printed() {
     world.until_same(&before);
 }
 
-/// `text` without the lines that depend on ifupdown and on control groups, and with a digit for every number.
+/// Replaces every number in `text` with 0, and drops the lines that depend on ifupdown and control
+/// groups.
 fn without_numbers(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for line in text.lines() {
@@ -94,7 +95,8 @@ fn demo_page_shows_the_output_of_the_demo() {
     world.until_same(&before);
 }
 
-/// The refusals that overlay-boot(8) explains, in its order: shell lines that provoke each one in the directory of a subhost mta.
+/// Shell lines that provoke the refusals of overlay-boot(8), in the order of the page. They run in
+/// the directory of a subhost mta.
 const REFUSALS: &[&str] = &[
     "rm mta.conf",
     "sed -i /BASE/d mta.conf",
