@@ -5,6 +5,7 @@ mod furnish;
 mod layers;
 mod mapped;
 mod prepare;
+mod propagate;
 mod ranges;
 mod readonly;
 mod root;
