@@ -136,3 +136,139 @@ fn r02_device_in_mapped_share_stays_closed_at_strict() {
         "new"
     );
 }
+
+/// What a subhost sees of mounts at each level: where, with which flags, of which type; `*` where it is
+/// so at every level. docs/security.md has the same list, with the reasons. A mount of the host is one
+/// of a share, or the root itself; only these lie on a disk.
+const VISIBLE: &[(&str, &str, &str)] = &[
+    ("*", "/dev", "rw,nosuid tmpfs"),
+    ("*", "/dev/pts", "rw,nosuid,noexec devpts"),
+    ("*", "/dev/shm", "rw,nosuid,nodev tmpfs"),
+    ("*", "/run", "rw,nosuid,nodev tmpfs"),
+    ("*", "/etc/adjtime", "rw,nosuid tmpfs"),
+    ("*", "/etc/passwd", "ro,nosuid,nodev,noexec tmpfs"), // MASK
+    ("*", "/proc", "rw,nosuid,nodev,noexec proc"),
+    ("*", "/share", "rw disk"),
+    ("*", "/share-ro", "ro disk"),
+    ("*", "/share-rec", "rw disk"),
+    ("*", "/share-rec/sub", "rw disk"),
+    ("*", "/share-file", "rw disk"),
+    ("*", "/share-of-share-ro", "ro disk"),
+    ("*", "/late", "rw disk"),
+    ("*", "/late-ro", "ro disk"),
+    ("no", "/sys", "rw,nosuid,nodev,noexec sysfs"),
+    ("yes", "/sys", "rw,nosuid,nodev,noexec sysfs"), // below the next one
+    ("yes", "/sys", "ro,nosuid,nodev,noexec sysfs"),
+    ("yes", "/dev/console", "rw,nosuid tmpfs"), // /dev/null
+    ("strict", "/sys", "rw,nosuid,nodev,noexec sysfs"),
+    ("strict", "/sys", "rw,nosuid,nodev,noexec sysfs"), // a copy, for `ip netns exec`
+    ("strict", "/dev/console", "rw,nosuid tmpfs"),
+    ("strict", "/share-idmap", "rw,nodev,idmapped disk"),
+    ("strict", "/late-idmap", "rw,nodev,idmapped disk"),
+    ("strict", "/late-idmap-ro", "ro,nodev,idmapped disk"),
+];
+
+/// The root itself, by what the configuration says of it.
+fn root_of(level: &str, more: &str) -> &'static str {
+    match (level, more) {
+        ("strict", "READONLY=yes") => "ro,nodev overlay",
+        ("strict", "LOWER=root") => "rw,nodev,idmapped disk",
+        ("strict", _) => "rw,nodev overlay",
+        (_, "READONLY=yes") => "ro overlay",
+        (_, "LOWER=root") => "rw disk",
+        _ => "rw overlay",
+    }
+}
+
+/// Paths below these are covered with what no process can write: the lists are those of
+/// subhost.conf(5), PROTECT.
+fn is_cover(point: &str, mount: &str) -> bool {
+    let below = ["/proc/", "/sys/"]
+        .iter()
+        .any(|kernel| point.starts_with(kernel));
+    below && mount.starts_with("ro,nosuid,nodev,noexec ")
+}
+
+/// A line of mountinfo as in [`VISIBLE`], with its place and whether it is private.
+fn described(line: &str) -> (String, String, bool) {
+    let fields: Vec<&str> = line.split(' ').collect();
+    let end = fields
+        .iter()
+        .position(|field| *field == "-")
+        .expect("a table of mounts");
+    let flags: Vec<&str> = fields[5]
+        .split(',')
+        .filter(|flag| !flag.ends_with("atime"))
+        .collect();
+    let kind = match fields[end + 1] {
+        known @ ("tmpfs" | "devpts" | "proc" | "sysfs" | "overlay") => known,
+        _ => "disk",
+    };
+    (
+        fields[4].to_owned(),
+        format!("{} {kind}", flags.join(",")),
+        end == 6,
+    )
+}
+
+fn mounts_are_as_listed(level: &str) {
+    for more in ["", "READONLY=yes", "READONLY=volatile", "LOWER=root"] {
+        let world = world_with_adjtime();
+        world.ok("echo old >busybox/etc/adjtime; mkdir -p shared/sub other third; echo x >file");
+        world.ok("mount --bind third shared/sub; mount --make-shared shared/sub");
+        world.ok("mkdir busybox/late busybox/late-ro busybox/late-idmap busybox/late-idmap-ro");
+        let mut shares = "MASK=/etc/passwd\nSHARE=../shared:/share\nSHARE=../shared:/share-ro:ro\n\
+            SHARE=../shared:/share-rec:rec\nSHARE=../file:/share-file\nSHARE_RO=../other:/share-of-share-ro"
+            .to_owned();
+        let mut late = vec!["other:/late", "other:/late-ro:ro"];
+        if level == "strict" {
+            shares += "\nSHARE=../other:/share-idmap:idmap";
+            late.extend(["other:/late-idmap:idmap", "other:/late-idmap-ro:ro,idmap"]);
+        }
+        let conf = world.subhost("mta", &format!("{more}\nPROTECT={level}\n{shares}"));
+        world.ok("cp -a busybox/. mta/root/; chmod 700 mta");
+        world.ok(&format!("overlay-boot {conf}"));
+        for share in late {
+            world.ok(&format!("overlay-share {share} mta"));
+        }
+        let table = world.inside("mta", "cat /proc/self/mountinfo");
+        let mut found = Vec::new();
+        for (point, mount, is_private) in table.lines().map(described) {
+            assert!(
+                is_private,
+                "{level} {more}: {point} {mount} is not private:\n{table}"
+            );
+            if !is_cover(&point, &mount) {
+                found.push(format!("{point} {mount}"));
+            }
+        }
+        let listed = VISIBLE.iter().filter(|(at, ..)| ["*", level].contains(at));
+        let mut listed: Vec<_> = listed
+            .map(|(_, point, mount)| format!("{point} {mount}"))
+            .collect();
+        listed.push(format!("/ {}", root_of(level, more)));
+        found.sort();
+        listed.sort();
+        assert_eq!(found, listed, "{level} {more}");
+        world.ok("overlay-stop mta");
+    }
+}
+
+#[test]
+fn f01_mounts_inside_are_those_listed_at_no() {
+    mounts_are_as_listed("no");
+}
+
+#[test]
+fn f01_mounts_inside_are_those_listed_at_yes() {
+    if is_root_or_tell("PROTECT=yes") {
+        mounts_are_as_listed("yes");
+    }
+}
+
+#[test]
+fn f01_mounts_inside_are_those_listed_at_strict() {
+    if is_root_or_tell("PROTECT=strict") {
+        mounts_are_as_listed("strict");
+    }
+}
