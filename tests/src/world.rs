@@ -38,6 +38,7 @@ fi
 [ "$1" != overlay ] || mount -t tmpfs tmpfs "$2"
 shift
 mount -t tmpfs -o mode=755 tmpfs /run
+[ "$(id -u)" != 0 ] || mount -t tmpfs -o mode=755 tmpfs /var/lib
 for directory; do
     case $directory in /tmp/*) mkdir -p "/run/carried$directory"; mount --bind "$directory" "/run/carried$directory" ;; esac
 done

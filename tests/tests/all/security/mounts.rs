@@ -272,3 +272,16 @@ fn f01_mounts_inside_are_those_listed_at_strict() {
         mounts_are_as_listed("strict");
     }
 }
+
+#[test]
+fn r01_undo_of_mounts_leaves_their_peers_on_the_host() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    world.ok("mkdir -p tree/below && mount --bind tree tree && mount -t tmpfs tmpfs tree/below");
+    let before = world.snapshot();
+    world.ok(&format!(
+        "ob-conf {conf} | ob-mount >made && mount --rbind tree mta/live/dev && \
+         ob-mount --undo <made >/dev/null"
+    ));
+    world.assert_same(&before);
+}
