@@ -27,6 +27,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const SET_UP: &str = r#"
 read -r pid rest </proc/self/stat
 set -eu
+mount --make-r"${OB_PROPAGATION:-shared}" /
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys 2>/dev/null || [ "$(id -u)" != 0 ] || :
 if [ "$GROUP" ]; then
@@ -37,6 +38,7 @@ fi
 [ "$1" != overlay ] || mount -t tmpfs tmpfs "$2"
 shift
 mount -t tmpfs -o mode=755 tmpfs /run
+[ "$(id -u)" != 0 ] || mount -t tmpfs -o mode=755 tmpfs /var/lib
 for directory; do
     case $directory in /tmp/*) mkdir -p "/run/carried$directory"; mount --bind "$directory" "/run/carried$directory" ;; esac
 done

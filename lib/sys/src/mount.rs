@@ -3,7 +3,7 @@
 
 use crate::descriptor;
 use nix::errno::Errno;
-use nix::libc::{self, c_long, c_uint};
+use nix::libc::{self, c_long, c_uint, c_ulong};
 use nix::{NixPath, Result};
 use std::ffi::CStr;
 use std::fs::File;
@@ -31,11 +31,25 @@ impl Depth {
 /// Attributes of a mount, as `mount_setattr(2)` and `fsmount(2)` take them: or-ed `libc::MOUNT_ATTR_*`.
 pub type Attributes = u64;
 
-/// Makes a detached copy of the mount that `path`, relative to `dir`, lies on, with that directory or file as its root.
+/// Clones the mount that `path`, relative to `dir`, lies on; that directory or file becomes its root.
+/// The clone is private: no mount made on it appears elsewhere, and none made elsewhere appears on it.
 ///
 /// It is a bind mount without a place; [`attach`] gives it one, and closing the descriptor ends it. Like
-/// `open_tree(2)` with `OPEN_TREE_CLONE`: Linux 5.2, needs `CAP_SYS_ADMIN`; `EINVAL` if mounts of another user namespace would come apart.
+/// `open_tree(2)` with `OPEN_TREE_CLONE`: Linux 5.2, needs `CAP_SYS_ADMIN`; `EINVAL` if it would
+/// separate mounts that another user namespace has locked together. Before Linux 5.12 the clone has
+/// the propagation of its source: a peer of a shared mount, which only a caller in a mount namespace
+/// without shared mounts may accept.
 pub fn clone_tree<P: ?Sized + NixPath>(dir: impl AsFd, path: &P, depth: Depth) -> Result<OwnedFd> {
+    let tree = clone_peer(dir, path, depth)?;
+    match set_propagation(&tree, Depth::Recursive, libc::MS_PRIVATE) {
+        Ok(()) | Err(Errno::ENOSYS) => Ok(tree),
+        Err(error) => Err(error),
+    }
+}
+
+/// Like [`clone_tree`], but the clone of a shared mount is its peer: a mount made on one appears on
+/// the other.
+pub fn clone_peer<P: ?Sized + NixPath>(dir: impl AsFd, path: &P, depth: Depth) -> Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE
         | libc::OPEN_TREE_CLOEXEC
         | libc::AT_EMPTY_PATH.cast_unsigned()
@@ -88,6 +102,23 @@ pub fn set_attributes(
         propagation: 0,
         userns_fd: userns.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
     };
+    mount_setattr(tree, depth, &attributes)
+}
+
+/// Changes the propagation of a mount whose root is `tree`: `libc::MS_PRIVATE`, `MS_SHARED`, `MS_SLAVE`.
+///
+/// Like `mount_setattr(2)`: Linux 5.12, `ENOSYS` before; `EINVAL` if `tree` is not the root of a mount.
+pub fn set_propagation(tree: impl AsFd, depth: Depth, kind: c_ulong) -> Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: 0,
+        attr_clr: 0,
+        propagation: kind,
+        userns_fd: 0,
+    };
+    mount_setattr(tree, depth, &attributes)
+}
+
+fn mount_setattr(tree: impl AsFd, depth: Depth, attributes: &libc::mount_attr) -> Result<()> {
     // SAFETY: the kernel reads as many bytes as we say from a structure that lives over the call.
     let result = unsafe {
         libc::syscall(
@@ -95,11 +126,44 @@ pub fn set_attributes(
             tree.as_fd().as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH.cast_unsigned() | depth.flag(),
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };
     Errno::result(result).map(drop)
+}
+
+/// The mount that an open file lies on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MountId {
+    /// Its number, the first field of `/proc/self/mountinfo`.
+    pub id: u64,
+    /// Whether the file is the root of that mount.
+    pub is_root: bool,
+}
+
+/// Returns the mount that `file` lies on. Like `statx(2)` with `STATX_MNT_ID`: Linux 5.8.
+pub fn mount_of(file: impl AsFd) -> Result<MountId> {
+    // SAFETY: a statx is a plain structure of numbers, for which zero means "not filled in".
+    let mut status: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: reads an empty C string and writes one structure that lives over the call.
+    let result = unsafe {
+        libc::statx(
+            file.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_MNT_ID,
+            &raw mut status,
+        )
+    };
+    Errno::result(result)?;
+    if status.stx_mask & libc::STATX_MNT_ID == 0 {
+        return Err(Errno::ENOSYS);
+    }
+    Ok(MountId {
+        id: status.stx_mnt_id,
+        is_root: status.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
+    })
 }
 
 /// A filesystem that is being configured: `fsopen(2)`, `fsconfig(2)`, then [`Filesystem::mount`].

@@ -3,17 +3,18 @@
 use crate::root::{Root, path_of};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::libc::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat, umask};
-use nix::unistd::{Gid, fchownat, symlinkat};
+use nix::unistd::{Gid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use ob_confine::userns::Ids;
 use ob_document::steps::{command, word};
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The group of terminals, tty, as every distribution numbers it.
@@ -42,7 +43,7 @@ const LINKS: &[(&str, &str)] = &[
     ("stdout", "/proc/self/fd/1"),
 ];
 
-/// Mounts /dev with its nodes, /dev/pts, /dev/shm, and /run of `ram_size` (a size of tmpfs(5), or `none`), and the host's adjtime
+/// Mounts /dev with its nodes, /dev/pts, /dev/shm, and /run of `ram_size` (a size of tmpfs(5), or `none`), and a copy of the host's adjtime
 /// over one that is there. Makes the directories that a subhost needs where they are missing.
 ///
 /// With `ids` all that is made is root's inside, whom this process must act as.
@@ -55,7 +56,7 @@ pub fn furnish(
     tell: impl Fn(&str),
 ) -> Result<Vec<PathBuf>> {
     let mut mounts = Vec::new();
-    let mut put = |filesystem: OwnedFd, path: &str| -> Result<()> {
+    let mut put = |filesystem: &OwnedFd, path: &str| -> Result<()> {
         let target = root
             .make_directories(Path::new(path))
             .with_context(|| format!("make the directory {path}"))?;
@@ -69,7 +70,7 @@ pub fn furnish(
         MOUNT_ATTR_NOSUID,
     )?;
     let missing = fill(&dev, ids)?;
-    put(dev, "dev")?;
+    put(&dev, "dev")?;
     // Its own instance: terminals belong to the group tty, and anyone may open /dev/pts/ptmx.
     let tty = group(TTY, ids).to_string();
     let options = [
@@ -88,9 +89,9 @@ pub fn furnish(
                 .context("give /dev/pts to root inside")?;
         }
     }
-    put(pts, "dev/pts")?;
+    put(&pts, "dev/pts")?;
     let flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-    put(make(c"tmpfs", &[(c"mode", "1777")], flags)?, "dev/shm")?;
+    put(&make(c"tmpfs", &[(c"mode", "1777")], flags)?, "dev/shm")?;
     for node in missing {
         borrow(root, node).with_context(|| format!("make /dev/{node}"))?;
     }
@@ -99,7 +100,7 @@ pub fn furnish(
         match make(c"tmpfs", &[(c"mode", "755"), (c"size", ram_size)], flags) {
             Ok(run) => {
                 make_directory(&run, "lock", 0o1777)?;
-                put(run, "run")?;
+                put(&run, "run")?;
             }
             Err(error) => tell(&format!(
                 "RAM_SIZE={ram_size}: no /run is mounted: {}",
@@ -112,16 +113,38 @@ pub fn furnish(
         made.with_context(|| format!("make the directory {directory}"))?;
     }
 
-    let adjtime = Path::new("etc/adjtime");
-    if let (Ok(file), Ok(target)) = (
-        File::open("/etc/adjtime"),
-        root.find(adjtime, OFlag::O_PATH),
-    ) {
+    let adjtime = root.find(Path::new("etc/adjtime"), OFlag::O_PATH);
+    if let (Ok(text), Ok(target)) = (read_adjtime(), adjtime) {
         mounts.push(path_of(&target));
-        let file = clone_tree(file, c"", Depth::One).context("bind /etc/adjtime")?;
-        attach(file, target).context("bind /etc/adjtime")?;
+        attach_copy(&text, &dev, target).context("copy /etc/adjtime")?;
     }
     Ok(mounts)
+}
+
+/// Reads the host's adjtime, hwclock(8), which is three lines.
+fn read_adjtime() -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/etc/adjtime")?;
+    file.take(4096).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Mounts a file with this text on `target`; it lies in memory and loses its name. A bind mount of the
+/// host's file would let root inside change that file, its owner and its mode.
+fn attach_copy(text: &[u8], dev: &OwnedFd, target: OwnedFd) -> Result<()> {
+    const NAME: &str = ".adjtime";
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(0o644);
+    let mut file = openat(dev, NAME, flags, mode).map(File::from)?;
+    let attached = file
+        .write_all(text)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(attach(clone_tree(&file, c"", Depth::One)?, target)?));
+    unlinkat(dev, NAME, UnlinkatFlags::NoRemoveDir)?;
+    attached
 }
 
 /// What [`furnish`] would do below `live`, as commands.
@@ -159,8 +182,9 @@ pub fn describe(live: &Path, ram_size: &str, steps: &mut Vec<String>) {
     step(&["mkdir", "-p", &at("proc"), &at("sys")]);
     // As the root has it that will be there: with LOWER=/ the host's.
     steps.push(format!(
-        "[ ! -e /etc/adjtime ] || [ ! -e {path} ] || mount --bind /etc/adjtime {path}",
-        path = word(&at("etc/adjtime"))
+        "[ ! -e /etc/adjtime ] || [ ! -e {path} ] || {{ cat /etc/adjtime >{copy} && mount --bind {copy} {path} && rm {copy}; }}",
+        path = word(&at("etc/adjtime")),
+        copy = word(&at("dev/.adjtime")),
     ));
 }
 

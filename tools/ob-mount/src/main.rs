@@ -5,6 +5,7 @@ mod furnish;
 mod layers;
 mod mapped;
 mod prepare;
+mod propagate;
 mod ranges;
 mod readonly;
 mod root;
@@ -15,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use layers::Layers;
 use lexopt::prelude::*;
 use mapped::Mapped;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
 use ob_confine::protect::ReadOnly;
 use ob_confine::userns::{Ids, Wish};
 use ob_document::{Document, Hook, Tool, Usage, filter, log, undo};
@@ -222,6 +223,17 @@ fn forget(document: &Document, live: &Path, upper: &Path, mapped: Option<&Mapped
 fn unmount(document: &mut Document) -> Result<()> {
     let mut outcome = Ok(());
     for path in document.list("mounts")?.into_iter().rev() {
+        // What is unmounted from a peer is unmounted from all: `mount --rbind /dev` on a host whose root
+        // is shared, and then umount2, would take /dev/pts from the host, mount_namespaces(7).
+        let alone = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        match mount_call(None::<&str>, path, None::<&str>, alone, None::<&str>) {
+            Ok(()) => {}
+            Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => continue,
+            Err(error) => {
+                outcome = Err(error).with_context(|| format!("make {path} private"));
+                continue;
+            }
+        }
         // Detached rather than refused when busy: what still looks into it keeps it until it has done so.
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
         match umount2(path, flags) {

@@ -157,7 +157,7 @@ impl Mapped {
 }
 
 /// Makes an empty directory of this mount namespace alone, and goes there.
-fn enter_scratch() -> Result<()> {
+pub fn enter_scratch() -> Result<()> {
     let made = || -> nix::Result<()> {
         let scratch = Filesystem::new(c"tmpfs")?;
         scratch.create()?;

@@ -1,12 +1,14 @@
 //! Directories and files of the host in the subhost.
 
 use crate::mapped::Mapped;
+use crate::propagate::Crossing;
 use crate::root::{Root, path_of};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY, S_IFDIR, S_IFMT};
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, fstat};
 use ob_document::steps::command;
 use ob_document::{Document, Usage, state};
@@ -144,18 +146,26 @@ impl Share {
         Ok(tree)
     }
 
-    /// Puts the mount on its place, made where it is not there: a directory for a directory, else an empty file.
+    /// Puts the mount on its place.
     fn put(&self, root: &Root, source: &OwnedFd, tree: OwnedFd) -> Result<PathBuf> {
+        let target = self.target(root, source)?;
+        let path = path_of(&target);
+        attach(tree, target).with_context(|| self.context())?;
+        Ok(path)
+    }
+
+    /// Opens its place, made where it is not there: a directory for a directory, else an empty file.
+    fn target(&self, root: &Root, source: &OwnedFd) -> Result<OwnedFd> {
         let target = if is_directory(source)? {
             root.make_directories(&self.inside)
         } else {
             root.make_file(&self.inside)
         };
-        let context = || format!("share {} at {}", self.host.display(), self.inside.display());
-        let target = target.with_context(context)?;
-        let path = path_of(&target);
-        attach(tree, target).with_context(context)?;
-        Ok(path)
+        target.with_context(|| self.context())
+    }
+
+    fn context(&self) -> String {
+        format!("share {} at {}", self.host.display(), self.inside.display())
     }
 }
 
@@ -164,6 +174,9 @@ fn is_directory(source: &OwnedFd) -> Result<bool> {
 }
 
 /// Puts a share into the running subhost of `document`: copied here, where its path means something, and attached there.
+///
+/// A subhost with a user namespace gets it by propagation, see [`Crossing::attach_locked`]: root
+/// inside can remount what is attached there directly.
 pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
     let (host, rest) = share.split_once(':').unwrap_or((share, ""));
     let host = Path::new(host).canonicalize().map_err(|error| {
@@ -173,15 +186,26 @@ pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
         ))
     })?;
     let share = Share::parse(&format!("{}:{rest}", host.display()))?;
-    let pidfd = state::prove(document).context("it is not running")?;
+    let pid_1 = state::prove(document).context("it is not running")?;
     let mapped = Mapped::of_running(document)?;
+    // Private from here on, so that the copy is so on a kernel before 5.12 as well.
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
+    let crossing = Crossing::from_here_to(&pid_1)?;
     let source = open(&share.host, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .with_context(|| format!("share {}", share.host.display()))?;
     let tree = share.copy(&source, mapped.as_ref())?;
-    setns(&pidfd, CloneFlags::CLONE_NEWNS).context("join its mount namespace")?;
-    let _acting = mapped.as_ref().map(Mapped::act_as_root).transpose()?;
-    share.put(&Root::open(Path::new("/"))?, &source, tree)?;
-    Ok(())
+    crossing.join()?;
+    let root = Root::open(Path::new("/"))?;
+    let acting = mapped.as_ref().map(Mapped::act_as_root).transpose()?;
+    let target = share.target(&root, &source)?;
+    drop(acting);
+    if mapped.is_none() {
+        return attach(tree, target).with_context(|| share.context());
+    }
+    let attached = crossing.attach_locked(&root, &tree, &target);
+    attached.with_context(|| share.context())
 }
 
 #[cfg(test)]

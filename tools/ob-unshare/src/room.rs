@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use ob_document::netns;
 use ob_sys::keep::{Keep, VARIABLE};
-use ob_sys::mount::{Depth, attach, clone_tree};
+use ob_sys::mount::{Depth, attach, clone_peer};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -31,7 +31,7 @@ pub fn enter(name: Option<&str>) -> Result<()> {
         _ => Depth::Recursive,
     };
     // A copy of a shared mount is its peer. It has to be made before the unshare: after it, the mount would be a slave.
-    let door = clone_tree(directory, c"", depth).context("copy /run/netns")?;
+    let door = clone_peer(directory, c"", depth).context("copy /run/netns")?;
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
     let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
