@@ -63,3 +63,13 @@ fn netns_made_before_boot_is_used() {
     );
     world.ok("overlay-stop mta");
 }
+
+#[test]
+fn term_ends_boot_whose_name_command_hangs() {
+    let world = World::new();
+    let conf = world.subhost("mta", "NAME=!sleep 1000");
+    let before = world.snapshot();
+    let done = world.run(&format!("timeout -k 60 1 overlay-boot {conf}"));
+    done.fails(124, &["told to end while it was starting"]);
+    world.assert_same(&before);
+}
