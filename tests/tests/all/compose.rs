@@ -388,7 +388,7 @@ fn a_guarded_room_starts_the_stages_of_its_pipe_line_and_says_which_it_cannot() 
     assert!(world.read("seen").contains("\"root\":"));
     world.ok("overlay-stop mta; rm seen word");
     let missing = format!("ob-conf {conf} '|' no-such-stage '|' ob-cable '|' ob-unshare");
-    run(&missing).fails(1, &["ob-unshare: mta: run no-such-stage: No such file"]);
+    run(&missing).fails(1, &["ob-unshare: run no-such-stage: No such file"]);
     run(&format!("ob-conf {conf} '|'")).fails(2, &["a stage of the pipeline is empty"]);
     world.until_same(&before);
 }

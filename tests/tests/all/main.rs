@@ -8,6 +8,7 @@ mod compose;
 mod enter;
 mod examples;
 mod faults;
+mod guard;
 mod hazards;
 mod install;
 mod life;

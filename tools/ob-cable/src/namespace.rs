@@ -7,10 +7,10 @@ use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::sys::statfs::{NSFS_MAGIC, fstatfs, statfs};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use nix::unistd::unlink;
 use ob_confine::userns::{Ids, is_own};
-use ob_document::netns::{path, prepare_directory};
+use ob_document::netns::{is_namespace, open_pinned, path, prepare_directory};
 use ob_sys::namespace::owner;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -113,17 +113,12 @@ impl Namespace {
     pub fn open(name: &str) -> Result<Option<Self>> {
         let path = path(name);
         let context = || format!("open {}", path.display());
-        let flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let descriptor = match open(&path, flags, Mode::empty()) {
+        let descriptor = match open_pinned(&path) {
             Ok(descriptor) => descriptor,
             Err(Errno::ENOENT) => return Ok(None),
             Err(error) => return Err(error).with_context(context),
         };
-        if fstatfs(&descriptor)
-            .with_context(context)?
-            .filesystem_type()
-            == NSFS_MAGIC
-        {
+        if is_namespace(&descriptor) {
             return Ok(Some(Namespace {
                 descriptor,
                 is_new: false,

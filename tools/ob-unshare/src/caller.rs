@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::pipe2;
-use ob_document::{Silent, Usage};
+use ob_document::{Document, Silent};
 use ob_sys::process::{Child, pidfd_signal, spawn};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,77 +22,100 @@ use std::process::ExitCode;
 /// of it (1). With `foreground` it stays until the room has ended, passing on the signals that ask for that. Whoever waits at
 /// `notify`, or at the socket of sd_notify(3), is told when it is up.
 ///
-/// The subhost is the one that NAME in the environment names; LOG and CONFIG are used where they are there.
+/// The subhost is the one of the document that the first stage prints.
 pub fn guard(
     pipeline: &Pipeline,
     then: &str,
     foreground: bool,
     notify: Option<RawFd>,
 ) -> Result<ExitCode> {
-    let name = std::env::var("NAME").map_err(|_| {
-        Usage("--room with --then wants NAME in the environment, as ob-conf --env prints it".into())
-    })?;
-    let (mut news, teller) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    let guard = Guard::new(&name, then).with_context(|| name.clone())?;
+    let (news, teller) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+    let mut guard = Guard::new(then, teller)?;
     // Before there is anything to end, so that none of them ends us alone and leaves the boot to itself.
     let signals = take_signals(&[])?;
-    let child = spawn(0, None, || guard.run(pipeline, teller.as_fd()));
-    let child = child.context("start the guard").inspect_err(|_| {
-        let _ = guard.home.remove();
-    })?;
-    drop((guard, teller));
+    let child = spawn(0, None, || guard.run(pipeline)).context("start the guard")?;
+    drop(guard);
 
-    let mut document = Vec::new();
-    let up = wait_for_line(&mut news, &mut document, &signals, &child)?;
-    let told = if up {
-        let printed = std::io::stdout().write_all(&document);
+    let mut news = Lines::new(news);
+    let state = news.next(&signals, &child)?;
+    let name = state.and_then(|line| Document::parse(&line).ok());
+    let name = name.map(|document| document.name().to_owned());
+    let outcome = wait(news, &signals, &child, foreground, notify);
+    match name {
+        Some(name) => outcome.context(name),
+        None => outcome,
+    }
+}
+
+/// Waits until the subhost is up, and announces that; with `foreground`, or if there is none,
+/// until its guard has ended.
+fn wait(
+    mut news: Lines,
+    signals: &SignalFd,
+    guard: &Child,
+    foreground: bool,
+    notify: Option<RawFd>,
+) -> Result<ExitCode> {
+    let document = news.next(signals, guard)?;
+    let announced = document.as_ref().map_or(Ok(()), |document| {
+        let printed = std::io::stdout().write_all(document.as_bytes());
         let printed = printed.context("print the document");
         printed.and_then(|()| notify::ready(notify))
-    } else {
-        Ok(())
-    };
-    if told.is_err() {
-        // Whoever cannot be told of a subhost gets none.
-        let _ = pidfd_signal(&child.pidfd, Signal::SIGTERM);
+    });
+    if announced.is_err() {
+        // A subhost that cannot be announced would be one that nothing knows of.
+        let _ = pidfd_signal(&guard.pidfd, Signal::SIGTERM);
     }
     drop(news);
-    if up && told.is_ok() && !foreground {
+    let up = document.is_some();
+    if up && announced.is_ok() && !foreground {
         return Ok(ExitCode::SUCCESS);
     }
-    let end = stay(&child, &signals)?;
-    told?;
+    let end = stay(guard, signals)?;
+    announced?;
     if up {
         return Ok(ExitCode::SUCCESS);
     }
     match end {
-        WaitStatus::Exited(_, INTERRUPTED) => bail!("{name}: told to end while it was starting"),
-        WaitStatus::Exited(_, KILLED) => bail!("{name}: a process of its boot was killed"),
+        WaitStatus::Exited(_, INTERRUPTED) => bail!("told to end while it was starting"),
+        WaitStatus::Exited(_, KILLED) => bail!("a process of its boot was killed"),
         WaitStatus::Signaled(_, signal, _) => {
-            bail!("{name}: its guard was ended by {}", signal.as_str())
+            bail!("its guard was ended by {}", signal.as_str())
         }
-        // Who has failed has told why.
+        // The process that failed has reported why.
         _ => bail!(Silent),
     }
 }
 
-/// Reads one line, and tells whether there was one. Meanwhile passes TERM, INT and HUP on to the guard, which then ends.
-fn wait_for_line(
-    news: &mut OwnedFd,
-    line: &mut Vec<u8>,
-    signals: &SignalFd,
-    guard: &Child,
-) -> Result<bool> {
-    let mut news = File::from(news.try_clone()?);
-    let mut buffer = [0; 4096];
-    while !line.ends_with(b"\n") {
-        if wait_for(&news, signals, guard)? {
-            match news.read(&mut buffer)? {
-                0 => return Ok(false),
-                length => line.extend_from_slice(&buffer[..length]),
+/// The lines that the guard and the last stage print.
+struct Lines {
+    pipe: File,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    fn new(pipe: OwnedFd) -> Self {
+        let (pipe, read) = (File::from(pipe), Vec::new());
+        Lines { pipe, read }
+    }
+
+    /// Reads the next line; none at the end. Meanwhile passes TERM, INT and HUP on to the guard,
+    /// which then ends.
+    fn next(&mut self, signals: &SignalFd, guard: &Child) -> Result<Option<String>> {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line = self.read.drain(..=end).collect();
+                return Ok(Some(String::from_utf8(line).context("read the document")?));
+            }
+            if wait_for(&self.pipe, signals, guard)? {
+                match self.pipe.read(&mut buffer)? {
+                    0 => return Ok(None),
+                    length => self.read.extend_from_slice(&buffer[..length]),
+                }
             }
         }
     }
-    Ok(true)
 }
 
 /// Waits for the guard's end, and passes TERM, INT and HUP on to it.

@@ -4,27 +4,28 @@
 //! room's first process, a child of the guard, starts the stages beside itself and becomes the last one.
 
 use crate::hurry::Hurry;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Cut, Pipeline};
 use crate::supervise::running;
 use crate::title::show_as;
 use crate::{TOOL, end, room};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use ob_document::state::{Home, Lock, identify, prove};
 use ob_document::{Document, log, sentence};
 use ob_sys::keep::Keep;
+use ob_sys::mount::Depth;
 use ob_sys::process::{pidfd_open, pidfd_signal, spawn};
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::Duration;
 
 /// How long what a hook has left running in the room may take to end when the subhost has.
@@ -36,6 +37,12 @@ pub const CANCELLED: Duration = Duration::from_secs(15);
 /// The guard's statuses where no process of the boot could tell why there is no subhost.
 pub const INTERRUPTED: i32 = 2;
 pub const KILLED: i32 = 3;
+
+/// The guard's status where it has reported itself why there is no subhost.
+const REPORTED: i32 = 1;
+
+/// What a pipe holds as it is made, pipe(7).
+const PIPE_SIZE: usize = 65536;
 
 /// Ends the guard of a subhost that has not begun, and with it the boot.
 pub fn cancel(document: &Document) -> Result<()> {
@@ -78,144 +85,143 @@ fn is_being_stopped(home: &Home) -> bool {
     mark.is_ok_and(|mark| mark.try_lock_shared().is_err())
 }
 
-/// What the guard holds.
+/// The guard of one room, before and after its subhost is known.
 pub struct Guard<'a> {
-    /// Where the subhost's state lies.
-    pub home: Home,
-    name: &'a str,
     then: &'a str,
     keep: Keep,
+    /// Where the caller reads: the document as it is admitted, then as the last stage prints it.
+    news: Option<OwnedFd>,
+    /// The document, as far as the first stage has printed it.
+    printed: Option<(File, Vec<u8>)>,
+    /// Where the second stage waits for it.
+    admitted: Option<OwnedFd>,
+    subhost: Option<Subhost>,
+}
+
+/// What the guard holds of its subhost, from the moment when the document is admitted.
+struct Subhost {
+    home: Home,
+    name: String,
     log: Option<File>,
     _lock: Lock,
 }
 
 impl<'a> Guard<'a> {
-    /// Takes the lock of the subhost, cleans up after a predecessor that was killed, begins the log, and lays down a document
-    /// that tells who we are: from here on the subhost is starting.
-    pub fn new(name: &'a str, then: &'a str) -> Result<Self> {
-        Document::new(name)?;
-        let home = Home::of(name);
-        let lock = loop {
-            let lock = home.lock()?.with_context(|| running(&home))?;
-            // Cleaning up removes the directory, and with it the file that we hold the lock on.
-            let stopping = is_being_stopped(&home);
-            if !end::clean_up_after(&home, name, then).context("clean up after a predecessor")? {
-                break lock;
-            }
-            // One that is being stopped has left it to who stops it, whom we were quicker than.
-            if !stopping {
-                eprintln!(
-                    "{}: {name}: cleaned up what a killed predecessor had left",
-                    TOOL.name
-                );
-            }
-        };
-        let made = (|| {
-            let log = std::env::var_os("LOG");
-            let log = log.map(|path| log::begin(Path::new(&path))).transpose()?;
-            let keep = room::keep()?;
-            keep.put(&lock).context("keep the lock")?;
-            anyhow::Ok((log, keep))
-        })();
-        let (log, keep) = made.inspect_err(|_| {
-            let _ = home.remove();
-        })?;
+    /// Makes a guard that runs the line `then` at the end, and reports to `news`.
+    pub fn new(then: &'a str, news: OwnedFd) -> Result<Self> {
         Ok(Guard {
-            home,
-            name,
             then,
-            keep,
-            log,
-            _lock: lock,
+            keep: room::keep()?,
+            news: Some(news),
+            printed: None,
+            admitted: None,
+            subhost: None,
         })
     }
 
-    /// The guard's life, in a process of its own. What it has to say once the room is there goes to the log.
-    pub fn run(&self, pipeline: &Pipeline, teller: impl AsFd) -> u8 {
-        let signals = match self.start_room(pipeline, &teller) {
-            Ok(signals) => signals,
-            Err(error) => {
-                let error = error.context(self.name.to_owned());
-                self.note(&sentence(&error));
-                TOOL.complain(&error);
-                let _ = self.home.remove();
-                return 1;
-            }
-        };
-        if let Err(error) = self.step_back() {
-            self.note(&sentence(&error));
-            let _ = kill(Pid::this(), Signal::SIGTERM); // which we take as being told to end
-        }
-        let reaped = self.reap(&signals);
+    /// The guard's life, in a process of its own. From the moment when the subhost is admitted its
+    /// messages go to the log.
+    pub fn run(&mut self, pipeline: &Pipeline) -> u8 {
+        let reaped = self
+            .start_room(pipeline)
+            .and_then(|signals| self.reap(&signals));
         let outcome = self.clean_up().and(reaped);
         if let Err(error) = &outcome {
-            self.note(&sentence(error));
+            self.report(error);
         }
         outcome.unwrap_or(1)
     }
 
-    /// Starts the room's first process; returns what tells of signals.
-    fn start_room(&self, pipeline: &Pipeline, teller: impl AsFd) -> Result<SignalFd> {
+    /// Starts the first process of the room; returns what reports signals.
+    fn start_room(&mut self, pipeline: &Pipeline) -> Result<SignalFd> {
         // Nothing that happens to the caller's terminal is to happen to the subhost.
         let _ = setsid();
         // Whatever outlives its parent in the room becomes our child: the room has ended when we have none.
         set_child_subreaper(true).context("become the reaper of the room")?;
-        self.lay_down_document()?;
         let signals = take_signals(&[Signal::SIGCHLD])?;
+        let (reading, printed) = pipe2(OFlag::O_CLOEXEC)?;
+        let (admitted, writing) = pipe2(OFlag::O_CLOEXEC)?;
+        let cut = Cut { printed, admitted };
+        let (keep, news) = (&self.keep, &self.news);
         let child = spawn(0, None, || {
-            let error = self.enter_room(pipeline, &teller);
-            TOOL.complain(&error.context(self.name.to_owned()));
+            let error = enter_room(pipeline, keep, cut, news);
+            TOOL.complain(&error);
             1
         });
         child.context("start the room")?;
+        self.printed = Some((File::from(reading), Vec::new()));
+        self.admitted = Some(writing);
         Ok(signals)
     }
 
-    fn lay_down_document(&self) -> Result<()> {
-        let mut document = Document::new(self.name)?;
-        for variable in ["CONFIG", "LOG"] {
-            if let Ok(value) = std::env::var(variable) {
-                document.set(variable, value);
-            }
+    /// Reads what there is of the document, and admits the subhost when it is complete. A first
+    /// stage that prints nothing has reported why.
+    fn read_document(&mut self) -> Result<()> {
+        let Some((file, line)) = &mut self.printed else {
+            return Ok(());
+        };
+        let mut buffer = [0; 4096];
+        let length = file.read(&mut buffer).context("read the document")?;
+        line.extend_from_slice(&buffer[..length]);
+        if length > 0 && !line.ends_with(b"\n") {
+            return Ok(());
         }
-        let pid = std::process::id();
-        document.set("guard", pid);
-        document.set("guardstart", identify(i32::try_from(pid)?)?.1);
-        self.home.write(&document)
+        let line = std::mem::take(line);
+        self.printed = None;
+        let Some(second_stage) = self.admitted.take().filter(|_| !line.is_empty()) else {
+            return Ok(());
+        };
+        self.admit(&line)?;
+        hand_over(&second_stage, &line).context("hand the document to the next stage")
     }
 
-    /// The room's first process: becomes the pipeline, printing to who waits for the document. Returns why it could not.
-    fn enter_room(&self, pipeline: &Pipeline, teller: impl AsFd) -> anyhow::Error {
-        let entered = (|| {
-            let _ = SigSet::empty().thread_set_mask();
-            dup2_stdout(teller)?;
-            room::enter(Some(self.name))
-        })();
-        match entered {
-            Ok(()) => pipeline.run(self.name, &self.keep),
-            Err(error) => error,
+    /// Takes the lock of the subhost, cleans up after a predecessor that was killed, begins the
+    /// log, and writes a state file that names this guard: from here on the subhost is starting.
+    fn admit(&mut self, line: &[u8]) -> Result<()> {
+        let line = std::str::from_utf8(line).context("the document is not UTF-8")?;
+        let document = Document::parse(line)?;
+        let subhost = Subhost::lock(&document, self.then, &self.keep);
+        let subhost = subhost.with_context(|| document.name().to_owned())?;
+        let begun = subhost
+            .write_state(&document)
+            .and_then(|state| self.let_go_of_caller(&subhost, &document, &state));
+        if let Err(error) = begun {
+            let _ = subhost.home.remove();
+            return Err(error.context(subhost.name));
         }
+        self.subhost = Some(subhost);
+        Ok(())
     }
 
-    /// Lets go of all that the caller waits for, and shows in `ps` what this process stands for.
-    fn step_back(&self) -> Result<()> {
+    /// Tells the caller which subhost it is, and lets go of all that the caller's own caller may
+    /// wait for; shows in `ps` what this process stands for.
+    fn let_go_of_caller(
+        &mut self,
+        subhost: &Subhost,
+        document: &Document,
+        state: &Document,
+    ) -> Result<()> {
+        if let Some(news) = self.news.take() {
+            // A caller that is gone needs no news.
+            let _ = File::from(news).write_all(state.line().as_bytes());
+        }
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
         dup2_stdin(&null)?;
         dup2_stdout(&null)?;
-        match &self.log {
+        match &subhost.log {
             Some(log) => dup2_stderr(log)?,
             None => dup2_stderr(&null)?,
         }
         std::env::set_current_dir("/")?;
-        if let Ok(conf) = std::env::var("CONFIG") {
+        if let Some(conf) = document.optional("CONFIG") {
             let _ = show_as(&format!("overlay-boot {conf}"));
         }
         Ok(())
     }
 
-    /// Waits until no process of the room is left. Told to end, or when the subhost has ended, it hurries them. Returns the guard's
-    /// status.
-    fn reap(&self, signals: &SignalFd) -> Result<u8> {
+    /// Waits until no process of the room is left. When a signal asks for it, or when the subhost
+    /// has ended, ends what is left. Returns the guard's status.
+    fn reap(&mut self, signals: &SignalFd) -> Result<u8> {
         let mut hurry: Option<Hurry> = None;
         let mut status = 0;
         loop {
@@ -223,7 +229,7 @@ impl<'a> Guard<'a> {
                 match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                     Err(Errno::ECHILD) => return Ok(u8::try_from(status)?),
                     Ok(WaitStatus::StillAlive) => break,
-                    // By SIGPIPE one ends whose successor has failed, and told so.
+                    // SIGPIPE: the next stage failed and has already said why.
                     Ok(WaitStatus::Signaled(_, signal, _)) if signal != Signal::SIGPIPE => {
                         status = status.max(if hurry.is_none() { KILLED } else { 0 });
                     }
@@ -236,8 +242,14 @@ impl<'a> Guard<'a> {
             let timeout = hurry
                 .as_mut()
                 .map_or(PollTimeout::NONE, |hurry| hurry.press());
-            let mut events = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut events, timeout);
+            if self.wait(signals, timeout)
+                && let Err(error) = self.read_document()
+            {
+                self.report(&error);
+                self.printed = None;
+                self.admitted = None;
+                status = status.max(REPORTED);
+            }
             while let Some(signal) = signals.read_signal()? {
                 if signal.ssi_signo != Signal::SIGCHLD as u32 && hurry.is_none() {
                     hurry = Some(Hurry::within(self.patience() + CANCELLED));
@@ -247,33 +259,141 @@ impl<'a> Guard<'a> {
         }
     }
 
+    /// Waits for a signal, the document, or the end of `timeout`. Returns whether there is
+    /// something to read of the document.
+    fn wait(&self, signals: &SignalFd, timeout: PollTimeout) -> bool {
+        let mut events = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let document = self.printed.as_ref();
+        events.extend(document.map(|(file, _)| PollFd::new(file.as_fd(), PollFlags::POLLIN)));
+        let _ = poll(&mut events, timeout);
+        events.get(1).is_some_and(|event| event.any() == Some(true))
+    }
+
     /// Whether there was a pid 1 that is gone.
     fn subhost_has_ended(&self) -> bool {
-        let document = self.home.document().ok().flatten();
+        let document = self.state();
         document.is_some_and(|document| document.has("pid") && prove(&document).is_none())
     }
 
     fn patience(&self) -> Duration {
-        let document = self.home.document().ok().flatten();
+        let document = self.state();
         document.map_or(Duration::from_secs(10), |document| end::patience(&document))
     }
 
-    /// Runs the line on what is left, unless somebody is there who stops the subhost and will do so.
+    /// The state file of the subhost.
+    fn state(&self) -> Option<Document> {
+        self.subhost.as_ref()?.home.document().ok().flatten()
+    }
+
+    /// Runs the line on what is left, unless the process that stops the subhost does so.
     fn clean_up(&self) -> Result<()> {
-        if is_being_stopped(&self.home) {
+        let Some(subhost) = &self.subhost else {
+            return Ok(());
+        };
+        if is_being_stopped(&subhost.home) {
             return Ok(());
         }
-        let document = self.home.document().ok().flatten();
-        let document = document.map_or_else(|| Document::new(self.name), Ok)?;
+        let document = self.state();
+        let document = document.map_or_else(|| Document::new(&subhost.name), Ok)?;
         end::clean_up(&[&document], self.then)
     }
 
-    fn note(&self, text: &str) {
-        if let Some(log) = &self.log
+    /// Reports an error to the caller, as long as there is one; then to the log.
+    fn report(&self, error: &anyhow::Error) {
+        let Some(subhost) = &self.subhost else {
+            return TOOL.complain(error);
+        };
+        if let Some(log) = &subhost.log
             && let Ok(mut log) = log.try_clone()
         {
-            log::line(&mut log, &format!("{}: {text}", TOOL.name));
+            log::line(&mut log, &format!("{}: {}", TOOL.name, sentence(error)));
         }
+    }
+}
+
+impl Subhost {
+    /// Takes the lock of the document's subhost and leaves it in `keep`; begins the log.
+    fn lock(document: &Document, then: &str, keep: &Keep) -> Result<Self> {
+        let name = document.name();
+        let home = Home::of(name);
+        let lock = loop {
+            let lock = home.lock()?.with_context(|| running(&home))?;
+            // Cleaning up removes the directory, and with it the file that we hold the lock on.
+            let stopping = is_being_stopped(&home);
+            if !end::clean_up_after(&home, name, then).context("clean up after a predecessor")? {
+                break lock;
+            }
+            // If it was being stopped, overlay-stop would have cleaned up; we got the lock first. Nothing to report.
+            if !stopping {
+                eprintln!(
+                    "{}: {name}: cleaned up what a killed predecessor had left",
+                    TOOL.name
+                );
+            }
+        };
+        let log = document.has("LOG").then(|| document.path("LOG"));
+        let log = log
+            .transpose()
+            .and_then(|path| path.map(log::begin).transpose());
+        let begun = log.and_then(|log| {
+            keep.put(&lock).context("keep the lock")?;
+            Ok(log)
+        });
+        let log = begun.inspect_err(|_| {
+            let _ = home.remove();
+        })?;
+        Ok(Subhost {
+            home,
+            name: name.to_owned(),
+            log,
+            _lock: lock,
+        })
+    }
+
+    /// Writes the first state file: whose subhost it is, and which guard it has.
+    fn write_state(&self, document: &Document) -> Result<Document> {
+        let mut state = Document::new(&self.name)?;
+        for variable in ["CONFIG", "LOG"] {
+            if let Some(value) = document.optional(variable) {
+                state.set(variable, value);
+            }
+        }
+        let pid = std::process::id();
+        state.set("guard", pid);
+        state.set("guardstart", identify(i32::try_from(pid)?)?.1);
+        self.home.write(&state)?;
+        Ok(state)
+    }
+}
+
+/// The first process of the room: enters it and becomes the pipeline, printing to the caller.
+/// Returns why it could not.
+fn enter_room(pipeline: &Pipeline, keep: &Keep, cut: Cut, news: &Option<OwnedFd>) -> anyhow::Error {
+    let entered = (|| {
+        let _ = SigSet::empty().thread_set_mask();
+        if let Some(news) = news {
+            dup2_stdout(news)?;
+        }
+        // NAME is not known yet: ob-cable finds a namespace of that name through this guard.
+        room::enter(Depth::One)
+    })();
+    match entered {
+        Ok(()) => pipeline.run(keep, cut),
+        Err(error) => error,
+    }
+}
+
+/// Writes the document to the pipe of the second stage without waiting for its reader: as much as
+/// it is long the pipe holds.
+fn hand_over(pipe: &OwnedFd, line: &[u8]) -> Result<()> {
+    if line.len() > PIPE_SIZE {
+        let size = i32::try_from(line.len())?;
+        fcntl(pipe, FcntlArg::F_SETPIPE_SZ(size))?;
+    }
+    match nix::unistd::write(pipe, line) {
+        // It has failed, and has reported why.
+        Err(Errno::EPIPE) => Ok(()),
+        written => Ok(written.map(drop)?),
     }
 }
 

@@ -37,14 +37,14 @@ const TOOL: Tool = Tool {
     help: "\
 Usage: ob-unshare [-- CMD [ARG...]]        a stage: start the subhost
        ob-unshare --room CMD [ARG...]      run CMD in a room
-       ob-unshare --room --then LINE CMD [ARG...] ['|' CMD...]  with a guard
+       ob-unshare --room --then LINE CMD '|' CMD...  with a guard
        ob-unshare --undo [--then LINE]     end subhosts
 
 Starts the subhost of the document on stdin in namespaces of its own, prints the
 document with pid, closes its output and stays to supervise. CMD would be pid 1.
-A room is a mount namespace with the host's /run/netns. With a guard it is that
-of the subhost NAME, under its lock: the document that the last CMD of the pipe
-prints is waited for, and given to LINE on stdin when the room has ended.
+A room is a mount namespace with the host's /run/netns. A guard reads the
+document that the first CMD prints, locks its subhost, waits for the document
+that the last CMD prints, and gives it to LINE when the room has ended.
 
       --room        run CMD in a room
       --undo        end the subhosts of the documents on stdin

@@ -2,7 +2,7 @@
 
 use crate::TOOL;
 use crate::room::become_program;
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result};
 use nix::fcntl::{OFlag, open};
 use nix::libc::CLONE_PARENT;
 use nix::sys::stat::Mode;
@@ -12,60 +12,78 @@ use ob_sys::keep::Keep;
 use ob_sys::process::spawn;
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 /// The word between two stages.
 const BAR: &str = "|";
 
-/// Commands of which each reads what the one before it prints.
+/// Commands of which each reads what the one before prints.
 pub struct Pipeline<'a> {
-    stages: Vec<&'a [OsString]>,
+    first: &'a [OsString],
+    middle: Vec<&'a [OsString]>,
+    last: &'a [OsString],
+}
+
+/// The pipe between the first stage and the second is cut: the guard reads the document there, and
+/// passes it on when the subhost is locked.
+pub struct Cut {
+    /// Standard output of the first stage.
+    pub printed: OwnedFd,
+    /// Standard input of the second stage.
+    pub admitted: OwnedFd,
 }
 
 impl<'a> Pipeline<'a> {
-    /// The stages that `words` name, with a `|` between two of them. A [`Usage`] error if one is empty.
+    /// Parses the stages in `words`, separated by `|`. A [`Usage`] error if one is empty or there
+    /// are fewer than two: the first prints the document that the others work on.
     pub fn of(words: &'a [OsString]) -> Result<Self> {
         let stages: Vec<_> = words.split(|word| word == BAR).collect();
+        let usage = |text: &str| Usage(text.to_owned());
         if stages.iter().any(|stage| stage.is_empty()) {
-            bail!(Usage("a stage of the pipeline is empty".to_owned()));
+            return Err(usage("a stage of the pipeline is empty").into());
         }
-        Ok(Pipeline { stages })
+        match stages.as_slice() {
+            [first, middle @ .., last] => Ok(Pipeline {
+                first,
+                middle: middle.to_vec(),
+                last,
+            }),
+            _ => Err(usage("expects two stages or more, separated by '|'").into()),
+        }
     }
 
-    /// Starts the stages for the subhost `name`, in the room that has `keep`. This process becomes the last; the others are its
-    /// siblings, so that all have one parent. Returns what could not be started: then those before it find nobody to print to.
-    pub fn run(&self, name: &str, keep: &Keep) -> Error {
-        let started = (|| -> Result<Infallible> {
-            let (last, others) = self.stages.split_last().context("no stage")?;
-            if others.is_empty() {
-                return Err(become_program(
-                    last,
-                    keep,
-                    Stdio::inherit(),
-                    Stdio::inherit(),
-                ));
-            }
-            // As a shell has it for what it runs in the background: nobody is there to be asked.
-            let null = open(
-                "/dev/null",
-                OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            );
-            let mut input = null.context("open /dev/null")?;
-            for stage in others {
-                let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
-                spawn(CLONE_PARENT, None, || {
-                    let error = become_program(stage, keep, input.into(), writing.into());
-                    TOOL.complain(&error.context(name.to_owned()));
-                    1
-                })
-                .with_context(|| format!("start {}", stage[0].display()))?;
-                input = reading;
-            }
-            Err(become_program(last, keep, input.into(), Stdio::inherit()))
-        })();
-        match started {
+    /// Starts the stages in the room that has `keep`. This process becomes the last stage; the
+    /// others are its siblings, so that all have one parent. Returns why a stage could not start:
+    /// the stages before it then have no reader.
+    pub fn run(&self, keep: &Keep, cut: Cut) -> Error {
+        match self.start(keep, cut) {
             Err(error) => error,
         }
     }
+
+    fn start(&self, keep: &Keep, cut: Cut) -> Result<Infallible> {
+        // A shell gives the same to a command in the background: there is no user to be asked.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let null = open("/dev/null", flags, Mode::empty()).context("open /dev/null")?;
+        start_stage(self.first, keep, null, cut.printed)?;
+        let mut input = cut.admitted;
+        for stage in &self.middle {
+            let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
+            start_stage(stage, keep, input, writing)?;
+            input = reading;
+        }
+        let output = Stdio::inherit();
+        Err(become_program(self.last, keep, input.into(), output))
+    }
+}
+
+/// Starts a sibling of this process that becomes the program of a stage.
+fn start_stage(words: &[OsString], keep: &Keep, input: OwnedFd, output: OwnedFd) -> Result<()> {
+    spawn(CLONE_PARENT, None, || {
+        TOOL.complain(&become_program(words, keep, input.into(), output.into()));
+        1
+    })
+    .map(drop)
+    .with_context(|| format!("start {}", words[0].display()))
 }

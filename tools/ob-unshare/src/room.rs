@@ -21,15 +21,11 @@ const FEW: usize = 200;
 /// Leaves the host's mount namespace for a room. All mounts in there are slaves of the host's, but the door, /run/netns: a
 /// peer of the host's, so that a network namespace named inside is named on the host.
 ///
-/// The namespaces that have a name already come along, unless it is known that `name` is the only one that will be asked for,
-/// and new: a thousand subhosts have a thousand of them.
-pub fn enter(name: Option<&str>) -> Result<()> {
+/// `depth` says whether the names that namespaces have already come along: a thousand subhosts have a thousand of them. In a
+/// guarded room they do not, and [`netns::open`] finds one through the guard.
+pub fn enter(depth: Depth) -> Result<()> {
     netns::prepare_directory()?;
     let directory = File::open(netns::DIRECTORY)?;
-    let depth = match name.map(netns::path) {
-        Some(path) if !path.exists() => Depth::One,
-        _ => Depth::Recursive,
-    };
     // A copy of a shared mount is its peer. It has to be made before the unshare: after it, the mount would be a slave.
     let door = clone_peer(directory, c"", depth).context("copy /run/netns")?;
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
@@ -58,7 +54,7 @@ pub fn keep() -> Result<Keep> {
 /// `ob-unshare --room CMD`: enters a room and becomes CMD, which is then the room's first process.
 pub fn become_command(command: &[OsString]) -> Result<ExitCode> {
     let keep = keep()?;
-    enter(None)?;
+    enter(Depth::Recursive)?;
     let error = become_program(command, &keep, Stdio::inherit(), Stdio::inherit());
     let status = match error.downcast_ref::<std::io::Error>().map(|e| e.kind()) {
         Some(ErrorKind::NotFound) => 127,

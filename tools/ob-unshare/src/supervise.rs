@@ -19,7 +19,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 use ob_confine::userns::Ids;
 use ob_document::state::{self, Home, Lock};
-use ob_document::{Document, Tool, receive, send};
+use ob_document::{Document, Tool, netns, receive, send};
 use ob_sys::keep::Keep;
 use ob_sys::process::{Child, Namespaces, pidfd_open, pidfd_signal, spawn};
 use std::ffi::{CString, OsString};
@@ -184,7 +184,11 @@ fn begin(document: &mut Document, command: &[OsString], reaper: &Reaper) -> Resu
     let logger = Logger::open(document)?;
     let net = document.has("net").then(|| document.path("net"));
     let net = net.transpose()?.map(|path| {
-        File::open(path).with_context(|| format!("open its network namespace {}", path.display()))
+        let opened = match path.starts_with(netns::DIRECTORY) {
+            true => netns::open_pinned(path).map(File::from),
+            false => open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map(File::from),
+        };
+        opened.with_context(|| format!("open its network namespace {}", path.display()))
     });
     let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
     let (news, teller) = high_pipe()?;
