@@ -173,7 +173,7 @@ pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
         ))
     })?;
     let share = Share::parse(&format!("{}:{rest}", host.display()))?;
-    let pidfd = state::prove(document).context("it is not running")?;
+    let pidfd = state::prove_own(document).context("it is not running")?;
     let mapped = Mapped::of_running(document)?;
     let source = open(&share.host, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .with_context(|| format!("share {}", share.host.display()))?;
