@@ -40,7 +40,10 @@ pub fn holds(bytes: &[u8]) {
 /// All that is computed from a document alone, with whatever outcome.
 fn read_as_a_stage(document: &Document) {
     let _ = (Wish::of(document), Ids::of(document), limits::of(document));
-    let _ = (Protection::of(document).err(), ReadOnly::of(document));
+    let _ = (Ids::required(document).err(), ReadOnly::of(document));
+    for mapped in [false, true] {
+        let _ = Protection::of(document, mapped).err();
+    }
     let _ = (document.path("LIVE"), document.number("pid"));
     if let Ok(words) = document.list("CABLES") {
         let cables: Vec<_> = words.into_iter().flat_map(Cable::parse).collect();

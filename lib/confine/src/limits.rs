@@ -1,7 +1,9 @@
 //! The limits of a subhost as a whole, in the words of its control group, cgroups(7).
 
 use anyhow::{Result, anyhow, ensure};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use ob_document::Document;
+use std::path::PathBuf;
 
 /// A limit: its variable, and where the kernel wants it.
 pub struct Limit {
@@ -55,6 +57,15 @@ pub fn of(document: &Document) -> Result<Vec<(&'static Limit, String)>> {
         Some(limit.written(value).map(|written| (limit, written)))
     });
     set.collect()
+}
+
+/// The control group that the document notes, links resolved; none if there is no group of the
+/// cgroup2 tree there, or one that is not called NAME.
+#[must_use]
+pub fn group(document: &Document) -> Option<PathBuf> {
+    let path = document.path("cgroup").ok()?.canonicalize().ok()?;
+    let is_group = statfs(&path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    (is_group && path.file_name()?.to_str() == Some(document.name())).then_some(path)
 }
 
 /// Refuses a value that cannot be; a name that is no limit has none.

@@ -13,12 +13,18 @@ use crate::userns::{Ids, Wish};
 use anyhow::{Context, Result, bail, ensure};
 use capabilities::set;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
+use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
 use ob_document::Document;
 use ob_document::state::Home;
 use ob_sys::credentials::{Capabilities, bound_capabilities};
 use rlimits::{limit, name};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What confines a subhost.
@@ -99,13 +105,11 @@ const READ_ONLY: &[&str] = &[
 ];
 
 impl Protection {
-    /// Computes it from the plan.
+    /// Computes it from the plan, for a subhost that is `mapped`: that really has a user namespace.
     ///
     /// Fails with the variable that cannot be, and why. Looks at no file but those that are named.
-    pub fn of(document: &Document) -> Result<Self> {
-        let level = level(document)?;
-        let protected = level != Level::No;
-        let mapped = Wish::of(document)? != Wish::No;
+    pub fn of(document: &Document, mapped: bool) -> Result<Self> {
+        let protected = is_protected(document)?;
         let choice = |key| {
             document
                 .optional(key)
@@ -166,11 +170,10 @@ impl Protection {
             return Ok(None);
         }
         let path = home.file("seccomp");
-        let bytes = std::fs::read(&path).map_err(anyhow::Error::from);
+        let bytes = read_own(&path).and_then(|bytes| Filters::from_bytes(&bytes));
         bytes
-            .and_then(|bytes| Filters::from_bytes(&bytes))
-            .with_context(|| format!("read {}", path.display()))
             .map(Some)
+            .with_context(|| format!("read {}", path.display()))
     }
 
     /// Sets the limits of this process. To be done before it enters a user namespace, where it could not raise them.
@@ -254,6 +257,11 @@ fn read_only(value: Option<&str>) -> Result<ReadOnly> {
     }
 }
 
+/// Whether PROTECT is another than no.
+pub fn is_protected(document: &Document) -> Result<bool> {
+    Ok(level(document)? != Level::No)
+}
+
 fn level(document: &Document) -> Result<Level> {
     document
         .optional("PROTECT")
@@ -288,7 +296,7 @@ pub fn network_owner(document: &Document) -> Result<Option<Ids>> {
     }
     let dropped = set(document.list("DROP_CAPS")?.into_iter()).context("DROP_CAPS")?;
     let says_nothing = document.list("CAPS")?.is_empty() && dropped & bit("NET_ADMIN")? == 0;
-    let protected = level(document)? != Level::No && Wish::of(document)? == Wish::No;
+    let protected = is_protected(document)? && Wish::of(document)? == Wish::No;
     Ok((protected && says_nothing).then_some(Ids::ROOT))
 }
 
@@ -311,6 +319,20 @@ fn seccomp(value: &str) -> Seccomp {
         "default" => Seccomp::Default,
         path => Seccomp::Profile(path.into()),
     }
+}
+
+/// Reads a file that no other user can have written.
+fn read_own(path: &Path) -> Result<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let mut file = File::from(open(path, flags, Mode::empty())?);
+    let status = file.metadata()?;
+    ensure!(
+        status.is_file() && status.uid() == geteuid().as_raw() && status.mode() & 0o022 == 0,
+        "it is no file that root alone can write"
+    );
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn profile(path: &Path, kept: Capabilities) -> Result<Filters> {
@@ -365,7 +387,9 @@ mod tests {
     }
 
     fn protection(keys: &str) -> Protection {
-        Protection::of(&document(keys)).unwrap()
+        let document = document(keys);
+        let mapped = Wish::of(&document).unwrap() != Wish::No;
+        Protection::of(&document, mapped).unwrap()
     }
 
     fn caps(keys: &str) -> Option<Vec<&'static str>> {
@@ -437,6 +461,9 @@ mod tests {
             assert!(protection(keys).read_only.is_empty());
             assert_eq!(protection(keys).seccomp, Seccomp::Default);
         }
+        // Whatever the plan says, without one it does not keep them.
+        let real = Protection::of(&document(r#","PROTECT":"strict""#), false).unwrap();
+        assert!(real.capabilities.is_some() && !real.read_only.is_empty());
         let without = r#","PROTECT":"strict","USERNS":"no""#;
         assert!(caps(without).is_some() && !protection(without).read_only.is_empty());
     }

@@ -8,7 +8,7 @@ mod default;
 mod profile;
 
 use crate::protect::bit;
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use ob_sys::credentials::{Capabilities, Instruction, load_filter};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
@@ -61,7 +61,7 @@ impl Filters {
         self.0.iter().try_for_each(|filter| load_filter(filter))
     }
 
-    /// As a file: each filter begins with its length.
+    /// As a file: each filter begins with its length; after the last one is a zero.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -73,21 +73,31 @@ impl Filters {
                 bytes.extend(one.k.to_ne_bytes());
             }
         }
+        bytes.extend([0; 8]);
         bytes
     }
 
-    /// The same from a file. Fails if it was cut short.
+    /// Reads what [`Filters::to_bytes`] has made. Fails if that was cut short, and if it is no filter at
+    /// all: the file is read only where there must be one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let (words, rest) = bytes.as_chunks::<8>();
-        ensure!(rest.is_empty(), "it was cut short");
         let mut words = words.iter();
         let mut filters = Vec::new();
-        while let Some(length) = words.next() {
+        loop {
+            let length = words.next().context("it was cut short")?;
             let length = usize::try_from(u64::from_ne_bytes(*length))?;
+            if length == 0 {
+                break;
+            }
             let filter: Vec<Instruction> = words.by_ref().take(length).map(instruction).collect();
             ensure!(filter.len() == length, "it was cut short");
             filters.push(filter);
         }
+        ensure!(!filters.is_empty(), "it has no filter");
+        ensure!(
+            rest.is_empty() && words.len() == 0,
+            "something follows its filters"
+        );
         Ok(Filters(filters))
     }
 }
@@ -121,6 +131,14 @@ impl Profile {
             let passed = |rule: &&Rule| rule.outcome != self.default;
             let passed = self.rules.iter().filter(passed);
             filters.push(filter(passed, Outcome::Allow, self.default)?);
+        }
+        // A profile that lets everything pass is a filter as well: none at all means that a file is damaged.
+        if filters.is_empty() {
+            filters.push(filter(
+                std::iter::empty(),
+                Outcome::KillProcess,
+                Outcome::Allow,
+            )?);
         }
         Ok(Filters(filters))
     }
@@ -262,12 +280,21 @@ mod tests {
     }
 
     #[test]
+    fn profile_that_refuses_nothing_is_a_filter() {
+        let filters = Filters::of_profile(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#, 0).unwrap();
+        assert_eq!(Filters::from_bytes(&filters.to_bytes()).unwrap(), filters);
+        under(&filters, &[|| socket_of(AddressFamily::Unix).is_ok()]);
+    }
+
+    #[test]
     fn filters_come_back_from_a_file_whole_or_not_at_all() {
         let filters = Filters::default_for(0).unwrap();
         let bytes = filters.to_bytes();
         assert_eq!(Filters::from_bytes(&bytes).unwrap(), filters);
-        for length in [bytes.len() - 8, bytes.len() - 1, 8, 3] {
-            assert!(Filters::from_bytes(&bytes[..length]).is_err());
+        for length in 0..bytes.len() {
+            assert!(Filters::from_bytes(&bytes[..length]).is_err(), "{length}");
         }
+        assert!(Filters::from_bytes(&[0; 8]).is_err());
+        assert!(Filters::from_bytes(&[bytes.as_slice(), &[0; 8]].concat()).is_err());
     }
 }

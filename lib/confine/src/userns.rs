@@ -102,6 +102,48 @@ impl Ids {
         ids.map(Some)
     }
 
+    /// The range that a stage has noted, if it is what the plan asks for; none if there is to be no user
+    /// namespace. Fails if the plan asks for another, or for one where none is noted.
+    pub fn required(document: &Document) -> Result<Option<Self>> {
+        let noted = Ids::of(document)?;
+        let plan = match document.optional("USERNS") {
+            Some(text) => format!("USERNS={text}"),
+            None => "PROTECT=strict".to_owned(),
+        };
+        match (Wish::of(document)?, noted) {
+            (Wish::No, None) => Ok(None),
+            (Wish::No, Some(ids)) if document.has("USERNS") => {
+                bail!("{plan}, but a stage has noted userns={ids}")
+            }
+            (Wish::Range(wanted), Some(ids)) if wanted != ids => {
+                bail!("{plan}, but a stage has noted userns={ids}")
+            }
+            (_, Some(ids)) => Ok(Some(ids)),
+            (_, None) => {
+                bail!("{plan} needs a user namespace, and no stage has noted userns; ob-mount does")
+            }
+        }
+    }
+
+    /// Whether the user `uid` of the host is one of them.
+    #[must_use]
+    pub fn has(self, uid: u32) -> bool {
+        uid.checked_sub(self.first)
+            .is_some_and(|inside| inside < self.size)
+    }
+
+    /// Whether a `map` of a user namespace, as `/proc/PID/uid_map` shows it, is that of these ids.
+    #[must_use]
+    pub fn is_map(self, map: &str) -> bool {
+        let numbers = [
+            "0".to_owned(),
+            self.first.to_string(),
+            self.size.to_string(),
+        ];
+        map.split_whitespace()
+            .eq(numbers.iter().map(String::as_str))
+    }
+
     /// Notes it.
     pub fn note(self, document: &mut Document) {
         document.set("userns", self.to_string());
@@ -165,14 +207,16 @@ impl Ids {
     /// Fails if the namespace has another map than this.
     pub fn join(self, namespace: impl AsFd) -> Result<()> {
         setns(namespace, CloneFlags::CLONE_NEWUSER).context("join its user namespace")?;
-        // Shown to who is in it, the map counts in the ids of the host.
-        let map = std::fs::read_to_string("/proc/self/uid_map").context("read its uid_map")?;
-        let map: Vec<&str> = map.split_whitespace().collect();
-        ensure!(
-            map == ["0", &self.first.to_string(), &self.size.to_string()],
-            "its network namespace belongs to a user namespace with another map, {}; ob-cable --undo takes it away",
-            map.join(" ")
-        );
+        for map in ["uid_map", "gid_map"] {
+            // Shown to who is in it, the map counts in the ids of the host.
+            let numbers = std::fs::read_to_string(format!("/proc/self/{map}"));
+            let numbers = numbers.with_context(|| format!("read its {map}"))?;
+            ensure!(
+                self.is_map(&numbers),
+                "the network namespace net belongs to a user namespace with another {map}, {}; ob-cable --undo takes it away",
+                numbers.split_whitespace().collect::<Vec<_>>().join(" ")
+            );
+        }
         become_root().context("become root of its user namespace")
     }
 }
@@ -273,6 +317,45 @@ mod tests {
         ] {
             assert_eq!(Wish::parse(text).ok(), wish, "{text}");
         }
+    }
+
+    #[test]
+    fn noted_range_must_be_that_of_the_plan() {
+        let required = |keys: &str| {
+            let line = format!("{{\"NAME\":\"a\"{keys}}}");
+            Ids::required(&Document::parse(&line).unwrap()).ok()
+        };
+        let ids = Ids::parse("100000:70000").ok();
+        let noted = r#","userns":"100000:70000""#;
+        assert_eq!(required(""), Some(None));
+        for plan in [
+            "",
+            r#","PROTECT":"strict""#,
+            r#","USERNS":"auto""#,
+            r#","USERNS":"100000:70000""#,
+        ] {
+            assert_eq!(required(&format!("{plan}{noted}")), Some(ids), "{plan}");
+            assert!(plan.is_empty() || required(plan).is_none(), "{plan}");
+        }
+        for plan in [r#","USERNS":"no""#, r#","USERNS":"100000:70001""#] {
+            assert_eq!(required(&format!("{plan}{noted}")), None, "{plan}");
+        }
+    }
+
+    #[test]
+    fn map_is_that_of_the_ids_alone() {
+        let ids = Ids::parse("100000:70000").unwrap();
+        assert!(ids.is_map("         0     100000      70000\n"));
+        for map in [
+            "",
+            "0 100000",
+            "0 100000 70001",
+            "1 100000 70000",
+            "0 100000 70000\n1 0 1",
+        ] {
+            assert!(!ids.is_map(map), "{map}");
+        }
+        assert!(ids.has(100_000) && ids.has(169_999) && !ids.has(99_999) && !ids.has(170_000));
     }
 
     #[test]

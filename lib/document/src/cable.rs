@@ -54,7 +54,8 @@ impl Cable {
 
     /// The host's link of every word, in order: NAME0, NAME1… for pairs; NAMEk.TAG for a VLAN on pair k.
     ///
-    /// Fails if a name is longer than the kernel allows (it is never cut), or a VLAN comes before the first pair.
+    /// Fails if a name is longer than the kernel allows (it is never cut) or has a character that means
+    /// something to a program which is given it, or if a VLAN comes before the first pair.
     pub fn links(name: &str, cables: &[Cable]) -> Result<Vec<String>> {
         let mut pairs = 0;
         let mut links = Vec::new();
@@ -76,10 +77,21 @@ impl Cable {
                 link.len() <= LONGEST_NAME,
                 "the name of its link '{link}' would be longer than {LONGEST_NAME} characters; set a shorter NAME"
             );
+            if let Some(c) = link.chars().find(|c| !is_plain(*c)) {
+                bail!(
+                    "the kernel, ifup or a shell reads the '{c}' in the name of its link '{link}' as more than a letter; set another NAME"
+                );
+            }
             links.push(link);
         }
         Ok(links)
     }
+}
+
+/// Whether a character of a link's name is nothing but that. The kernel replaces `%d` by a number and
+/// refuses `:`, ifup(8) reads `LINK=STANZA` and patterns, and its scripts are those of a shell.
+fn is_plain(c: char) -> bool {
+    c.is_alphanumeric() || "._-+@,".contains(c)
 }
 
 /// Six groups of two hexadecimal digits, of one station: not all zero, and not a group address.
@@ -154,5 +166,9 @@ mod tests {
         assert!(Cable::links("fourteen-chars", &cables[..1]).is_ok());
         assert!(Cable::links("fifteen-charact", &cables[..1]).is_err());
         assert!(Cable::links("web", &cables[1..2]).is_err());
+        for name in ["a=b", "a%d", "a*", "a:b", "a$b"] {
+            assert!(Cable::links(name, &cables[..1]).is_err(), "{name}");
+            assert!(Cable::links(name, &[]).is_ok(), "{name}");
+        }
     }
 }

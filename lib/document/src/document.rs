@@ -203,6 +203,12 @@ impl Document {
             .with_context(|| format!("the document has no number {key}"))
     }
 
+    /// The numbers of the list `key`, up to the first element that is none.
+    pub fn numbers(&self, key: &str) -> impl Iterator<Item = u64> {
+        let list = self.0.get(key).and_then(Value::as_array);
+        list.into_iter().flatten().map_while(Value::as_u64)
+    }
+
     /// Whether there is a `key`.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
@@ -217,6 +223,23 @@ impl Document {
     /// Takes a fact back.
     pub fn remove(&mut self, key: &str) {
         self.0.remove(key);
+    }
+
+    /// Removes the facts `keys`, whoever has noted them.
+    pub fn forget(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.0.remove(*key);
+        }
+    }
+
+    /// Takes the facts `keys` over from `other`, as it has them or has them not.
+    pub fn take_over(&mut self, other: &Document, keys: &[&str]) {
+        self.forget(keys);
+        for key in keys {
+            if let Some(value) = other.0.get(*key) {
+                self.0.insert((*key).to_owned(), value.clone());
+            }
+        }
     }
 
     /// Leaves only these keys.

@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AtFlags, OFlag, open};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::Mode;
-use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use nix::sys::stat::{Mode, fstatat};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs, statfs};
 use nix::unistd::getppid;
+use ob_sys::mount::{Depth, clone_tree};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -39,6 +40,34 @@ pub fn open_pinned(path: &Path) -> nix::Result<OwnedFd> {
 /// Whether an open file is a namespace.
 pub fn is_namespace(file: &OwnedFd) -> bool {
     fstatfs(file).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
+}
+
+/// The mode of the file that ob-cable makes for a name. No other program that names namespaces sets
+/// the sticky bit, so it tells which names ob-cable has made.
+pub const MADE: Mode = Mode::S_ISVTX;
+
+/// Whether ob-cable has made the name.
+///
+/// The namespace covers the file. A copy of the mount of the directory alone, without those below it,
+/// shows it.
+pub fn is_made(name: &str) -> Result<bool> {
+    let look = || -> nix::Result<bool> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = clone_tree(open(DIRECTORY, flags, Mode::empty())?, c"", Depth::One)?;
+        let file = fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        Ok(Mode::from_bits_truncate(file.st_mode).contains(MADE))
+    };
+    match look() {
+        Err(Errno::ENOENT) => Ok(false),
+        looked => looked.with_context(|| format!("look at {}", path(name).display())),
+    }
+}
+
+/// Whether there is a namespace called `name` that ob-cable has not made.
+pub fn is_foreign(name: &str) -> Result<bool> {
+    let file = statfs(&path(name));
+    let is_there = file.is_ok_and(|file| file.filesystem_type() == NSFS_MAGIC);
+    Ok(is_there && !is_made(name)?)
 }
 
 /// Makes the directory a shared mount of its own, so that a name given in one mount namespace is taken back in all.

@@ -161,6 +161,30 @@ impl Home {
             .with_context(|| format!("write {}", path.display()))
     }
 
+    /// Writes the facts `keys` of `document` into the state file before the last stage writes all of
+    /// it: so that a process that cleans up after a killed stage finds them. A damaged file is replaced.
+    pub fn note(&self, document: &Document, keys: &[&str]) -> Result<()> {
+        let state = self.document().ok().flatten();
+        let mut state = state.map_or_else(|| Document::new(document.name()), Ok)?;
+        state.take_over(document, keys);
+        self.write(&state)
+    }
+
+    /// Whether the process `pid` has the lock's file open. Only root can open it, so this is a guard
+    /// or a supervisor of this subhost.
+    #[must_use]
+    pub fn is_held_by(&self, pid: i32) -> bool {
+        let Ok(lock) = std::fs::metadata(self.file("lock")) else {
+            return false;
+        };
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut open = descriptors.into_iter().flatten().flatten();
+        open.any(|descriptor| {
+            let file = std::fs::metadata(descriptor.path());
+            file.is_ok_and(|file| (file.dev(), file.ino()) == (lock.dev(), lock.ino()))
+        })
+    }
+
     /// Removes the directory. Only for the holder of the lock, and the last thing it does with it.
     pub fn remove(&self) -> Result<()> {
         self.remove_all()
@@ -206,15 +230,16 @@ pub fn claim(directory: &Path, shared: bool) -> Result<Option<Lock>> {
     unless_held(locked, file).with_context(|| format!("lock {}", directory.display()))
 }
 
-/// The name of the subhost whose document says `variable=directory`, by whatever path. For a message: it looks through all.
-#[must_use]
-pub fn owner(variable: &str, directory: &Path) -> Option<String> {
-    let wanted = std::fs::metadata(directory).ok()?;
-    names().into_iter().find(|name| {
+/// The names of the subhosts whose documents say `variable=directory`, by whatever path. It looks through all.
+pub fn owners(variable: &str, directory: &Path) -> impl Iterator<Item = String> {
+    let wanted = std::fs::metadata(directory).ok();
+    let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
+    let wanted = wanted.map(identity);
+    names().into_iter().filter(move |name| {
         let document = Home::of(name).document().ok().flatten();
-        document
-            .and_then(|document| std::fs::metadata(document.path(variable).ok()?).ok())
-            .is_some_and(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
+        let found =
+            document.and_then(|document| std::fs::metadata(document.path(variable).ok()?).ok());
+        wanted.is_some() && found.map(identity) == wanted
     })
 }
 
@@ -246,6 +271,20 @@ pub fn prove(document: &Document) -> Option<OwnedFd> {
     (alive && noted == (pidns, start)).then_some(pidfd)
 }
 
+/// Like [`prove`], but also proves that pid 1 is that of the subhost NAME, whatever facts the document
+/// has: its parent, the supervisor, has the lock of that name open.
+#[must_use]
+pub fn prove_own(document: &Document) -> Option<OwnedFd> {
+    let pid_1 = prove(document)?;
+    let pid = document.number("pid").ok()?;
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let parent = field(&String::from_utf8_lossy(&stat), 4)?;
+    let parent = i32::try_from(parent).ok()?;
+    let is_own = Home::of(document.name()).is_held_by(parent);
+    // What was read of `pid` was that of the process behind the descriptor if it still lives.
+    (is_own && ob_sys::process::pidfd_signal(&pid_1, None).is_ok()).then_some(pid_1)
+}
+
 /// The number of the pid namespace of the process `pid` and the time it started, in clock ticks since the host did.
 pub fn identify(pid: i32) -> Result<(u64, u64)> {
     let pidns = std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino();
@@ -257,9 +296,14 @@ pub fn identify(pid: i32) -> Result<(u64, u64)> {
 
 /// The start time in a line of `/proc/PID/stat`.
 fn start_in(stat: &str) -> Option<u64> {
-    // The command's name may hold anything, a parenthesis too; the 22nd field is the 20th after it.
+    field(stat, 22)
+}
+
+/// The field `number`, from 3, of a line of `/proc/PID/stat`, as proc_pid_stat(5) counts them.
+fn field(stat: &str, number: usize) -> Option<u64> {
+    // The command's name may hold anything, a parenthesis too; it is the second field.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
+    fields.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// Whether the process lives whose line of `/proc/PID/stat` this was: what a script can note of itself.

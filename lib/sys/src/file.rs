@@ -21,3 +21,18 @@ pub fn attribute<P: ?Sized + NixPath>(path: &P, name: &CStr) -> Result<Vec<u8>> 
     value.truncate(length.unsigned_abs());
     Ok(value)
 }
+
+/// Sets the extended attribute `name` of the file `path`. `EOPNOTSUPP`: its filesystem keeps none. Like `setxattr(2)`.
+pub fn set_attribute<P: ?Sized + NixPath>(path: &P, name: &CStr, value: &[u8]) -> Result<()> {
+    // SAFETY: the kernel reads two C strings, and of `value` no more than the length that it is told.
+    let result = path.with_nix_path(|path| unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    })?;
+    Errno::result(result).map(drop)
+}

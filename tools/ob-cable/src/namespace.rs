@@ -10,7 +10,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use nix::unistd::unlink;
 use ob_confine::userns::{Ids, is_own};
-use ob_document::netns::{is_namespace, open_pinned, path, prepare_directory};
+use ob_document::netns::{MADE, is_namespace, open_pinned, path, prepare_directory};
 use ob_sys::namespace::owner;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -43,7 +43,7 @@ impl Namespace {
         let path = path(name);
         for _ in 0..2 {
             let new = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-            match open(&path, new, Mode::empty()) {
+            match open(&path, new, MADE) {
                 Ok(_) => {
                     return Namespace::make(&path, ids).inspect_err(|_| {
                         let _ = unpin(name);

@@ -2,7 +2,7 @@
 
 use crate::ifupdown;
 use crate::links::Links;
-use crate::wire::Plan;
+use crate::wire::{FACTS, Plan};
 use anyhow::{Context, Result};
 use ob_confine::protect::network_owner;
 use ob_confine::userns::{Ids, Wish};
@@ -11,6 +11,7 @@ use ob_document::{Cable, Document, netns};
 
 /// Checks what can be checked, and tells of the namespace and each cable. Notes them as they would be.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
+    document.forget(FACTS);
     if Wish::of(document)? == Wish::No {
         return links(document, steps);
     }

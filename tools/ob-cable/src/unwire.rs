@@ -5,9 +5,10 @@ use crate::ifupdown;
 use crate::links::{Links, Watch};
 use crate::namespace::{self, Namespace};
 use crate::netlink::Link;
-use crate::wire::{trace, trace_unpinned};
+use crate::wire::{FACTS, trace, trace_unpinned};
 use anyhow::{Context, Result, anyhow};
-use ob_document::{Document, log};
+use ob_document::state::Home;
+use ob_document::{Document, log, netns};
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,18 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const AT_ONCE: usize = 16;
 /// How long the `down` commands may take.
 const IFDOWN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is there of a subhost.
+#[derive(Default)]
+struct Found {
+    /// Whether the name of the namespace is to be removed. One that was there before the boot stays.
+    unpin: bool,
+    /// The cables: pairs whose other end is in the namespace.
+    cables: Vec<Link>,
+    /// Other pairs that were cables when they were noted. The kernel is about to end them, with a
+    /// namespace whose name is gone already, or with one inside that their other end was moved to.
+    ending: Vec<Link>,
+}
 
 /// Takes the names of the subhosts' namespaces back and waits until the cables are gone; an outcome for each. What is not
 /// there is no error.
@@ -33,37 +46,30 @@ pub fn unwire(documents: &mut [Document]) -> Vec<Result<()>> {
             return documents.iter().map(error).collect();
         }
     };
-    let mut outcomes: Vec<Result<Vec<Link>>> = Vec::new();
+    let mut outcomes: Vec<Result<Found>> = Vec::new();
     for document in documents.iter() {
-        outcomes.push(links_of(document, &mut host));
+        outcomes.push(look(document, &mut host));
     }
     let mut found: Vec<(&Document, &[Link])> = Vec::new();
     for (document, outcome) in documents.iter().zip(&outcomes) {
-        found.extend(
-            outcome
-                .as_ref()
-                .ok()
-                .map(|links| (document, links.as_slice())),
-        );
+        let outcome = outcome.as_ref().ok();
+        found.extend(outcome.map(|found| (document, found.cables.as_slice())));
     }
     bring_down(&found);
+    unpin_all(documents, &mut outcomes);
     let mut awaited = Vec::new();
-    let names: Vec<&str> = documents.iter().map(Document::name).collect();
-    let unpinned = unpin_all(&names).into_iter().zip(&mut outcomes);
-    for (document, (unpinned, outcome)) in documents.iter().zip(unpinned) {
-        if let Err(error) = unpinned {
-            *outcome = Err(error);
-        } else if let Ok(links) = outcome {
-            awaited.extend(links.iter().map(|link| link.index));
-            trace_unpinned(document);
-        }
+    for found in outcomes.iter().flatten() {
+        // In a namespace that stays they do not end by themselves.
+        let cables = found.cables.iter().filter(|_| found.unpin);
+        awaited.extend(cables.chain(&found.ending).map(|link| link.index));
     }
     // What is left, or if listening fails, may still be there.
     let _ = watch.wait(&mut host, &mut awaited, PATIENCE);
-    let mut finish = |document: &Document, outcome: Result<Vec<Link>>| -> Result<()> {
-        for link in outcome? {
+    let mut finish = |document: &Document, outcome: Result<Found>| -> Result<()> {
+        let found = outcome?;
+        for link in found.cables {
             let name = link.name;
-            if awaited.contains(&link.index) {
+            if !found.unpin || awaited.contains(&link.index) {
                 // Somebody else keeps the namespace alive.
                 host.delete(link.index)
                     .with_context(|| format!("delete the link {name}"))?;
@@ -79,16 +85,33 @@ pub fn unwire(documents: &mut [Document]) -> Vec<Result<()>> {
         .zip(outcomes)
         .map(|(document, outcome)| {
             finish(document, outcome)?;
-            document.remove("net");
-            document.remove("cables");
+            document.forget(FACTS);
             Ok(())
         });
     outcomes.collect()
 }
 
+/// Removes the names that are to be removed; where that fails, this is the outcome.
+fn unpin_all(documents: &[Document], outcomes: &mut [Result<Found>]) {
+    let both = documents.iter().zip(outcomes);
+    let mut unpinned: Vec<_> = both
+        .filter(|(_, outcome)| outcome.as_ref().is_ok_and(|found| found.unpin))
+        .collect();
+    let names: Vec<&str> = unpinned
+        .iter()
+        .map(|(document, _)| document.name())
+        .collect();
+    for ((document, outcome), done) in unpinned.iter_mut().zip(unpin(&names)) {
+        match done {
+            Ok(()) => trace_unpinned(document),
+            Err(error) => **outcome = Err(error),
+        }
+    }
+}
+
 /// Takes all the names back; an outcome for each. For each the kernel waits until all processors have seen it go, but it can wait
 /// for many at once.
-fn unpin_all(names: &[&str]) -> Vec<Result<()>> {
+fn unpin(names: &[&str]) -> Vec<Result<()>> {
     let unpin = |names: &[&str]| names.iter().map(|name| namespace::unpin(name)).collect();
     let share = names.len().div_ceil(AT_ONCE).max(AT_ONCE / 2);
     if names.len() <= share {
@@ -107,33 +130,71 @@ fn unpin_all(names: &[&str]) -> Vec<Result<()>> {
     })
 }
 
-/// The host's ends of a subhost's cables that are there.
+/// Looks for the namespace of a subhost and its cables.
 ///
-/// They are those that ob-cable noted. Without its notes they are found by their names, and are cables of the subhost only
-/// if the other end is in its namespace; a link that only happens to be called so is somebody else's.
-fn links_of(document: &Document, host: &mut Links) -> Result<Vec<Link>> {
+/// The facts of the document are hints: a link is a cable of the subhost if its other end is in the
+/// namespace of that name, whatever it is called.
+fn look(document: &Document, host: &mut Links) -> Result<Found> {
     let name = document.name();
-    let mut links = Vec::new();
-    if document.has("cables") {
-        for cable in document.list("cables")? {
-            links.extend(find_pair(host, cable)?);
-        }
-        return Ok(links);
-    }
-    let Some(namespace) = Namespace::open(name)? else {
-        return Ok(links);
+    let state = Home::of(name).document().ok().flatten();
+    let noted = state.as_ref().unwrap_or(document);
+    let mut found = Found {
+        unpin: is_ours(noted, state.is_some())?,
+        ..Found::default()
     };
-    for number in 0.. {
-        match find_pair(host, &format!("{name}{number}"))? {
-            Some(link) => links.push(link),
-            None => break,
-        }
+    let mut links = noted_links(noted, host)?;
+    let Some(namespace) = Namespace::open(name)? else {
+        found.ending = links;
+        return Ok(found);
+    };
+    if found.unpin {
+        links.extend(numbered_links(name, cables(noted).len(), host)?);
+        links.sort_by_key(|link| link.index);
+        links.dedup_by_key(|link| link.index);
     }
     if !links.is_empty() {
         let id = host
             .namespace_id(namespace.as_fd())
             .context("look for the cables")?;
-        links.retain(|link| id.is_some() && link.below_in == id);
+        let is_inside = |link: &Link| id.is_some() && link.below_in == id;
+        (found.cables, found.ending) = links.into_iter().partition(is_inside);
+    }
+    Ok(found)
+}
+
+/// Whether the namespace is one that was made for the subhost: since its guard has looked, by ob-cable,
+/// or by another stage, which has noted it.
+fn is_ours(noted: &Document, is_state: bool) -> Result<bool> {
+    let name = noted.name();
+    let is_noted = || noted.path("net").is_ok_and(|net| net == netns::path(name));
+    Ok(!noted.has("netfound")
+        && (is_state && noted.has("guard") || is_noted() || netns::is_made(name)?))
+}
+
+/// The names of the cables that are noted. If they are no names, NAME must do.
+fn cables(noted: &Document) -> Vec<&str> {
+    noted.list("cables").unwrap_or_default()
+}
+
+/// The pairs that are noted by name and index, and are there under both.
+fn noted_links(noted: &Document, host: &mut Links) -> Result<Vec<Link>> {
+    let mut links = Vec::new();
+    for (cable, index) in cables(noted).into_iter().zip(noted.numbers("ifindex")) {
+        let link = find_pair(host, cable)?;
+        links.extend(link.filter(|link| u64::try_from(link.index) == Ok(index)));
+    }
+    Ok(links)
+}
+
+/// The pairs that are called as the cables of a subhost are: as many as are noted, or as there are.
+fn numbered_links(name: &str, noted: usize, host: &mut Links) -> Result<Vec<Link>> {
+    let mut links = Vec::new();
+    for number in 0.. {
+        match find_pair(host, &format!("{name}{number}"))? {
+            Some(link) => links.push(link),
+            None if number < noted => {}
+            None => break,
+        }
     }
     Ok(links)
 }

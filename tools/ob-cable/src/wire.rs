@@ -4,20 +4,24 @@ use crate::TOOL;
 use crate::ifupdown;
 use crate::links::{Links, Pair, Watch};
 use crate::namespace::{self, Namespace};
-use crate::netlink::Refusal;
+use crate::netlink::{Link, Refusal};
 use crate::unwire;
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc;
 use ob_confine::protect::network_owner;
 use ob_confine::userns::Ids;
-use ob_document::{Cable, Document};
+use ob_document::state::Home;
+use ob_document::{Cable, Document, netns};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long a link of the last subhost of this name may take to end after its stop.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The facts that this stage makes.
+pub(crate) const FACTS: &[&str] = &["net", "netfound", "cables", "ifindex"];
 
 /// What CABLES asks for, checked as far as can be without making anything.
 pub(crate) struct Plan {
@@ -41,13 +45,20 @@ pub struct Wiring {
     host: Links,
     inside: Links,
     namespace: Namespace,
+    /// Whether the namespace was there before the boot, and stays after it.
+    found: bool,
+    /// Whether the boot has a guard, which will clean up by the state file.
+    guarded: bool,
     ifup: Option<PathBuf>,
-    /// The pairs' names, as long as they may have to be taken back.
-    made: Vec<String>,
+    /// The indexes of the pairs on the host.
+    pairs: Vec<i32>,
+    /// The name and the index of the link on the host of each cable, in order.
+    links: Vec<(String, i32)>,
 }
 
 /// Makes the namespace and the cables of a subhost, and notes them in its document. If it fails, nothing has been made.
 pub fn wire(document: &mut Document) -> Result<Wiring> {
+    document.forget(FACTS);
     let mut host = Links::here().context("open a netlink socket")?;
     let plan = Plan::of(document, &mut host).context("CABLES")?;
     let mut wiring = Wiring::begin(document.name(), host, &plan, network_owner(document)?)?;
@@ -57,10 +68,17 @@ pub fn wire(document: &mut Document) -> Result<Wiring> {
             Err(again) => error.context(format!("while taking back: {again:#}; before that")),
         });
     }
-    let path = ob_document::netns::path(document.name());
+    let path = netns::path(document.name());
     document.set("net", path.to_string_lossy().as_ref());
-    document.set("cables", plan.links);
+    wiring.note(document);
     Ok(wiring)
+}
+
+/// The state file as the guard of this boot has written it.
+fn guard_state(name: &str) -> Option<Document> {
+    let home = Home::of(name);
+    let state = home.document().ok().flatten();
+    state.filter(|state| state.has("guard") && home.is_locked())
 }
 
 impl Plan {
@@ -116,6 +134,13 @@ impl Wiring {
             true => None,
             false => Some(Namespace::own()?),
         };
+        // The guard has looked before the boot. Without a guard, a namespace that ob-cable has not made
+        // is somebody's.
+        let state = guard_state(name);
+        let found = match &state {
+            Some(state) => state.has("netfound"),
+            None => netns::is_foreign(name)?,
+        };
         let namespace = Namespace::enter(name, ids)?;
         let begun = || -> Result<Links> {
             let mut inside = Links::here().context("open a netlink socket")?;
@@ -129,9 +154,12 @@ impl Wiring {
                 name: name.to_owned(),
                 host,
                 inside,
+                found: found && !namespace.is_new,
+                guarded: state.is_some(),
                 namespace,
                 ifup,
-                made: Vec::new(),
+                pairs: Vec::new(),
+                links: Vec::new(),
             }),
             Err(error) if namespace.is_new => {
                 namespace::unpin(name)?;
@@ -141,12 +169,12 @@ impl Wiring {
         }
     }
 
-    fn lay(&mut self, plan: &Plan, document: &Document) -> Result<()> {
+    fn lay(&mut self, plan: &Plan, document: &mut Document) -> Result<()> {
         let verb = match self.namespace.is_new {
             true => "made",
             false => "found and entered",
         };
-        let path = ob_document::netns::path(&self.name);
+        let path = netns::path(&self.name);
         trace(
             document,
             &format!("{verb} {}, and set lo up", path.display()),
@@ -155,12 +183,40 @@ impl Wiring {
             let (Cable::Pair { bridge, .. } | Cable::Vlan { bridge, .. }) = cable;
             let bridge = bridge.as_deref().zip(*index);
             let bridge = bridge.map(|(name, index)| Bridge { name, index });
-            match cable {
+            let index = match cable {
                 Cable::Pair { mac, .. } => self.lay_pair(link, bridge, *mac, document)?,
                 Cable::Vlan { tag, .. } => self.lay_vlan(link, bridge, *tag, document)?,
-            }
+            };
+            self.links.push((link.clone(), index));
+            self.note_in_state(document)?;
         }
         Ok(())
+    }
+
+    /// Notes in the document what has been made so far.
+    fn note(&self, document: &mut Document) {
+        let (cables, indexes): (Vec<_>, Vec<_>) = self.links.iter().cloned().unzip();
+        document.set("cables", cables);
+        document.set("ifindex", indexes);
+        if self.found {
+            document.set("netfound", true);
+        }
+    }
+
+    /// Notes it in the state file as well, if the namespace will not end with the subhost: then only
+    /// this note tells which of its links are cables.
+    fn note_in_state(&self, document: &mut Document) -> Result<()> {
+        if self.found && self.guarded {
+            self.note(document);
+            Home::of(&self.name).note(document, &["netfound", "cables", "ifindex"])?;
+        }
+        Ok(())
+    }
+
+    /// The link of this name on the host, which has just been made.
+    fn find_made(&mut self, link: &str) -> Result<Link> {
+        let made = self.host.find(link)?;
+        made.with_context(|| format!("{link} is gone as soon as it was made"))
     }
 
     fn lay_pair(
@@ -169,7 +225,7 @@ impl Wiring {
         bridge: Option<Bridge>,
         mac: Option<[u8; 6]>,
         document: &Document,
-    ) -> Result<()> {
+    ) -> Result<i32> {
         // Without a bridge it is ifupdown's affair: its commands before `up` expect a link that is down.
         let to_ifup = bridge.is_none() && self.ifup.is_some();
         if to_ifup {
@@ -177,25 +233,24 @@ impl Wiring {
         }
         let pair = Pair {
             outside: link,
-            inside: &format!("eth{}", self.made.len()),
+            inside: &format!("eth{}", self.pairs.len()),
             mac,
             bridge: bridge.map(|bridge| bridge.index),
             up: !to_ifup,
         };
         self.make_pair(&pair)?;
-        let net = ob_document::netns::path(&self.name);
+        let net = netns::path(&self.name);
         let text = format!("made {link}{}, and {}", into(bridge), pair.inside);
         trace(document, &format!("{text} in {}", net.display()));
-        self.made.push(link.to_owned());
+        let index = self.find_made(link)?.index;
+        self.pairs.push(index);
         if to_ifup && !self.run_ifup(link, document) {
-            let made = self.host.find(link)?;
-            let made = made.with_context(|| format!("{link} is gone after ifup"))?;
             self.host
-                .set_up(made.index, None)
+                .set_up(index, None)
                 .with_context(|| format!("set {link} up"))?;
             trace(document, &format!("set {link} up"));
         }
-        Ok(())
+        Ok(index)
     }
 
     /// Makes a pair; if the link of a subhost of this name that has just been stopped is in the way, waits until it is gone.
@@ -241,7 +296,7 @@ impl Wiring {
         bridge: Option<Bridge>,
         tag: u16,
         document: &Document,
-    ) -> Result<()> {
+    ) -> Result<i32> {
         let context = || format!("make the VLAN {link}");
         if self.host.find(link).with_context(context)?.is_some() {
             bail!(
@@ -258,10 +313,10 @@ impl Wiring {
                     .with_context(|| format!("set {link} up"))?;
                 trace(document, &format!("set {link} up{}", into(bridge)));
             }
-            return Ok(());
+            return Ok(found.index);
         }
-        let parent = self.made.last().context("there is no cable before it")?;
-        let parent = self.host.find(parent).with_context(context)?;
+        let parent = self.pairs.last().context("there is no cable before it")?;
+        let parent = self.host.look_at(*parent).with_context(context)?;
         let parent = parent.context("the cable before it is gone")?;
         // A VLAN cannot go up before what it is of; ifup may have left that down.
         if parent.flags & libc::IFF_UP == 0 {
@@ -278,7 +333,7 @@ impl Wiring {
             document,
             &format!("made {link}{} on {parent}", into(bridge)),
         );
-        Ok(())
+        Ok(self.find_made(link)?.index)
     }
 
     /// If ifupdown takes `link` for up which is not there, takes it down in its notes: it would do nothing otherwise.
@@ -301,8 +356,8 @@ impl Wiring {
     /// Takes back what has been made, and the facts. A namespace that was there before stays.
     pub fn take_back(&mut self, document: &mut Document) -> Result<()> {
         let mut found = Vec::new();
-        for link in &self.made {
-            found.extend(self.host.find(link)?);
+        for index in &self.pairs {
+            found.extend(self.host.look_at(*index)?);
         }
         unwire::bring_down(&[(document, &found)]);
         for link in found {
@@ -315,8 +370,7 @@ impl Wiring {
             namespace::unpin(&self.name)?;
             trace_unpinned(document);
         }
-        document.remove("net");
-        document.remove("cables");
+        document.forget(FACTS);
         Ok(())
     }
 }
@@ -328,7 +382,7 @@ pub(crate) fn trace(document: &Document, text: &str) {
 
 /// The same for the end of the namespace's name.
 pub(crate) fn trace_unpinned(document: &Document) {
-    let path = ob_document::netns::path(document.name());
+    let path = netns::path(document.name());
     trace(document, &format!("took away {}", path.display()));
 }
 

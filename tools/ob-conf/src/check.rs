@@ -328,8 +328,11 @@ impl Check<'_> {
                 self.tell_value(assignment, format!("there is no bridge {bridge} now"));
             }
         }
-        let name = conf.assigned("NAME").map(|assignment| assignment.value());
-        let name = name.unwrap_or_else(|| conf.default_name());
+        let name = conf.assigned("NAME");
+        if name.is_some_and(|name| name.command().is_some()) {
+            return;
+        }
+        let name = name.map_or_else(|| conf.default_name(), |name| name.value());
         if let Err(error) = Cable::links(&name, &cables) {
             self.tell_value(assignment, error);
         }

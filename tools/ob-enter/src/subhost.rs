@@ -12,13 +12,14 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, chdir, fchown, getcwd, pipe2};
+use ob_confine::limits;
 use ob_confine::protect::Protection;
 use ob_confine::seccomp::Filters;
 use ob_confine::userns::Ids;
 use ob_document::Document;
 use ob_document::state::{Home, prove};
 use ob_enter::{End, Inside};
-use ob_sys::process::{Child, close_all_but, pidfd_open, spawn};
+use ob_sys::process::{Child, close_all_but, pidfd_open, pidfd_signal, spawn};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -59,15 +60,15 @@ impl Subhost {
             }
             bail!("not running");
         };
-        let group = document.has("cgroup").then(|| {
-            let path: &Path = document.path("cgroup")?;
-            File::open(path).with_context(|| format!("open its control group {}", path.display()))
-        });
-        let protection = Protection::of(document)?;
+        let ids = Ids::required(document)?;
+        if let Some(ids) = ids {
+            check_users(document.number("pid")?, &pid_1, ids)?;
+        }
+        let protection = Protection::of(document, ids.is_some())?;
         Ok(Subhost {
+            group: group(document)?,
             pid_1,
-            group: group.transpose()?,
-            ids: Ids::of(document)?,
+            ids,
             filters: protection.filters(&home)?,
             protection,
         })
@@ -204,6 +205,39 @@ impl Subhost {
     fn join_pids(&self) -> nix::Result<()> {
         setns(&self.pid_1, CloneFlags::CLONE_NEWPID)
     }
+}
+
+/// Makes sure that pid 1 is in the user namespace with these `ids`, which the command will join.
+fn check_users(pid: u64, pid_1: &OwnedFd, ids: Ids) -> Result<()> {
+    for map in ["uid_map", "gid_map"] {
+        let found = std::fs::read_to_string(format!("/proc/{pid}/{map}"));
+        let found = found.with_context(|| format!("read the {map} of pid 1"))?;
+        ensure!(
+            ids.is_map(&found),
+            "its pid 1 is not in the user namespace of userns={ids}"
+        );
+    }
+    // It was the file of pid 1 if that has not ended meanwhile.
+    pidfd_signal(pid_1, None).context("not running")
+}
+
+/// Opens its control group; none if it has none, and needs none.
+fn group(document: &Document) -> Result<Option<File>> {
+    if !document.has("cgroup") {
+        let limits = limits::of(document)?;
+        let limit = limits.first().map(|(limit, _)| limit.name);
+        ensure!(
+            limit.is_none(),
+            "{}: no control group is noted for it",
+            limit.unwrap_or_default()
+        );
+        return Ok(None);
+    }
+    let noted = document.path("cgroup")?;
+    let context = || format!("open its control group {}", noted.display());
+    let path = limits::group(document).context("there is no group of its name");
+    let group = path.and_then(|path| Ok(File::open(path)?));
+    group.map(Some).with_context(context)
 }
 
 /// The root directory, for lookups that are not to leave it.

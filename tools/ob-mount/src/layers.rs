@@ -210,7 +210,7 @@ fn claim(document: &Document, key: &str, shared: bool) -> Result<state::Lock> {
     if let Some(lock) = state::claim(path, shared)? {
         return Ok(lock);
     }
-    let owner = state::owner(key, path);
+    let owner = state::owners(key, path).next();
     let owner = owner.map_or_else(
         || "another subhost that is starting or ending".to_owned(),
         |owner| format!("the subhost {owner}"),

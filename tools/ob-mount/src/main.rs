@@ -11,12 +11,12 @@ mod readonly;
 mod root;
 mod share;
 mod steps;
+mod unmount;
 
 use anyhow::{Context, Result, bail};
 use layers::Layers;
 use lexopt::prelude::*;
 use mapped::Mapped;
-use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
 use ob_confine::protect::ReadOnly;
 use ob_confine::userns::{Ids, Wish};
 use ob_document::{Document, Hook, Tool, Usage, filter, log, undo};
@@ -27,6 +27,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
+use unmount::{mount_id, unmount};
 
 const TOOL: Tool = Tool {
     name: "ob-mount",
@@ -94,8 +95,12 @@ fn run(tool: &Tool, mut parser: lexopt::Parser) -> Result<ExitCode> {
     }
 }
 
+/// The facts that this stage makes.
+const FACTS: &[&str] = &["root", "mounts", "mountids", "userns"];
+
 /// The stage: checks all it can before anything is made, then makes the root and what lies on it, from below upwards.
 fn mount(document: &mut Document) -> Result<()> {
+    document.forget(FACTS);
     let layers = Layers::plan(document)?;
     for hook in ["PREMOUNT", "POSTMOUNT", "INIT"] {
         if let Some(command) = Hook::of(document, hook) {
@@ -118,20 +123,31 @@ fn mount(document: &mut Document) -> Result<()> {
 
     let live = document.path("LIVE")?.to_owned();
     let mut mounts = Vec::new();
+    // As each is seen before the next one lies on it.
+    let mut ids = Vec::new();
+    let mut identify = |mounts: &[PathBuf]| {
+        let new = &mounts[ids.len()..];
+        ids.extend(new.iter().map(|path| mount_id(path).unwrap_or(0)));
+    };
     if layers.mount(document.name(), &live, mapped.as_ref())? {
         mounts.push(live.clone());
+        identify(&mounts);
     }
     document.set("root", document.text("LIVE")?.to_owned());
     let outcome = (|| {
         if read_only == ReadOnly::Volatile {
             forget(document, &live, &upper, mapped.as_ref()).context("READONLY=volatile")?;
             mounts.push(live.clone());
+            identify(&mounts);
         }
-        dress(document, &live, &upper, mapped.as_ref(), &mut mounts)?;
+        let dressed = dress(document, &live, &upper, mapped.as_ref(), &mut mounts);
+        identify(&mounts);
+        dressed?;
         if read_only == ReadOnly::Yes
             && readonly::make_read_only(&live, layers.are_mounted_here()).context("READONLY=yes")?
         {
             mounts.push(live.clone());
+            identify(&mounts);
         }
         Ok(())
     })();
@@ -150,6 +166,7 @@ fn mount(document: &mut Document) -> Result<()> {
         }
     }
     document.set("mounts", list);
+    document.set("mountids", ids);
     if outcome.is_err() {
         let _ = unmount(document);
     }
@@ -217,34 +234,6 @@ fn forget(document: &Document, live: &Path, upper: &Path, mapped: Option<&Mapped
             tolerate(document, prepare::prepare(memory, pairs(document)), memory);
         }
     })
-}
-
-/// Unmounts what was noted, last first. A mount that is not there any more is none of our affair.
-fn unmount(document: &mut Document) -> Result<()> {
-    let mut outcome = Ok(());
-    for path in document.list("mounts")?.into_iter().rev() {
-        // What is unmounted from a peer is unmounted from all: `mount --rbind /dev` on a host whose root
-        // is shared, and then umount2, would take /dev/pts from the host, mount_namespaces(7).
-        let alone = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        match mount_call(None::<&str>, path, None::<&str>, alone, None::<&str>) {
-            Ok(()) => {}
-            Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => continue,
-            Err(error) => {
-                outcome = Err(error).with_context(|| format!("make {path} private"));
-                continue;
-            }
-        }
-        // Detached rather than refused when busy: what still looks into it keeps it until it has done so.
-        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
-        match umount2(path, flags) {
-            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
-            Err(error) => outcome = Err(error).with_context(|| format!("unmount {path}")),
-        }
-    }
-    document.remove("mounts");
-    document.remove("root");
-    document.remove("userns");
-    outcome
 }
 
 /// Runs a hook with its output in the log. Its status is only told there: hooks that end in a failed test boot today.

@@ -186,7 +186,7 @@ pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
         ))
     })?;
     let share = Share::parse(&format!("{}:{rest}", host.display()))?;
-    let pid_1 = state::prove(document).context("it is not running")?;
+    let pid_1 = state::prove_own(document).context("it is not running")?;
     let mapped = Mapped::of_running(document)?;
     // Private from here on, so that the copy is so on a kernel before 5.12 as well.
     unshare(CloneFlags::CLONE_NEWNS)?;

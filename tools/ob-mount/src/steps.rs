@@ -2,7 +2,7 @@
 
 use crate::layers::Layers;
 use crate::share::Share;
-use crate::{furnish, pairs, readonly};
+use crate::{FACTS, furnish, pairs, readonly};
 use anyhow::{Context, Result};
 use ob_conf::conf::Conf;
 use ob_confine::protect::ReadOnly;
@@ -13,6 +13,7 @@ use std::path::Path;
 
 /// Checks what can be checked, and tells of each mount with what is needed for it. Notes the root as it would be.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
+    document.forget(FACTS);
     let commands = commands(document);
     let wish = Wish::of(document)?;
     if wish == Wish::No {

@@ -1,11 +1,16 @@
 //! The control group of a subhost, where the host has a cgroup2 tree.
 
 use crate::limits::{own_unit, prepare_parent, set};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::mkdir;
+use ob_confine::limits::group;
 use ob_document::Document;
 use ob_document::state::Home;
+use ob_sys::file::{attribute, set_attribute};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -15,10 +20,13 @@ use std::time::Duration;
 /// subhost that runs.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
+/// The attribute of a group that this program has made, for as long as the group lasts.
+const MARK: &CStr = c"user.overlay-boot";
+
 /// Makes the group of the subhost with its limits, and notes it in the document as `cgroup`; without limits, none where there is no
 /// tree that we may write to.
 ///
-/// Fails if a group of that name is there and not empty: it is somebody else's.
+/// Fails if there is a group of that name which was not made here: it is somebody else's.
 pub fn make(document: &mut Document) -> Result<Option<File>> {
     let limits = ob_confine::limits::of(document)?;
     let tree = match (tree(), limits.first()) {
@@ -33,47 +41,73 @@ pub fn make(document: &mut Document) -> Result<Option<File>> {
     };
     let path = parent.join(document.name());
     let context = || format!("make the control group {}", path.display());
-    if path.exists() && !remove_soon(&path) {
-        bail!(
-            "the control group {} is in use by something else; set another NAME",
-            path.display()
-        );
-    }
-    // Noted at rest before it is there: whoever cleans up after us, were we killed, knows of it.
     document.set("cgroup", path.to_str().context("its path is not UTF-8")?);
-    note_at_rest(document).with_context(context)?;
-    match std::fs::create_dir(&path) {
-        Ok(()) => {}
-        Err(error) if is_forbidden(&error) && limits.is_empty() => {
-            document.remove("cgroup");
-            return Ok(None);
-        }
-        Err(error) => return Err(error).with_context(context),
+    let made = make_group(document, &path);
+    if let Err(error) = made {
+        document.remove("cgroup");
+        return match error.downcast_ref() {
+            Some(errno) if is_forbidden(*errno) && limits.is_empty() => Ok(None),
+            _ => Err(error).with_context(context),
+        };
     }
     set(&path, &limits)?;
     Ok(Some(File::open(&path).with_context(context)?))
 }
 
-fn note_at_rest(document: &Document) -> Result<()> {
-    let name = document.name();
-    let home = Home::of(name);
-    let mut resting = home.document()?.map_or_else(|| Document::new(name), Ok)?;
-    resting.set("cgroup", document.text("cgroup")?);
-    home.write(&resting)
+/// Makes the group at `path`, which the document notes. A killed predecessor may have left one.
+fn make_group(document: &Document, path: &Path) -> Result<()> {
+    let is_ours = || is_marked(path) || is_noted(document, path);
+    ensure!(
+        !path.exists() || is_ours() && remove_soon(path),
+        "it is in use by something else; set another NAME, or rmdir it if nothing needs it"
+    );
+    // Noted before it is there: a process that cleans up after us, were we killed, knows of it.
+    let home = Home::of(document.name());
+    home.note(document, &["cgroup"])?;
+    match mkdir(path, Mode::from_bits_truncate(0o755)) {
+        // Linux keeps them for control groups since 5.7.
+        Ok(()) => set_attribute(path, MARK, b"1").context("mark it"),
+        Err(errno) => {
+            let mut without = document.clone();
+            without.remove("cgroup");
+            home.note(&without, &["cgroup"])?;
+            Err(errno.into())
+        }
+    }
 }
 
-/// Removes the group that the document notes, with those that were made in it. `cgroup.kill` is the last means against processes
-/// that nothing else has ended; the kernel takes a moment to let go of the dead.
+/// Whether this program has made the group.
+fn is_marked(path: &Path) -> bool {
+    attribute(path, MARK).is_ok()
+}
+
+/// Whether the state file of the subhost notes the group.
+fn is_noted(document: &Document, path: &Path) -> bool {
+    let state = Home::of(document.name()).document().ok().flatten();
+    state.and_then(|state| group(&state)).as_deref() == Some(path)
+}
+
+/// Removes the group that the document notes, with those that were made in it. One that this program has not made stays.
+/// `cgroup.kill` is the last means against processes that nothing else has ended; the kernel takes a moment to let go of the dead.
 pub fn remove(document: &Document) -> Result<()> {
-    let Ok(path) = document.path("cgroup") else {
+    let Some(path) = group(document) else {
         return Ok(());
     };
-    for attempt in 0..100 {
-        if remove_tree(path) {
+    match (is_marked(&path), is_noted(document, &path)) {
+        (true, true) => {}
+        (false, false) => return Ok(()),
+        // Its maker was killed before it was marked, or the state file is gone: not all that is in it
+        // may be ours.
+        _ => {
+            soon(|| std::fs::remove_dir(&path).is_ok());
             return Ok(());
         }
-        // Without a pid 1 noted it was never ours for certain.
-        if attempt == 50 && document.has("pid") {
+    }
+    for attempt in 0..100 {
+        if remove_tree(&path) {
+            return Ok(());
+        }
+        if attempt == 50 {
             let _ = std::fs::write(path.join("cgroup.kill"), "1");
         }
         std::thread::sleep(Duration::from_micros(50 << attempt.min(9)));
@@ -90,12 +124,22 @@ pub fn tree() -> Option<PathBuf> {
 
 /// Removes a group that a killed predecessor has left, whose last processes may be dying yet; tells whether it is gone.
 fn remove_soon(path: &Path) -> bool {
+    let events = path.join("cgroup.events");
+    let is_empty = || {
+        let events = std::fs::read_to_string(&events).unwrap_or_default();
+        events.lines().any(|line| line == "populated 0")
+    };
+    soon(|| is_empty() && remove_tree(path))
+}
+
+/// Tries for half a second; returns whether it is `done`.
+fn soon(done: impl Fn() -> bool) -> bool {
     (0..50).any(|_| {
-        let removed = remove_tree(path);
-        if !removed {
+        let is_done = done();
+        if !is_done {
             std::thread::sleep(Duration::from_millis(10));
         }
-        removed
+        is_done
     })
 }
 
@@ -115,9 +159,6 @@ fn remove_tree(path: &Path) -> bool {
     std::fs::remove_dir(path).is_ok()
 }
 
-fn is_forbidden(error: &std::io::Error) -> bool {
-    let forbidden = [Errno::EACCES, Errno::EPERM, Errno::EROFS];
-    forbidden
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(*errno as i32))
+fn is_forbidden(errno: Errno) -> bool {
+    [Errno::EACCES, Errno::EPERM, Errno::EROFS].contains(&errno)
 }

@@ -28,9 +28,10 @@ pub struct Confinement {
 }
 
 impl Confinement {
-    /// Reads it from the document, and leaves the filters for those who will enter.
-    pub fn of(document: &Document) -> Result<Self> {
-        let protection = Protection::of(document)?;
+    /// Reads it from the document, and leaves the filters for those who will enter. `mapped`: whether it
+    /// has a user namespace.
+    pub fn of(document: &Document, mapped: bool) -> Result<Self> {
+        let protection = Protection::of(document, mapped)?;
         let filters = protection.make_filters(&Home::of(document.name()))?;
         Ok(Confinement {
             protection,

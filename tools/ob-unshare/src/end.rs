@@ -1,11 +1,12 @@
 //! The end of subhosts, of as many as are asked for at once: TERM to every process, a bounded wait, KILL.
 
+use crate::supervise::FACTS;
 use crate::{cgroup, guard, watcher};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use ob_document::state::{Home, Lock, prove};
+use ob_document::state::{Home, Lock, prove_own};
 use ob_document::{Document, Silent};
 use ob_sys::process::{Child, pidfd_signal};
 use std::fs::File;
@@ -34,34 +35,53 @@ struct Ending {
     killed: bool,
 }
 
+/// The facts that tell one life of a subhost from another.
+const LIFE: [&str; 5] = ["guard", "guardstart", "pid", "pidns", "start"];
+
+/// Whether the state file is that of another life of the subhost than `document`: this one has ended.
+fn is_of_another_life(document: &Document) -> bool {
+    let state = Home::of(document.name()).document().ok().flatten();
+    let differs = |state: &Document, fact| {
+        document.has(fact) && document.number(fact).ok() != state.number(fact).ok()
+    };
+    state.is_some_and(|state| LIFE.iter().any(|fact| differs(&state, fact)))
+}
+
 /// `--undo`: ends the subhosts, and starting ones with their guards; with `then`, waits until their guards have let go, runs the
 /// line on all documents, and removes what is left of them.
 pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
+    let living: Vec<Option<&Document>> = documents
+        .iter()
+        .map(|document| Some(document).filter(|document| !is_of_another_life(document)))
+        .collect();
     // Our being alive and holding these tells the guards that the cleaning up is ours; without a line it is theirs.
-    let stopping = documents.iter().filter(|_| then.is_some());
+    let stopping = living.iter().flatten().filter(|_| then.is_some());
     let stopping: Vec<Option<Lock>> = stopping.map(|d| announce(d.name())).collect();
-    let endings = tell(documents);
+    let endings = tell(&living);
     let then = then.map(Line::start);
     let mut outcomes = see_out(documents, endings);
-    for (document, outcome) in documents.iter().zip(&mut outcomes) {
-        if outcome.is_ok() && prove(document).is_none() {
-            *outcome = guard::cancel(document);
+    for (document, outcome) in living.iter().zip(&mut outcomes) {
+        if let Some(document) = document
+            && outcome.is_ok()
+            && prove_own(document).is_none()
+        {
+            guard::cancel(document);
         }
     }
     if let Some(then) = then {
         let mut locks = Vec::new();
         let mut ended: Vec<Document> = Vec::new();
-        for (document, outcome) in documents.iter().zip(&mut outcomes) {
-            if outcome.is_err() {
+        for (document, outcome) in living.iter().zip(&mut outcomes) {
+            let Some(document) = document.filter(|_| outcome.is_ok()) else {
                 continue;
-            }
+            };
             let home = Home::of(document.name());
             match wait_for_lock(&home, document) {
                 Ok(Some(lock)) => {
                     locks.push(lock);
                     // It may have gone on with its boot since we were given the document.
                     let resting = home.document().ok().flatten();
-                    ended.push(resting.unwrap_or_else(|| document.clone()));
+                    ended.push(resting.unwrap_or_else(|| (*document).clone()));
                 }
                 Ok(None) => {}
                 Err(error) => *outcome = Err(error),
@@ -75,27 +95,34 @@ pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
         }
     }
     for document in documents {
-        for fact in ["pid", "pidns", "start", "cgroup"] {
-            document.remove(fact);
-        }
+        document.forget(FACTS);
     }
     outcomes
 }
 
-/// Ends the subhosts that run; one that does not has ended already.
-pub fn all(documents: &[Document]) -> Vec<Result<()>> {
-    see_out(documents, tell(documents))
+/// Ends a subhost, if it still runs.
+fn end(document: &Document) -> Result<()> {
+    let pid_1 = prove_own(document);
+    pid_1.map_or(Ok(()), |pid_1| end_pid_1(document, pid_1))
 }
 
-/// Tells pid 1 of each subhost to end; none where there is none.
-fn tell(documents: &[Document]) -> Vec<Option<Ending>> {
+/// Ends the subhost of this pid 1.
+pub fn end_pid_1(document: &Document, pid_1: OwnedFd) -> Result<()> {
+    let ending = begin(document, pid_1, BY_ITSELF);
+    let mut outcomes = see_out(std::slice::from_ref(document), vec![Some(ending)]);
+    outcomes.pop().unwrap_or(Ok(()))
+}
+
+/// Signals pid 1 of each subhost to end; none where there is none.
+fn tell(documents: &[Option<&Document>]) -> Vec<Option<Ending>> {
     // The more there are, the longer they take, each on its own.
     let turn = u32::try_from(1 + documents.len() / 10).unwrap_or(u32::MAX);
     let by_itself = BY_ITSELF.saturating_mul(turn);
-    documents
-        .iter()
-        .map(|document| begin(document, by_itself))
-        .collect()
+    let begun = documents.iter().map(|document| {
+        let document = (*document)?;
+        Some(begin(document, prove_own(document)?, by_itself))
+    });
+    begun.collect()
 }
 
 /// Waits until all have ended, and helps those that do not by themselves.
@@ -124,17 +151,16 @@ fn see_out(documents: &[Document], mut endings: Vec<Option<Ending>>) -> Vec<Resu
         .collect()
 }
 
-/// Tells pid 1 of the subhost to end; none if it is not running.
-fn begin(document: &Document, by_itself: Duration) -> Option<Ending> {
-    let pid_1 = prove(document)?;
+/// Signals pid 1 of the subhost to end.
+fn begin(document: &Document, pid_1: OwnedFd, by_itself: Duration) -> Ending {
     let _ = pidfd_signal(&pid_1, Signal::SIGTERM);
-    Some(Ending {
+    Ending {
         pid_1,
         tell_all: Some(Instant::now() + by_itself),
         watcher: None,
         deadline: Instant::now() + patience(document),
         killed: false,
-    })
+    }
 }
 
 /// How long a subhost may take to end after TERM.
@@ -327,9 +353,7 @@ pub fn clean_up_after(home: &Home, name: &str, then: &str) -> Result<bool> {
         // Damaged, as by a full /run: the name is enough to clean up.
         Err(_) => Document::new(name)?,
     };
-    for outcome in all(std::slice::from_ref(&left)) {
-        outcome?;
-    }
+    end(&left)?;
     clean_up(&[&left], then)?;
     Ok(true)
 }

@@ -19,7 +19,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use ob_document::state::{Home, Lock, identify, prove};
-use ob_document::{Document, log, sentence};
+use ob_document::{Document, log, netns, sentence};
 use ob_sys::keep::Keep;
 use ob_sys::mount::Depth;
 use ob_sys::process::{pidfd_open, pidfd_signal, spawn};
@@ -44,12 +44,15 @@ const REPORTED: i32 = 1;
 /// What a pipe holds as it is made, pipe(7).
 const PIPE_SIZE: usize = 65536;
 
-/// Ends the guard of a subhost that has not begun, and with it the boot.
-pub fn cancel(document: &Document) -> Result<()> {
-    if let Some(guard) = find(document) {
+/// Ends the guard of a subhost that has not begun, and with it the boot. A process that has not the
+/// lock of the subhost is no guard of it, whatever the document says.
+pub fn cancel(document: &Document) {
+    let home = Home::of(document.name());
+    let pid = document.number("guard").ok();
+    let is_guard = |pid| i32::try_from(pid).is_ok_and(|pid| home.is_held_by(pid));
+    if let Some(guard) = find(document).filter(|_| pid.is_some_and(is_guard)) {
         let _ = pidfd_signal(guard, Signal::SIGTERM);
     }
-    Ok(())
 }
 
 /// The guard that the document notes; none if it has ended, even if its number is now another's.
@@ -361,6 +364,10 @@ impl Subhost {
         let pid = std::process::id();
         state.set("guard", pid);
         state.set("guardstart", identify(i32::try_from(pid)?)?.1);
+        // Before the second stage runs, so a namespace that is there now is none of this boot.
+        if netns::is_foreign(&self.name)? {
+            state.set("netfound", true);
+        }
         self.home.write(&state)?;
         Ok(state)
     }

@@ -6,6 +6,7 @@ mod caller;
 mod cgroup;
 mod confine;
 mod end;
+mod facts;
 mod guard;
 mod hurry;
 mod init;

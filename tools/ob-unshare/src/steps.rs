@@ -1,7 +1,7 @@
 //! The dry run: what the stage would do, as commands.
 
 use crate::init::REAPER_FD;
-use crate::supervise::{PATH, running};
+use crate::supervise::{FACTS, PATH, running};
 use anyhow::{Result, bail, ensure};
 use ob_confine::limits;
 use ob_confine::protect::{Protection, Seccomp};
@@ -14,6 +14,7 @@ use std::path::Path;
 /// Checks what can be checked, and tells how pid 1 would be started. Where there is no command for it, that is told as a remark, and
 /// the stage itself is the command.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
+    document.forget(FACTS);
     let name = document.name().to_owned();
     let home = Home::of(&name);
     if home.is_locked() {
@@ -47,7 +48,7 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
         namespaces = vec!["nsenter", net, "unshare"];
     }
     namespaces.extend("--pid --fork --ipc --uts --time --mount --propagation private".split(' '));
-    let environment = Protection::of(document)?.environment;
+    let environment = protection(document)?.environment;
     let environment = environment
         .iter()
         .map(|(name, value)| format!("{name}={value}"));
@@ -137,9 +138,14 @@ fn group(document: &Document, name: &str, steps: &mut Vec<String>) -> Result<()>
     Ok(())
 }
 
+/// The protection as it would be: with a user namespace where the plan asks for one.
+fn protection(document: &Document) -> Result<Protection> {
+    Protection::of(document, Wish::of(document)? != Wish::No)
+}
+
 /// What pid 1 gets that no command does.
 fn remarks(document: &Document) -> Result<Vec<String>> {
-    let protection = Protection::of(document)?;
+    let protection = protection(document)?;
     let mut remarks = Vec::new();
     match Ids::of(document)?.map_or(Wish::of(document)?, Wish::Range) {
         Wish::No => {}

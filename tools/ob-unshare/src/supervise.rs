@@ -1,6 +1,7 @@
 //! The stage: starts pid 1, tells of it, and stays: to keep the log, to end the subhost when told to, to pass on its end.
 
 use crate::confine::Confinement;
+use crate::facts::Facts;
 use crate::init::{REAPER_FD, Reaper, text};
 use crate::inside::{self, NAMESPACES, Plan};
 use crate::logger::Logger;
@@ -17,9 +18,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
-use ob_confine::userns::Ids;
 use ob_document::state::{self, Home, Lock};
-use ob_document::{Document, Tool, netns, receive, send};
+use ob_document::{Document, Tool, receive, send};
 use ob_sys::keep::Keep;
 use ob_sys::process::{Child, Namespaces, pidfd_open, pidfd_signal, spawn};
 use std::ffi::{CString, OsString};
@@ -31,6 +31,9 @@ use std::process::ExitCode;
 
 /// Where programs are looked for inside.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The facts that this stage makes.
+pub const FACTS: &[&str] = &["pid", "pidns", "start", "cgroup", "guard", "guardstart"];
 
 /// A subhost that has just begun.
 struct Subhost {
@@ -46,18 +49,18 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     // Before the document, which the stages before us are still at work on.
     let reaper = Reaper::provide();
     let mut document = receive()?;
+    document.forget(FACTS);
     let name = document.name().to_owned();
     let held = Held::of(&document).with_context(|| name.clone())?;
     let home = Home::of(&name);
     let begun = reaper
-        .and_then(|reaper| begin(&mut document, command, &reaper))
+        .and_then(|reaper| begin(&mut document, command, &reaper, held.is_guarded()))
         .and_then(|subhost| subhost.unless(home.write(&document)))
         .or_else(|error| ob_document::log::failure(tool, &document, error));
     let subhost = match begun {
         Ok(subhost) => subhost,
         Err(error) => {
-            let _ = cgroup::remove(&document);
-            held.remove_state(&home)?;
+            held.clean_up(&document, &home)?;
             let status = error.downcast_ref::<NotBegun>().map(|error| error.status);
             let error = error.context(name);
             return match status.filter(|_| !command.is_empty()) {
@@ -71,8 +74,7 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     };
     let subhost = subhost.unless(step_back(&held, &document, command.is_empty()))?;
     let status = supervise(&document, subhost)?;
-    let _ = cgroup::remove(&document);
-    held.remove_state(&home)?;
+    held.clean_up(&document, &home)?;
     Ok(if command.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -138,8 +140,18 @@ impl Held {
         })
     }
 
-    fn remove_state(&self, home: &Home) -> Result<()> {
-        self.own.as_ref().map_or(Ok(()), |_| home.remove())
+    /// Whether a guard has the lock on the name too, and cleans up.
+    fn is_guarded(&self) -> bool {
+        self.own.is_none()
+    }
+
+    /// Removes the control group, and the state if no guard does. A group that is still busy needs
+    /// the state, by which it is found again.
+    fn clean_up(&self, document: &Document, home: &Home) -> Result<()> {
+        if cgroup::remove(document).is_ok() && !self.is_guarded() {
+            home.remove()?;
+        }
+        Ok(())
     }
 }
 
@@ -173,7 +185,13 @@ pub fn running(home: &Home) -> String {
 }
 
 /// Starts pid 1 and notes it in the document. Returns once it has become what it is to be.
-fn begin(document: &mut Document, command: &[OsString], reaper: &Reaper) -> Result<Subhost> {
+fn begin(
+    document: &mut Document,
+    command: &[OsString],
+    reaper: &Reaper,
+    guarded: bool,
+) -> Result<Subhost> {
+    let Facts { ids, net } = Facts::of(document)?;
     let words = if command.is_empty() {
         let text = text(document, &reaper.path)?;
         vec![c"/bin/sh".into(), c"-c".into(), CString::new(text)?]
@@ -182,22 +200,14 @@ fn begin(document: &mut Document, command: &[OsString], reaper: &Reaper) -> Resu
         words.map(CString::new).collect::<Result<_, _>>()?
     };
     let logger = Logger::open(document)?;
-    let net = document.has("net").then(|| document.path("net"));
-    let net = net.transpose()?.map(|path| {
-        let opened = match path.starts_with(netns::DIRECTORY) {
-            true => netns::open_pinned(path).map(File::from),
-            false => open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map(File::from),
-        };
-        opened.with_context(|| format!("open its network namespace {}", path.display()))
-    });
     let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
     let (news, teller) = high_pipe()?;
-    let confinement = Confinement::of(document)?;
+    let confinement = Confinement::of(document, ids.is_some())?;
     let plan = Plan {
         supervisor: pidfd_open(Pid::this()).context("open ourselves")?,
         root: document.path("root")?.to_owned(),
-        net: net.transpose()?,
-        ids: Ids::of(document)?,
+        net,
+        ids,
         command: words,
         environment: environment(document, reaper, &confinement)?,
         confinement,
@@ -239,13 +249,11 @@ fn begin(document: &mut Document, command: &[OsString], reaper: &Reaper) -> Resu
         Err(error) => drop(error),
     }
     document.set("pid", pid);
-    // What the guard has laid down of itself stays true.
-    if let Some(guarded) = Home::of(document.name()).document()? {
-        for fact in ["guard", "guardstart"] {
-            if let Ok(number) = guarded.number(fact) {
-                document.set(fact, number);
-            }
-        }
+    // What the guard has written stays true.
+    if let Some(state) = Home::of(document.name()).document()?
+        && guarded
+    {
+        document.take_over(&state, &["guard", "guardstart", "netfound"]);
     }
     let output = command.is_empty().then(|| File::from(reading));
     Ok(Subhost {
@@ -360,10 +368,8 @@ fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
         }
         if ready[1] && signals.read_signal()?.is_some() {
             subhost.logger.say("told to end");
-            if let Some(error) = end::all(std::slice::from_ref(document))
-                .pop()
-                .and_then(Result::err)
-            {
+            let pid_1 = subhost.child.pidfd.try_clone()?;
+            if let Err(error) = end::end_pid_1(document, pid_1) {
                 subhost.logger.say(&ob_document::sentence(&error));
             }
         }

@@ -1,0 +1,142 @@
+//! What the plan promises and only earlier stages can have done: looked at before anything is made, since any program can be
+//! such a stage.
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::stat::{major, minor};
+use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use ob_confine::protect::{ReadOnly, is_protected};
+use ob_confine::userns::{Ids, is_own};
+use ob_document::{Document, netns};
+use ob_sys::namespace::owner;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// That of linux/magic.h, which nix lacks.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+
+/// The facts of the earlier stages, checked.
+pub struct Facts {
+    /// The ids of its user namespace; none for that of the host.
+    pub ids: Option<Ids>,
+    /// Its network namespace; none for that of the caller.
+    pub net: Option<File>,
+}
+
+impl Facts {
+    /// Reads them. Fails if one that the plan needs is missing, or is not as the plan has it.
+    pub fn of(document: &Document) -> Result<Self> {
+        let ids = Ids::required(document)?;
+        check_root(document, ids)?;
+        let net = network(document, ids)?;
+        Ok(Facts { ids, net })
+    }
+}
+
+fn check_root(document: &Document, ids: Option<Ids>) -> Result<()> {
+    let root = document.path("root")?;
+    let context = || format!("root={}", root.display());
+    let status = root.metadata().with_context(context)?;
+    ensure!(status.is_dir(), "{}: it is not a directory", context());
+    if let Some(ids) = ids {
+        // An idmapped mount shows the owners of its files as they are inside, each as an id of the host.
+        ensure!(
+            ids.has(status.uid()) && ids.has(status.gid()),
+            "{}: it belongs to the user {} of the host, who is none of userns={ids}; ob-mount maps it",
+            context(),
+            status.uid()
+        );
+    }
+    match ReadOnly::of(document)? {
+        ReadOnly::No => {}
+        ReadOnly::Yes => ensure!(
+            statvfs(root)?.flags().contains(FsFlags::ST_RDONLY),
+            "READONLY=yes, but {} can be written to; ob-mount makes it read-only",
+            root.display()
+        ),
+        ReadOnly::Volatile => ensure!(
+            is_volatile(root)?,
+            "READONLY=volatile, but what is written to {} stays; ob-mount puts a layer in memory on it",
+            root.display()
+        ),
+    }
+    Ok(())
+}
+
+/// Whether what is written at `root` is kept in memory, as far as can be seen: of its upper layer the
+/// kernel only shows the path by which it was given.
+fn is_volatile(root: &Path) -> Result<bool> {
+    let is_memory = |kind| kind == TMPFS_MAGIC || kind == RAMFS_MAGIC;
+    let kind = statfs(root)?.filesystem_type();
+    if kind != OVERLAYFS_SUPER_MAGIC {
+        return Ok(is_memory(kind));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let Some(upper) = upper_layer(&mounts, root.metadata()?.dev()) else {
+        return Ok(false);
+    };
+    // That of ob-mount was in LIVE for as long as the overlay was made, or was given as a descriptor.
+    let is_of_ob_mount =
+        Path::new(&upper) == root.join("upper") || upper.starts_with("/proc/self/fd/");
+    let is_in_memory = || statfs(upper.as_str()).is_ok_and(|fs| is_memory(fs.filesystem_type()));
+    Ok(is_of_ob_mount || is_in_memory())
+}
+
+/// The path of the upper layer of the overlay with the number `device`, by a table of proc_pid_mountinfo(5).
+fn upper_layer(mounts: &str, device: u64) -> Option<String> {
+    let device = format!("{}:{}", major(device), minor(device));
+    let mut overlays = mounts.lines().filter_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        (mount.split(' ').nth(2)? == device).then(|| filesystem.rsplit(' ').next())?
+    });
+    let mut options = overlays.next()?.split(',');
+    let upper = options.find_map(|option| option.strip_prefix("upperdir="))?;
+    Some(upper.replace("\\040", " ").replace("\\134", "\\"))
+}
+
+/// Opens the network namespace. From PROTECT=yes on there must be one; with a user namespace it must
+/// belong to that, whose map is compared when pid 1 joins it.
+fn network(document: &Document, ids: Option<Ids>) -> Result<Option<File>> {
+    if !document.has("net") {
+        ensure!(
+            !is_protected(document)?,
+            "PROTECT is set, and no stage has noted a network namespace as net; ob-cable makes one, and net=/proc/self/ns/net is that of the caller"
+        );
+        return Ok(None);
+    }
+    let path = document.path("net")?;
+    let context = || format!("net={}", path.display());
+    let net = match path.starts_with(netns::DIRECTORY) {
+        true => netns::open_pinned(path)
+            .map(File::from)
+            .with_context(context)?,
+        false => File::open(path).with_context(context)?,
+    };
+    if let Some(ids) = ids {
+        let owner = owner(&net).with_context(|| format!("{}: find its owner", context()))?;
+        let callers = Path::new("/proc/self/ns/net").metadata()?;
+        ensure!(
+            net.metadata()?.ino() == callers.ino() || !is_own(&owner)?,
+            "{}: it belongs to the user namespace of the host, and not to userns={ids}; ob-cable makes one that does",
+            context()
+        );
+    }
+    Ok(Some(net))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::makedev;
+
+    #[test]
+    fn upper_layer_is_found_by_the_number_of_the_overlay() {
+        let mounts = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            2 1 0:40 / /a rw shared:1 - overlay a rw,lowerdir=/,upperdir=/a\\040b/u,workdir=/w\n";
+        let upper = |minor| upper_layer(mounts, makedev(0, minor));
+        assert_eq!(upper(40).as_deref(), Some("/a b/u"));
+        assert_eq!(upper(41), None);
+        assert_eq!(upper_layer(mounts, makedev(8, 1)), None);
+    }
+}
