@@ -55,30 +55,93 @@ fn unmount_one(live: &Path, path: &Path, id: u64) -> Result<()> {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
         root => root?,
     };
-    if id != 0 && mount_id_of(&root) != Some(id) {
+    let here = mount_id_of(&root);
+    if id != 0 && here != Some(id) {
         return Ok(());
     }
     let root = format!("/proc/self/fd/{}", root.as_raw_fd());
-    // What is unmounted from a peer is unmounted from all: `mount --rbind /dev` on a host whose root is
-    // shared, and then umount2, would take /dev/pts from the host, mount_namespaces(7).
-    let alone = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    match mount(
-        None::<&str>,
-        root.as_str(),
-        None::<&str>,
-        alone,
-        None::<&str>,
-    ) {
-        Ok(()) => {}
-        // Not the root of a mount.
-        Err(Errno::EINVAL) => return Ok(()),
-        Err(error) => return Err(error).context("make it private"),
+    // What is unmounted from a mount is unmounted from its peers as well: after `mount --rbind /dev` on a
+    // host whose root is shared, umount2 would take /dev/pts from the host, mount_namespaces(7).
+    if here.is_none_or(|here| has_peer_outside(live, here)) {
+        let alone = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        match mount(
+            None::<&str>,
+            root.as_str(),
+            None::<&str>,
+            alone,
+            None::<&str>,
+        ) {
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(error) => return Err(error).context("make it private"),
+        }
     }
     // Detached rather than refused when busy: what still looks into it keeps it until it has done so.
     match umount2(root.as_str(), MntFlags::MNT_DETACH) {
         // Not the root of a mount.
         Ok(()) | Err(Errno::EINVAL) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the mount with the number `id`, or one on it, has a peer that is not below `live`, as far
+/// as can be seen. A peer below `live` is a copy which the kernel made with it, and unmounts with it.
+fn has_peer_outside(live: &Path, id: u64) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo");
+    table.is_err() || table.is_ok_and(|table| peer_outside(&table, live, id))
+}
+
+fn peer_outside(table: &str, live: &Path, id: u64) -> bool {
+    let mounts: Vec<Mount> = table.lines().filter_map(Mount::of).collect();
+    let mut tree = vec![id];
+    let mut groups = Vec::new();
+    // A mount is made after the one that it lies on, but may have been moved: no order is to be relied on.
+    while let Some(id) = tree.pop() {
+        groups.extend(
+            mounts
+                .iter()
+                .filter(|mount| mount.id == id)
+                .filter_map(|mount| mount.group),
+        );
+        tree.extend(
+            mounts
+                .iter()
+                .filter(|mount| mount.parent == id)
+                .map(|mount| mount.id),
+        );
+    }
+    let mut others = mounts.iter().filter(|mount| !mount.point.starts_with(live));
+    others.any(|mount| mount.group.is_some_and(|group| groups.contains(&group)))
+}
+
+/// A line of proc_pid_mountinfo(5).
+struct Mount<'a> {
+    id: u64,
+    parent: u64,
+    point: PathBuf,
+    /// Its peer group, `shared:N`.
+    group: Option<&'a str>,
+}
+
+impl<'a> Mount<'a> {
+    fn of(line: &'a str) -> Option<Self> {
+        let mut fields = line.split(' ');
+        let (id, parent) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let point = fields.nth(2)?;
+        let mut optional = fields.skip(1).take_while(|field| *field != "-");
+        // As in the table: blank, tab, newline and backslash are in octal digits.
+        let escapes = [
+            ("\\040", " "),
+            ("\\011", "\t"),
+            ("\\012", "\n"),
+            ("\\134", "\\"),
+        ];
+        let plain = |text: String, (code, plain)| text.replace(code, plain);
+        Some(Mount {
+            id,
+            parent,
+            point: escapes.into_iter().fold(point.to_owned(), plain).into(),
+            group: optional.find(|field| field.starts_with("shared:")),
+        })
     }
 }
 
@@ -129,6 +192,17 @@ fn mount_id_of(file: impl AsFd) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn peers_below_live_are_copies_and_others_are_not() {
+        let table = "1 0 8:1 / / rw shared:1 - ext4 a rw\n\
+            2 1 0:5 / /dev rw shared:2 - devtmpfs b rw\n3 1 8:1 /x /a\\040b/live rw shared:1 - ext4 a rw\n\
+            7 3 8:1 /x /a\\040b/live ro shared:9 - ext4 a rw\n4 7 0:5 / /a\\040b/live/dev rw shared:2 - devtmpfs b rw\n\
+            5 7 0:6 / /a\\040b/live/run rw shared:7 - tmpfs d rw\n6 1 0:6 / /a\\040b/live/run rw shared:7 - tmpfs d rw\n";
+        let outside = |id| peer_outside(table, Path::new("/a b/live"), id);
+        assert!(outside(4) && outside(7) && outside(3));
+        assert!(!outside(5) && !outside(8));
+    }
 
     #[test]
     fn only_clean_paths_below_live_are_inside() {
