@@ -19,6 +19,7 @@ mod paths;
 mod prompt;
 mod protect;
 mod races;
+mod reaper_timeout;
 mod security;
 mod sudo;
 mod userns;

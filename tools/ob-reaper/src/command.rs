@@ -75,7 +75,10 @@ impl Command<'_> {
                 if pid == child {
                     end = Some(status.code());
                 } else if self.warn || self.verbosity > 2 {
-                    say(&[b"Reaped zombie process with pid=", Decimal::new(pid).text()]);
+                    say(&[
+                        b"Reaped zombie process with pid=",
+                        Decimal::new(pid.cast_unsigned()).text(),
+                    ]);
                 }
             });
             if let Some(status) = end {
@@ -150,7 +153,11 @@ impl Command<'_> {
 
     fn tell(&self, verbosity: u32, what: &[u8], number: i32) {
         if self.verbosity >= verbosity {
-            say(&[self.name(), what, Decimal::new(number).text()]);
+            say(&[
+                self.name(),
+                what,
+                Decimal::new(number.cast_unsigned()).text(),
+            ]);
         }
     }
 

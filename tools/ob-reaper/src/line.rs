@@ -31,9 +31,9 @@ pub struct Decimal {
 }
 
 impl Decimal {
-    /// The digits of `number`; a negative number counts as 0, which no pid, status or signal is.
-    pub fn new(number: i32) -> Decimal {
-        let mut rest = number.max(0).cast_unsigned();
+    /// The digits of `number`.
+    pub fn new(number: u32) -> Decimal {
+        let mut rest = number;
         let mut digits = [b'0'; 10];
         let mut start = digits.len();
         loop {
@@ -72,7 +72,7 @@ mod tests {
     fn decimal_has_all_digits_and_no_more() {
         assert_eq!(Decimal::new(0).text(), b"0");
         assert_eq!(Decimal::new(4_194_304).text(), b"4194304");
-        assert_eq!(Decimal::new(i32::MAX).text(), b"2147483647");
+        assert_eq!(Decimal::new(u32::MAX).text(), b"4294967295");
     }
 
     #[test]

@@ -5,10 +5,8 @@ use crate::line::{number, say};
 use crate::sys::{self, Args};
 use crate::{HELP, VERSION, signal};
 
-/// How long pid 1 waits between TERM and KILL, in seconds, if not told otherwise.
+/// Seconds between TERM and KILL, if neither SECONDS nor STOP_TIMEOUT is given.
 const PATIENCE: u32 = 10;
-/// The longest that it can be told: a day.
-const LONGEST: u32 = 86_400;
 
 /// What is to be done.
 pub enum Task<'a> {
@@ -73,8 +71,10 @@ fn parse_name(args: &Args, name: usize, stand_in: bool) -> Result<Task<'_>, Misu
     }
     at_most(args, name + 1)?;
     let patience = match args.get(name + 1) {
-        Some(text) => number(text, LONGEST).ok_or(misuse("not a number of seconds: ", text))?,
-        None => PATIENCE,
+        Some(text) => number(text, u32::MAX).ok_or(misuse("not a number of seconds: ", text))?,
+        None => sys::environment(c"STOP_TIMEOUT")
+            .and_then(|text| number(text, u32::MAX))
+            .unwrap_or(PATIENCE),
     };
     Ok(Task::Reap(Reap {
         name,

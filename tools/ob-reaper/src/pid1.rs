@@ -88,7 +88,7 @@ fn ask_to_end() {
 
 /// The kernel would do this anyway when pid 1 ends; the log shall say that it was needed.
 fn end_now(name: &[u8], patience: u32) -> u8 {
-    let seconds = Decimal::new(patience.cast_signed());
+    let seconds = Decimal::new(patience);
     say(&[
         name,
         b": not all ended within ",

@@ -1,6 +1,6 @@
 //! The dry run: what the stage would do, as commands.
 
-use crate::init::REAPER_FD;
+use crate::init::{REAPER_FD, stop_timeout};
 use crate::supervise::{PATH, running};
 use anyhow::{Result, bail, ensure};
 use ob_confine::limits;
@@ -37,6 +37,7 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
             "env",
             &format!("NAME={name}"),
             &format!("START={}", document.list("START")?.join(" ")),
+            &format!("STOP_TIMEOUT={}", stop_timeout(document)),
             "ob-unshare",
             "--init",
         ]),

@@ -1,7 +1,7 @@
 //! The stage: starts pid 1, tells of it, and stays: to keep the log, to end the subhost when told to, to pass on its end.
 
 use crate::confine::Confinement;
-use crate::init::{REAPER_FD, Reaper, text};
+use crate::init::{REAPER_FD, Reaper, stop_timeout, text};
 use crate::inside::{self, NAMESPACES, Plan};
 use crate::logger::Logger;
 use crate::watch::Watch;
@@ -297,6 +297,7 @@ fn environment(
     ];
     if document.has("INIT") {
         variables.push(format!("REAPER={}", reaper.path));
+        variables.push(format!("STOP_TIMEOUT={}", stop_timeout(document)));
     }
     for name in ["LANG", "TERM", "TZ"] {
         if let Ok(value) = std::env::var(name) {
