@@ -147,9 +147,12 @@ pub fn is_ignored(signal: Signal) -> bool {
     asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Sees to it that children can be waited for, also where our parent has told us to ignore them.
-pub fn heed_children() {
-    // SAFETY: the default action is no handler of ours.
+/// Restores the default action of SIGCHLD, so that this process can wait for its children.
+///
+/// An ignored signal stays ignored over `execve(2)`. While SIGCHLD is ignored, the kernel reaps the
+/// children itself: `waitpid(2)` fails with `ECHILD` and no signal arrives, see `sigaction(2)`.
+pub fn reset_sigchld() {
+    // SAFETY: SIG_DFL is not a handler.
     let _ = unsafe { signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 

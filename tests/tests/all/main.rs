@@ -21,5 +21,6 @@ mod protect;
 mod races;
 mod reaper_timeout;
 mod security;
+mod sigchld;
 mod sudo;
 mod userns;
