@@ -1,7 +1,7 @@
 //! The mount calls of Linux 5.2 and later, which work on descriptors: a mount is made and changed before anyone can see
 //! it, and put in place on a directory that was looked up once.
 
-use crate::descriptor;
+use crate::fd::descriptor;
 use nix::errno::Errno;
 use nix::libc::{self, c_long, c_uint};
 use nix::{NixPath, Result};

@@ -12,5 +12,5 @@ const NS_GET_USERNS: libc::Ioctl = 0xb701;
 pub fn owner(descriptor: impl AsFd) -> Result<OwnedFd> {
     // SAFETY: this request takes no argument, and makes a descriptor (close-on-exec from birth).
     let result = unsafe { libc::ioctl(descriptor.as_fd().as_raw_fd(), NS_GET_USERNS) };
-    crate::descriptor(result.into())
+    crate::fd::descriptor(result.into())
 }

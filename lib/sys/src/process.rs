@@ -1,6 +1,6 @@
 //! Processes in new namespaces, and descriptors of processes.
 
-use crate::descriptor;
+use crate::fd::descriptor;
 use nix::Result;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};

@@ -1,6 +1,6 @@
 //! What nix lacks of terminals and their pairs, `ioctl_tty(2)`.
 
-use crate::descriptor;
+use crate::fd::descriptor;
 use nix::Result;
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
