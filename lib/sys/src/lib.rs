@@ -6,9 +6,9 @@
 
 pub mod credentials;
 mod fd;
+pub mod fdstore;
 pub mod file;
 pub mod identity;
-pub mod keep;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;

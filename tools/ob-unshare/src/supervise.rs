@@ -20,7 +20,7 @@ use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 use ob_confine::userns::Ids;
 use ob_document::state::{self, Home, Lock};
 use ob_document::{Document, Tool, netns, receive, send};
-use ob_sys::keep::Keep;
+use ob_sys::fdstore::FdStore;
 use ob_sys::process::{Child, Namespaces, pidfd_open, pidfd_signal, spawn};
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -119,9 +119,9 @@ struct Held {
 
 impl Held {
     fn of(document: &Document) -> Result<Self> {
-        let keep = Keep::of_room().context("reach the room")?;
-        let mut kept = match keep {
-            Some(keep) => keep.take().context("take the locks from the room")?,
+        let store = FdStore::from_environment().context("open the fd store of the room")?;
+        let mut kept = match store {
+            Some(store) => store.drain().context("drain the fd store of the room")?,
             None => Vec::new(),
         };
         let host = (!kept.is_empty()).then(|| kept.remove(0));
