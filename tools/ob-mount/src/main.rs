@@ -19,7 +19,7 @@ use nix::mount::{MntFlags, umount2};
 use ob_confine::protect::ReadOnly;
 use ob_confine::userns::{Ids, Wish};
 use ob_document::{Document, Hook, Tool, Usage, filter, log, undo};
-use ob_sys::identity::act_as;
+use ob_sys::identity::set_fs_ids;
 use ob_sys::process::close_on_exec_from;
 use root::Root;
 use std::ffi::OsString;
@@ -309,7 +309,7 @@ fn furnish_alone(live: &Path) -> Result<ExitCode> {
         _ => None,
     };
     let root = Root::open(live)?;
-    let acting = ids.map(|ids| act_as(ids.user(0), ids.group(0)));
+    let acting = ids.map(|ids| set_fs_ids(ids.user(0), ids.group(0)));
     let _acting = acting.transpose().context("act as root inside")?;
     furnish::furnish(&root, &size, ids, |trouble| {
         eprintln!("{}: {trouble}", TOOL.name);

@@ -13,7 +13,7 @@ use nix::unistd::{fchdir, pipe2};
 use ob_confine::userns::{Ids, Wish, is_closed};
 use ob_document::{Document, sentence};
 use ob_sys::fdstore::FdStore;
-use ob_sys::identity::{Acting, act_as};
+use ob_sys::identity::{FsIdsGuard, set_fs_ids};
 use ob_sys::mount::{Depth, Filesystem, attach, clone_tree, set_attributes};
 use ob_sys::process::spawn;
 use std::fs::File;
@@ -63,8 +63,8 @@ impl Mapped {
     }
 
     /// Has this process make files as root inside, as long as it keeps what is returned.
-    pub fn act_as_root(&self) -> Result<Acting> {
-        act_as(self.ids.user(0), self.ids.group(0)).context("act as root inside")
+    pub fn act_as_root(&self) -> Result<FsIdsGuard> {
+        set_fs_ids(self.ids.user(0), self.ids.group(0)).context("act as root inside")
     }
 
     /// Makes a detached mount of the directory `path` with its owners as inside, and with nothing in it that is a device: what
