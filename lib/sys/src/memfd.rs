@@ -21,11 +21,10 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
 /// Only `/proc` shows `name`.
 ///
 /// # Errors
-/// Those of `memfd_create(2)`. `EACCES`: the sysctl `vm.memfd_noexec` is 2. `ENOSPC`: the content
-/// cannot be written.
+/// Those of `memfd_create(2)` and `write(2)`. `EACCES`: the sysctl `vm.memfd_noexec` is 2.
 pub fn seal(name: &CStr, program: &[u8]) -> Result<OwnedFd> {
     let mut memory = memory(name)?;
-    memory.write_all(program).map_err(|_| Errno::ENOSPC)?;
+    memory.write_all(program).map_err(errno)?;
     finish(memory)
 }
 
@@ -35,8 +34,7 @@ pub fn seal(name: &CStr, program: &[u8]) -> Result<OwnedFd> {
 /// Those of [`seal`], and of reading the file.
 pub fn seal_file(name: &CStr, program: &mut File) -> Result<OwnedFd> {
     let mut memory = memory(name)?;
-    std::io::copy(program, &mut memory)
-        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    std::io::copy(program, &mut memory).map_err(errno)?;
     finish(memory)
 }
 
@@ -49,6 +47,10 @@ fn memory(name: &CStr) -> Result<File> {
         memory => memory,
     }
     .map(File::from)
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 fn finish(memory: File) -> Result<OwnedFd> {
