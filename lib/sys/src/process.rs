@@ -95,7 +95,7 @@ pub fn pidfd_signal(pidfd: impl AsFd, signal: impl Into<Option<Signal>>) -> Resu
 /// Marks every descriptor from `first` on as close-on-exec, so that what we exec next starts with those below alone.
 ///
 /// Like `close_range(2)` with `CLOSE_RANGE_CLOEXEC` (Linux 5.11); an older kernel is told one descriptor after the other.
-pub fn close_on_exec_from(first: RawFd) -> Result<()> {
+pub fn set_cloexec_from(first: RawFd) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: c_uint = 4;
     // SAFETY: only sets a flag of descriptors; they stay open and owned.
     let result = unsafe {
@@ -209,7 +209,7 @@ pub fn exec(
         if let Some((fd, number)) = descriptors.extra {
             moved.push((number, fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(64))?));
         }
-        close_on_exec_from(3)?;
+        set_cloexec_from(3)?;
         for (number, fd) in moved {
             // SAFETY: takes two numbers. Whatever was open at `number` is lost to its owner, who is this process, which
             // does nothing any more but exec, or end.

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use ob_document::{Document, Hook, log, quote};
 use ob_sys::memfd::seal;
-use ob_sys::process::close_on_exec_from;
+use ob_sys::process::set_cloexec_from;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
@@ -52,7 +52,7 @@ pub fn text(document: &Document, reaper: &str) -> Result<String> {
     };
     hook.check().context("INIT")?;
     let errors = log::open(document.path("LOG")?)?;
-    close_on_exec_from(3)?;
+    set_cloexec_from(3)?;
     let output = hook
         .with_plan(document, None::<&str>)
         .stderr(Stdio::from(errors))
