@@ -122,7 +122,7 @@ pub fn set_cloexec_from(first: RawFd) -> Result<()> {
 
 /// Closes every descriptor of this process but `kept`, whoever in it owns them: for a child that is to hold nothing else of what
 /// its parent had. It must use no other one any more. Like `close_range(2)`: Linux 5.9.
-pub fn close_all_but(kept: &[BorrowedFd]) -> Result<()> {
+pub fn close_all_except(kept: &[BorrowedFd]) -> Result<()> {
     let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
     kept.sort_unstable();
     let mut first = 0;

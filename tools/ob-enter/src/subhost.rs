@@ -18,7 +18,7 @@ use ob_confine::userns::Ids;
 use ob_document::Document;
 use ob_document::state::{Home, prove};
 use ob_enter::{End, Inside};
-use ob_sys::process::{Child, close_all_but, pidfd_open, spawn};
+use ob_sys::process::{Child, close_all_except, pidfd_open, spawn};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -169,7 +169,7 @@ impl Subhost {
         kept.extend([teller.as_fd(), writing.as_fd(), self.pid_1.as_fd()]);
         // Already in the group, for its child.
         let middle = spawn(0, group, || {
-            let born = close_all_but(&kept)
+            let born = close_all_except(&kept)
                 .and_then(|()| self.join_pids())
                 .and_then(|()| spawn(libc::CLONE_PARENT, None, run));
             let answer = born.map_or_else(|error| -(error as i32), |child| child.pid.as_raw());
