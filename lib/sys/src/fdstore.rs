@@ -4,7 +4,7 @@
 //! kernel closes them when a process has drained the store, or when the last process of the room
 //! has exited.
 
-use crate::process::inherited;
+use crate::process::dup_inherited;
 use nix::Result;
 use nix::errno::Errno;
 use nix::libc;
@@ -62,7 +62,7 @@ impl FdStore {
             return Ok(None);
         };
         let (input, output) = address.split_once(':').ok_or(Errno::EINVAL)?;
-        let open = |number: &str| inherited(number.parse().map_err(|_| Errno::EINVAL)?);
+        let open = |number: &str| dup_inherited(number.parse().map_err(|_| Errno::EINVAL)?);
         Ok(Some(FdStore {
             input: open(input)?,
             output: open(output)?,

@@ -178,7 +178,7 @@ pub fn close_inherited(keep: &[RawFd]) {
 /// Duplicates the descriptor number `fd` that our parent left open for us, as close-on-exec. `EBADF`: it is not open.
 ///
 /// For the few numbers that are handed on by name in the environment.
-pub fn inherited(fd: RawFd) -> Result<OwnedFd> {
+pub fn dup_inherited(fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: a duplicate is a new descriptor, whoever owns `fd`; a number that is not open gives EBADF.
     descriptor(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) }.into())
 }
