@@ -161,8 +161,8 @@ pub fn close_all_except(kept: &[BorrowedFd]) -> Result<()> {
 /// Returns whether this process ignores `signal`, as after `nohup(1)`.
 #[must_use]
 pub fn is_ignored(signal: Signal) -> bool {
-    // SAFETY: a sigaction is a plain structure, for which zero bytes are valid. The kernel writes it
-    // and changes nothing else.
+    // SAFETY: a sigaction is a plain structure, for which zero bytes are valid. The kernel writes
+    // it and changes nothing else.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
     let asked = unsafe { libc::sigaction(signal as c_int, std::ptr::null(), &raw mut action) };
