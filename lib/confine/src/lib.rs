@@ -2,6 +2,7 @@
 //! ([`seccomp`]), its user namespace ([`userns`]) and the limits of its control group ([`limits`]).
 #![forbid(unsafe_code)]
 
+mod capabilities;
 pub mod limits;
 pub mod protect;
 pub mod seccomp;

@@ -7,7 +7,7 @@
 mod default;
 mod profile;
 
-use crate::protect::bit;
+use crate::capabilities::bit;
 use anyhow::{Result, anyhow, ensure};
 use ob_sys::credentials::{Capabilities, Instruction, load_filter};
 use seccompiler::{
