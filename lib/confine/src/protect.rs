@@ -220,7 +220,7 @@ pub fn check(name: &str, value: &str) -> Result<()> {
             .context("RLIMITS"),
         "HOSTNAME" => hostname(value).map(drop),
         "SETENV" => assignment(value).map(drop).context("SETENV"),
-        _ => crate::limits::check(name, value),
+        _ => crate::cgroup_limits::check(name, value),
     }
 }
 

@@ -20,7 +20,7 @@ const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 ///
 /// Fails if a group of that name is there and not empty: it is somebody else's.
 pub fn make(document: &mut Document) -> Result<Option<File>> {
-    let limits = ob_confine::limits::of(document)?;
+    let limits = ob_confine::cgroup_limits::of(document)?;
     let tree = match (tree(), limits.first()) {
         (Some(tree), _) => tree,
         (None, None) => return Ok(None),

@@ -1,7 +1,7 @@
 //! The limits of a subhost: where its control group may lie so that they work, and their values.
 
 use anyhow::{Context, Result, bail, ensure};
-use ob_confine::limits::Limit;
+use ob_confine::cgroup_limits::Limit;
 use ob_sys::file::get_xattr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
