@@ -99,3 +99,11 @@ pub fn bit(name: &str) -> Result<Capabilities> {
         }
     }
 }
+
+/// Returns whether `set` contains the capability `name`.
+///
+/// # Errors
+/// There is no such capability.
+pub fn contains(set: Capabilities, name: &str) -> Result<bool> {
+    Ok(set & bit(name)? != 0)
+}

@@ -1,6 +1,7 @@
 //! The default profile.
 
-use super::{Outcome, Profile, Rule, holds};
+use super::rule::{Outcome, Profile, Rule};
+use crate::capabilities::contains;
 use crate::syscalls;
 use anyhow::Result;
 use nix::libc;
@@ -109,7 +110,7 @@ const TERMINAL_INPUT: [u32; 2] = [0x5412, 0x541c]; // TIOCSTI, TIOCLINUX
 impl Profile {
     /// All that is known passes but what is listed above. What is not known yet does not exist, so that programs do without.
     pub(super) fn default_for(kept: Capabilities) -> Result<Self> {
-        let administrator = holds(kept, "SYS_ADMIN")?;
+        let administrator = contains(kept, "SYS_ADMIN")?;
         let refusal = Outcome::Errno(libc::EPERM as u32);
         let missing = Outcome::Errno(libc::ENOSYS as u32);
         let mut profile = Profile {
@@ -126,7 +127,7 @@ impl Profile {
         );
         profile.refuse(REFUSED, refusal);
         for (name, calls) in WITH {
-            if !holds(kept, name)? {
+            if !contains(kept, name)? {
                 profile.refuse(calls, refusal);
             }
         }

@@ -1,6 +1,7 @@
 //! The profiles of the Open Container Initiative, and what Docker's have beyond them.
 
-use super::{Outcome, Profile, Rule, holds};
+use super::rule::{Outcome, Profile, Rule};
+use crate::capabilities::contains;
 use crate::syscalls;
 use anyhow::{Context, Result, bail, ensure};
 use nix::libc;
@@ -61,7 +62,7 @@ fn applies(rule: &Value, kept: Capabilities) -> Result<bool> {
         rule.get("includes").unwrap_or(&none),
         rule.get("excludes").unwrap_or(&none),
     );
-    let held = |name: &&str| holds(kept, name);
+    let held = |name: &&str| contains(kept, name);
     for name in texts(includes, "caps") {
         if !held(&name)? {
             return Ok(false);
