@@ -1,19 +1,20 @@
-# make            build the tools, static, for release
-# make install    install them; DESTDIR= and PREFIX=/usr/local as everywhere
-# make check      all that must pass before a change goes in
-# The long ones: make soak, make sweep, make fuzz, make bench, make check-vm.
+# make            build the static tools, in release mode
+# make install    install them; accepts DESTDIR= and PREFIX=/usr/local
+# make check      run everything that must pass before a change is merged
+# Targets that take long: make soak, make sweep, make fuzz, make bench, make check-vm.
 
 PREFIX = /usr/local
 BIN = $(DESTDIR)$(PREFIX)/bin
 SBIN = $(DESTDIR)$(PREFIX)/sbin
 LIB = $(DESTDIR)$(PREFIX)/lib/overlay-boot
-# Where the hooks of the shell scripts look for the defaults, and new ones may.
+# Hooks written for overlay-boot 1.6.4 look for the default hooks here.
 HOOKS = $(DESTDIR)/var/lib/overlay-boot
 SHARE = $(DESTDIR)$(PREFIX)/share
 MAN = $(SHARE)/man
-# Debian keeps the one for packages.
+# Debian reserves vendor-completions for packages.
 ZSH = $(SHARE)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
-# fish looks below /usr/local only if XDG_DATA_DIRS names it, which it does not for root; the administrator's are in /etc.
+# fish searches /usr/local only if XDG_DATA_DIRS names it, which is not so for root. For other
+# prefixes the completions are installed in /etc/fish.
 FISH = $(if $(filter /usr,$(PREFIX)),$(SHARE)/fish/vendor_completions.d,$(DESTDIR)/etc/fish/completions)
 
 TOOLS = ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff ob-reaper
@@ -21,19 +22,20 @@ COMMANDS = $(notdir $(wildcard scripts/overlay-*))
 TYPED = $(filter-out %-init %-premount %-postmount,$(COMMANDS))
 ARCH = $(shell uname -m)
 
-# With musl a tool starts in a third of the time that it takes with glibc; both are static, for a subhost's root may have neither.
+# With musl a tool starts in a third of the time that it needs with glibc. Both are linked
+# statically: the root of a subhost may have no C library.
 MUSL = $(shell rustup target list --installed 2>/dev/null | grep -x $(ARCH)-unknown-linux-musl)
 TARGET = $(or $(MUSL),$(ARCH)-unknown-linux-gnu)
 BUILDS = $(or $(CARGO_TARGET_DIR),target)
 OUT = $(BUILDS)/$(TARGET)/release
-# What was built last is installed: whoever may install, as under sudo, may have no rustup to ask.
+# The directory of the latest build. "make install" under sudo may have no rustup in its PATH.
 BUILT = $(dir $(shell ls -t $(BUILDS)/$(ARCH)-unknown-linux-*/release/ob-conf | head -n 1))
 
 all:
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TARGET) \
 		$(addprefix -p ,$(TOOLS))
 
-# Where the tools were built, for scripts that run them from the source tree.
+# Prints the directory of the built tools, for scripts that run them from the source tree.
 where:
 	@echo $(OUT)
 
@@ -70,17 +72,19 @@ lint:
 	mandoc -T lint -W warning man/*.[1-8]
 	docs/picture | cmp - docs/subhost.svg
 
-# The same tests on other kernels: VM names directories with machines that tests/vm/build has made.
+# Runs the tests on other kernels. VM lists directories with machines that tests/vm/build made.
 VM = vm/bookworm vm/trixie
 check-vm:
 	tests/vm/check $(VM)
 
-# The Debian package on the same machines: installation, unit, init script, VLAN cables, reboot, upgrade, removal.
+# Tests the Debian package on these machines: installation, unit, init script, VLAN cables, reboot,
+# upgrade, removal.
 PACKAGE = ../overlay-boot-rs_*.deb
 check-package:
 	tests/vm/check-package $(PACKAGE) $(VM)
 
-# The short one only sees that it works: it judges no time, and writes nothing. Both run as root.
+# Measures the speed. bench-short only checks that the benchmark works: it compares no time and
+# writes no file. Both run as root.
 bench: all
 	$(BENCH)
 	$(IN_OUT) bench --output docs
@@ -88,17 +92,19 @@ bench-short: all
 	$(BENCH)
 	$(IN_OUT) bench --short >/dev/null
 
-# What root inside can do, at each level, measured on the kernel in use and put into docs/security.md. Runs as root.
+# Runs the attacks of root inside at each level on the running kernel, and writes the results to
+# docs/security.md. Runs as root.
 KERNEL = $(shell uname -r | cut -d. -f1-2)
 attacks: all attack
 	OB_ATTACKS_TO="$(CURDIR)/tests/attacks/results/$(KERNEL).json" $(IN_OUT) cargo test --locked -p end-to-end --test all -- attacks::every
 	cargo run --quiet --locked -p attacks -- page docs/security.md
-# Its program alone, static, since it is run in any root; prints where it is.
+# Builds the program of the attacks, static, since it runs in any root. Prints its path.
 attack:
 	@RUSTFLAGS='-C target-feature=+crt-static' cargo build --quiet --locked --target $(TARGET) -p attacks
 	@echo $(BUILDS)/$(TARGET)/debug/attack
 
-# The readers of what comes from elsewhere on whatever bytes, each for TIME seconds. Wants nightly and cargo-fuzz: fuzz/README.md.
+# Fuzzes the parsers of external input, each for TIME seconds. Needs nightly Rust and cargo-fuzz,
+# see fuzz/README.md.
 TIME = 60
 fuzz:
 	for target in conf document profile netlink; do \
@@ -106,7 +112,8 @@ fuzz:
 		cargo +nightly fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(TIME) \
 			$$([ ! -e fuzz/$$target.dict ] || echo -dict=fuzz/$$target.dict) || exit; done
 
-# A thousand boots and stops, and what grows; every step of a boot and a stop broken off: docs/reliability.md. Both run as root.
+# soak: measures what grows in a thousand boots and stops. sweep: interrupts a boot and a stop at
+# every step. See docs/reliability.md. Both run as root.
 soak: all
 	$(LONG) --bin soak
 	$(IN_OUT) $(TESTS)/soak

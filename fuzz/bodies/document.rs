@@ -1,6 +1,6 @@
 //! What holds for any bytes as a document.
 
-use ob_confine::limits;
+use ob_confine::cgroup_limits;
 use ob_confine::protect::{Protection, ReadOnly};
 use ob_confine::userns::{Ids, Wish};
 use ob_document::{Cable, Document, quote, sentence, steps};
@@ -39,7 +39,11 @@ pub fn holds(bytes: &[u8]) {
 
 /// All that is computed from a document alone, with whatever outcome.
 fn read_as_a_stage(document: &Document) {
-    let _ = (Wish::of(document), Ids::of(document), limits::of(document));
+    let _ = (
+        Wish::of(document),
+        Ids::of(document),
+        cgroup_limits::of(document),
+    );
     let _ = (Ids::required(document).err(), ReadOnly::of(document));
     for mapped in [false, true] {
         let _ = Protection::of(document, mapped).err();

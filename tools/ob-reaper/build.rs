@@ -1,4 +1,4 @@
-//! How to link a program that has no standard library: the C library is then ours to ask for.
+//! Link arguments for a program without the standard library, which otherwise names the C library.
 
 use std::env::var;
 
@@ -9,7 +9,7 @@ fn main() {
     let glibc = var("CARGO_CFG_TARGET_ENV").as_deref() == Ok("gnu");
 
     let libraries: &[&str] = match (fixed, glibc) {
-        // glibc's archive and the unwinder of gcc need each other, whoever comes first.
+        // libc.a of glibc and libgcc_eh.a refer to each other: the linker must search both again.
         (true, true) => &[
             "-Wl,-Bstatic",
             "-Wl,--start-group",
@@ -21,7 +21,7 @@ fn main() {
         (true, false) => &["-Wl,-Bstatic", "-lc"],
         (false, _) => &["-lc"],
     };
-    // Code and constants share their pages, which would be half empty otherwise.
+    // Code and read-only data share pages: two half-empty pages less in each subhost's pid 1.
     for argument in libraries.iter().chain(&["-Wl,-z,noseparate-code"]) {
         println!("cargo::rustc-link-arg-bins={argument}");
     }

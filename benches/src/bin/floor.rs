@@ -23,7 +23,7 @@ use nix::unistd::{
 };
 use ob_cable::links::{Links, Pair, Watch};
 use ob_sys::mount::{Filesystem, attach};
-use ob_sys::process::{close_on_exec_from, pidfd_open, pidfd_signal, spawn};
+use ob_sys::process::{pidfd_open, pidfd_signal, set_cloexec_from, spawn};
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -258,7 +258,7 @@ fn room(directory: &str, name: &str, bridge: &str, command: &[&str]) -> Result<(
         Mode::empty(),
     )?;
     attach(root, target)?;
-    close_on_exec_from(3)?;
+    set_cloexec_from(3)?;
     let words = words(command)?;
     nix::unistd::execvp(&words[0], &words)?;
     Ok(())

@@ -1,8 +1,13 @@
-//! What a subhost may do: the level of protection and the variables beside it ([`protect`]), the filter of system calls
-//! ([`seccomp`]), its user namespace ([`userns`]) and the limits of its control group ([`limits`]).
+//! What a subhost may do.
+//!
+//! - [`protect`]: the protection level, and the variables that change single parts of it.
+//! - [`seccomp`]: system call filters.
+//! - [`userns`]: the user namespace.
+//! - [`cgroup_limits`]: the limits of the control group.
 #![forbid(unsafe_code)]
 
-pub mod limits;
+mod capabilities;
+pub mod cgroup_limits;
 pub mod protect;
 pub mod seccomp;
 mod syscalls;

@@ -3,15 +3,12 @@
 //! All stages that have to do with it compute the same [`Protection`] from the document: ob-conf refuses what cannot be, pid 1
 //! and every command that enters are confined by it. Where the variables are absent it is empty, and costs nothing.
 
-mod capabilities;
 mod rlimits;
 
-pub(crate) use capabilities::bit;
-
+use crate::capabilities::{bit, set};
 use crate::seccomp::Filters;
 use crate::userns::{Ids, Wish};
 use anyhow::{Context, Result, bail, ensure};
-use capabilities::set;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::prctl::set_no_new_privs;
@@ -226,7 +223,7 @@ pub fn check(name: &str, value: &str) -> Result<()> {
             .context("RLIMITS"),
         "HOSTNAME" => hostname(value).map(drop),
         "SETENV" => assignment(value).map(drop).context("SETENV"),
-        _ => crate::limits::check(name, value),
+        _ => crate::cgroup_limits::check(name, value),
     }
 }
 
@@ -379,8 +376,8 @@ fn assignment(line: &str) -> Result<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::capabilities::CAPABILITIES;
     use super::*;
+    use crate::capabilities::CAPABILITIES;
 
     fn document(keys: &str) -> Document {
         Document::parse(&format!("{{\"NAME\":\"a\"{keys}}}")).unwrap()

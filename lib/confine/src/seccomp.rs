@@ -1,96 +1,78 @@
-//! Filters of system calls: a profile, as the runtimes of the Open Container Initiative read it or our default one, and what it
-//! comes to for the kernel, `seccomp(2)`.
-//!
-//! A filter of the crate seccompiler knows two outcomes; the kernel runs any number of filters and takes the strictest. So a
-//! profile becomes one filter for what it lets pass, and one for each other outcome.
+//! System call filters, `seccomp(2)`: the default profile, or a profile in the JSON format of the
+//! OCI runtime specification, compiled for the kernel.
 
 mod default;
 mod profile;
+mod rule;
 
-use crate::protect::bit;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use ob_sys::credentials::{Capabilities, Instruction, load_filter};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-};
-use std::collections::BTreeMap;
+use rule::Profile;
 
-/// Filters as the kernel takes them, in the order in which they are loaded.
+/// Compiled filters, in the order in which they must be loaded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Filters(Vec<Vec<Instruction>>);
 
-/// What is to happen to a system call, the mildest first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Outcome {
-    Allow,
-    Log,
-    Errno(u32),
-    Trap,
-    KillThread,
-    KillProcess,
-}
-
-/// One rule: the outcome for these system calls, where all the conditions hold.
-struct Rule {
-    numbers: Vec<i64>,
-    outcome: Outcome,
-    conditions: Vec<SeccompCondition>,
-}
-
-struct Profile {
-    default: Outcome,
-    rules: Vec<Rule>,
-}
-
 impl Filters {
-    /// Compiles the profile in `json`. Rules with `includes` or `excludes` count where they fit the machine and the capabilities
-    /// that are `kept`; names that this machine has no system call for are passed over, as profiles serve many machines.
+    /// Compiles the profile `json` for a process with the capabilities `kept`.
     ///
-    /// Fails if it is no profile, or asks for what cannot be given: a tracer, a listener.
+    /// Evaluates `includes` and `excludes` for this architecture and these capabilities. Ignores
+    /// system calls that this architecture does not have, since a profile is written for several.
+    ///
+    /// # Errors
+    /// The profile is invalid, or needs a tracer or a listener, which this crate does not support.
     pub fn of_profile(json: &str, kept: Capabilities) -> Result<Self> {
-        Profile::parse(json, kept)?.compile()
+        Ok(Filters(Profile::parse(json, kept)?.compile()?))
     }
 
-    /// Compiles the default profile for a process with the capabilities that are `kept`.
+    /// Compiles the default profile for a process with the capabilities `kept`.
+    ///
+    /// # Errors
+    /// The architecture has no filters.
     pub fn default_for(kept: Capabilities) -> Result<Self> {
-        Profile::default_for(kept)?.compile()
+        Ok(Filters(Profile::default_for(kept)?.compile()?))
     }
 
-    /// Loads them; from then on they count for this process and all that come from it.
+    /// Loads the filters into this process; its future descendants inherit them.
+    ///
+    /// # Errors
+    /// Those of [`load_filter`].
     pub fn load(&self) -> nix::Result<()> {
         self.0.iter().try_for_each(|filter| load_filter(filter))
     }
 
-    /// As a file: each filter begins with its length; after the last one is a zero.
+    /// Serializes the filters, each after its length, in the byte order of this machine, and a zero after the last.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for filter in &self.0 {
             bytes.extend((filter.len() as u64).to_ne_bytes());
-            for one in filter {
-                bytes.extend(one.code.to_ne_bytes());
-                bytes.extend([one.jt, one.jf]);
-                bytes.extend(one.k.to_ne_bytes());
+            for instruction in filter {
+                bytes.extend(instruction.code.to_ne_bytes());
+                bytes.extend([instruction.jt, instruction.jf]);
+                bytes.extend(instruction.k.to_ne_bytes());
             }
         }
         bytes.extend([0; 8]);
         bytes
     }
 
-    /// Reads what [`Filters::to_bytes`] has made. Fails if that was cut short, and if it is no filter at
-    /// all: the file is read only where there must be one.
+    /// Deserializes filters from [`Filters::to_bytes`].
+    ///
+    /// # Errors
+    /// The bytes are truncated, or there is no filter: they are read only where there must be one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let (words, rest) = bytes.as_chunks::<8>();
         let mut words = words.iter();
         let mut filters = Vec::new();
         loop {
-            let length = words.next().context("it was cut short")?;
+            let length = words.next().context("the file is truncated")?;
             let length = usize::try_from(u64::from_ne_bytes(*length))?;
             if length == 0 {
                 break;
             }
             let filter: Vec<Instruction> = words.by_ref().take(length).map(instruction).collect();
-            ensure!(filter.len() == length, "it was cut short");
+            ensure!(filter.len() == length, "the file is truncated");
             filters.push(filter);
         }
         ensure!(!filters.is_empty(), "it has no filter");
@@ -112,93 +94,10 @@ fn instruction(word: &[u8; 8]) -> Instruction {
     }
 }
 
-impl Profile {
-    fn compile(&self) -> Result<Filters> {
-        let mut filters = Vec::new();
-        let mut others: Vec<Outcome> = self.rules.iter().map(|rule| rule.outcome).collect();
-        others.sort_unstable();
-        others.dedup();
-        for outcome in others {
-            if outcome == Outcome::Allow || outcome == self.default {
-                continue;
-            }
-            let rules = self.rules.iter().filter(|rule| rule.outcome == outcome);
-            filters.push(filter(rules, outcome, Outcome::Allow)?);
-        }
-        // The last, for it may refuse to load more. Of two errors the kernel takes that of the last as well, so what has an
-        // outcome of its own passes here.
-        if self.default != Outcome::Allow {
-            let passed = |rule: &&Rule| rule.outcome != self.default;
-            let passed = self.rules.iter().filter(passed);
-            filters.push(filter(passed, Outcome::Allow, self.default)?);
-        }
-        // A profile that lets everything pass is a filter as well: none at all means that a file is damaged.
-        if filters.is_empty() {
-            filters.push(filter(
-                std::iter::empty(),
-                Outcome::KillProcess,
-                Outcome::Allow,
-            )?);
-        }
-        Ok(Filters(filters))
-    }
-}
-
-/// One filter: `matched` for what fits a rule, else `other`.
-fn filter<'a>(
-    rules: impl Iterator<Item = &'a Rule>,
-    matched: Outcome,
-    other: Outcome,
-) -> Result<Vec<Instruction>> {
-    let mut table: BTreeMap<i64, Option<Vec<SeccompRule>>> = BTreeMap::new();
-    for rule in rules {
-        for number in &rule.numbers {
-            let entry = table.entry(*number).or_insert_with(|| Some(Vec::new()));
-            if rule.conditions.is_empty() {
-                *entry = None; // whatever the conditions of other rules
-            } else if let Some(chain) = entry {
-                chain.push(SeccompRule::new(rule.conditions.clone())?);
-            }
-        }
-    }
-    // No rule at all means to seccompiler what none among several means to us.
-    let table = table
-        .into_iter()
-        .map(|(n, chain)| (n, chain.unwrap_or_default()));
-    let machine = TargetArch::try_from(std::env::consts::ARCH)
-        .map_err(|_| anyhow!("there are no filters for this machine"))?;
-    let filter = SeccompFilter::new(table.collect(), other.into(), matched.into(), machine)?;
-    let program: BpfProgram = filter.try_into()?;
-    ensure!(program.len() <= 4096, "it is longer than the kernel takes");
-    let program = program.iter().map(|one| Instruction {
-        code: one.code,
-        jt: one.jt,
-        jf: one.jf,
-        k: one.k,
-    });
-    Ok(program.collect())
-}
-
-impl From<Outcome> for SeccompAction {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Allow => SeccompAction::Allow,
-            Outcome::Log => SeccompAction::Log,
-            Outcome::Errno(number) => SeccompAction::Errno(number),
-            Outcome::Trap => SeccompAction::Trap,
-            Outcome::KillThread => SeccompAction::KillThread,
-            Outcome::KillProcess => SeccompAction::KillProcess,
-        }
-    }
-}
-
-fn holds(kept: Capabilities, name: &str) -> Result<bool> {
-    Ok(kept & bit(name)? != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capabilities::bit;
     use nix::errno::Errno;
     use nix::mount::{MntFlags, umount2};
     use nix::sched::{CloneFlags, unshare};
@@ -208,9 +107,11 @@ mod tests {
     use ob_sys::process::{join_new_session_keyring, pidfd_open, spawn};
     use std::os::fd::AsFd;
 
-    /// Runs `checks` in a child under the filters, and fails with the number of the first that does not hold. The child may not
-    /// allocate: another thread of the test may have held the allocator's lock when it was born.
-    fn under(filters: &Filters, checks: &[fn() -> bool]) {
+    /// Runs `checks` in a child with the filters. Fails with the number of the first failed check.
+    ///
+    /// The child must not allocate: another thread of the test may have held the lock of the
+    /// allocator when it was forked.
+    fn run_with(filters: &Filters, checks: &[fn() -> bool]) {
         let child = spawn(0, None, || {
             if set_no_new_privs().is_err() || filters.load().is_err() {
                 return 100;
@@ -225,30 +126,30 @@ mod tests {
         assert!(matches!(ended, Ok(WaitStatus::Exited(_, 0))), "{ended:?}");
     }
 
-    fn socket_of(family: AddressFamily) -> nix::Result<()> {
+    fn datagram_socket(family: AddressFamily) -> nix::Result<()> {
         socket(family, SockType::Datagram, SockFlag::empty(), None).map(drop)
     }
 
     #[test]
-    fn the_default_refuses_what_it_says_and_nothing_else() {
+    fn default_profile_refuses_only_listed_calls() {
         let few = bit("CHOWN").unwrap() | bit("SYS_CHROOT").unwrap();
-        under(
+        run_with(
             &Filters::default_for(few).unwrap(),
             &[
-                || socket_of(AddressFamily::Vsock) == Err(Errno::EAFNOSUPPORT),
-                || socket_of(AddressFamily::Alg) == Err(Errno::EAFNOSUPPORT),
-                || socket_of(AddressFamily::Unix).is_ok(),
+                || datagram_socket(AddressFamily::Vsock) == Err(Errno::EAFNOSUPPORT),
+                || datagram_socket(AddressFamily::Alg) == Err(Errno::EAFNOSUPPORT),
+                || datagram_socket(AddressFamily::Unix).is_ok(),
                 || join_new_session_keyring() == Err(Errno::EPERM),
                 || unshare(CloneFlags::CLONE_NEWUSER) == Err(Errno::EPERM),
                 || unshare(CloneFlags::CLONE_NEWNET) == Err(Errno::EPERM),
                 || unshare(CloneFlags::CLONE_FS).is_ok(),
                 || umount2("/nowhere", MntFlags::empty()) == Err(Errno::EPERM),
                 || pidfd_open(nix::unistd::getpid()).is_ok(),
-                // clone3 does not exist, and clone is for programs that can do with it.
+                // A C library uses clone if clone3 fails with ENOSYS.
                 || matches!(spawn(0, None, || 0), Err(Errno::ENOSYS)),
             ],
         );
-        under(
+        run_with(
             &Filters::default_for(Capabilities::MAX).unwrap(),
             &[
                 || umount2("/nowhere", MntFlags::empty()) != Err(Errno::EPERM),
@@ -259,24 +160,24 @@ mod tests {
     }
 
     #[test]
-    fn each_outcome_of_a_profile_is_kept_apart() {
+    fn profile_outcomes_do_not_affect_each_other() {
         let profile = r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":38,"syscalls":[
             {"names":["exit_group","write","rt_sigprocmask","clone3","gettid","getpid"],"action":"SCMP_ACT_ALLOW"},
             {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]},
             {"names":["umount2"],"action":"SCMP_ACT_ERRNO","errnoRet":28},
             {"names":["unshare"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_SYS_ADMIN"]}}]}"#;
         let filters = Filters::of_profile(profile, 0).unwrap();
-        under(
+        run_with(
             &filters,
             &[
-                || socket_of(AddressFamily::Unix).is_ok(),
-                || socket_of(AddressFamily::Inet) == Err(Errno::ENOSYS),
+                || datagram_socket(AddressFamily::Unix).is_ok(),
+                || datagram_socket(AddressFamily::Inet) == Err(Errno::ENOSYS),
                 || umount2("/", MntFlags::empty()) == Err(Errno::ENOSPC),
                 || unshare(CloneFlags::CLONE_FS) == Err(Errno::ENOSYS),
             ],
         );
         let administrator = Filters::of_profile(profile, bit("SYS_ADMIN").unwrap()).unwrap();
-        under(&administrator, &[|| unshare(CloneFlags::CLONE_FS).is_ok()]);
+        run_with(&administrator, &[|| unshare(CloneFlags::CLONE_FS).is_ok()]);
     }
 
     #[test]
@@ -287,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_come_back_from_a_file_whole_or_not_at_all() {
+    fn filters_from_a_truncated_file_are_rejected() {
         let filters = Filters::default_for(0).unwrap();
         let bytes = filters.to_bytes();
         assert_eq!(Filters::from_bytes(&bytes).unwrap(), filters);

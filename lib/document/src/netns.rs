@@ -29,7 +29,7 @@ pub fn path(name: &str) -> PathBuf {
 pub fn open_pinned(path: &Path) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let here = open(path, flags, Mode::empty())?;
-    if is_namespace(&here) || std::env::var_os(ob_sys::keep::VARIABLE).is_none() {
+    if is_namespace(&here) || std::env::var_os(ob_sys::fdstore::VARIABLE).is_none() {
         return Ok(here);
     }
     let guards = format!("/proc/{}/root{}", getppid(), path.display());

@@ -1,14 +1,22 @@
-//! What files carry beside their content.
+//! Extended attributes of files, `xattr(7)`.
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::{NixPath, Result};
 use std::ffi::CStr;
 
-/// The extended attribute `name` of the file `path`, up to 4096 bytes of it. `ENODATA`: it has none. Like `getxattr(2)`.
-pub fn attribute<P: ?Sized + NixPath>(path: &P, name: &CStr) -> Result<Vec<u8>> {
-    let mut value = vec![0; 4096];
-    // SAFETY: the kernel reads two C strings and writes no more than the length that it is told of a buffer that we own.
+/// Maximum length of a value that [`get_xattr`] returns.
+const MAX_VALUE: usize = 4096;
+
+/// Returns the extended attribute `name` of the file `path`.
+///
+/// # Errors
+/// Those of `getxattr(2)`. `ENODATA`: the file has no such attribute. `ERANGE`: the value is longer
+/// than 4096 bytes.
+pub fn get_xattr<P: ?Sized + NixPath>(path: &P, name: &CStr) -> Result<Vec<u8>> {
+    let mut value = vec![0; MAX_VALUE];
+    // SAFETY: the kernel reads two terminated strings, and writes no more than the length of the
+    // buffer, which this function owns.
     let length = path.with_nix_path(|path| unsafe {
         libc::getxattr(
             path.as_ptr(),

@@ -1,42 +1,41 @@
-//! Being somebody else towards files, for a while.
+//! The user and group of this process for filesystem access, `setfsuid(2)`.
 
 use crate::credentials::change_capabilities;
 use nix::Result;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
-/// As long as it lives, this process makes and opens files as the user and group given to [`act_as`], with the capabilities
-/// that it had. Programs that it runs begin as who it really is.
-pub struct Acting {
+/// Restores the previous filesystem user and group when it is dropped.
+pub struct FsIdsGuard {
     user: Uid,
     group: Gid,
 }
 
-/// Becomes `user` and `group` towards files. `EPERM`: only a process with `CAP_SETUID` and `CAP_SETGID` may.
+/// Sets the filesystem user and group of this process, and keeps its capabilities.
 ///
-/// Like `setfsuid(2)`, which takes the capabilities over files away from who is not root any more; they are raised again.
-pub fn act_as(user: Uid, group: Gid) -> Result<Acting> {
-    let acting = Acting {
+/// Files that it creates belong to them until the guard is dropped. Programs that it executes start
+/// with its effective ids.
+///
+/// # Errors
+/// `EPERM`: the process lacks `CAP_SETUID` or `CAP_SETGID`.
+pub fn set_fs_ids(user: Uid, group: Gid) -> Result<FsIdsGuard> {
+    let guard = FsIdsGuard {
         group: setfsgid(group),
         user: setfsuid(user),
     };
-    // These calls tell nothing but who it was before, so the second of two is their verdict.
+    // Both calls return the previous id and no error, so the second call shows the result.
     if setfsuid(user) != user || setfsgid(group) != group {
         return Err(Errno::EPERM);
     }
-    raise_permitted()?;
-    Ok(acting)
+    // A change from uid 0 clears the capabilities for files in the effective set, capabilities(7).
+    change_capabilities(|set| set.effective = set.permitted)?;
+    Ok(guard)
 }
 
-impl Drop for Acting {
+impl Drop for FsIdsGuard {
     fn drop(&mut self) {
-        // The kernel itself raises root's capabilities over files again.
+        // A change to uid 0 sets the capabilities for files again, capabilities(7).
         setfsgid(self.group);
         setfsuid(self.user);
     }
-}
-
-/// Makes all capabilities effective that this process may have.
-fn raise_permitted() -> Result<()> {
-    change_capabilities(|set| set.effective = set.permitted)
 }

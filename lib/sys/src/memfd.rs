@@ -1,4 +1,4 @@
-//! Programs that lie in memory alone, where nobody can change them: `memfd_create(2)`.
+//! Sealed programs in memory, which no process can change: `memfd_create(2)`.
 
 use nix::Result;
 use nix::errno::Errno;
@@ -10,31 +10,37 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// All that keeps the content as it is, and the seals themselves.
+/// The seals that prevent any change of the content and of the seals.
 const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_SHRINK)
     .union(SealFlag::F_SEAL_GROW)
     .union(SealFlag::F_SEAL_WRITE);
 
-/// Puts `program` into memory under `name` (which only `/proc` shows), and seals it. `EACCES`: the host allows no such programs
-/// (`vm.memfd_noexec`).
+/// Creates a sealed memfd with the content `program`.
+///
+/// Only `/proc` shows `name`.
+///
+/// # Errors
+/// Those of `memfd_create(2)` and `write(2)`. `EACCES`: the sysctl `vm.memfd_noexec` is 2.
 pub fn seal(name: &CStr, program: &[u8]) -> Result<OwnedFd> {
     let mut memory = memory(name)?;
-    memory.write_all(program).map_err(|_| Errno::ENOSPC)?;
+    memory.write_all(program).map_err(errno)?;
     finish(memory)
 }
 
-/// The same for the content of `program`, which the kernel copies without our seeing it.
+/// Creates a sealed memfd with the content of the file `program`.
+///
+/// # Errors
+/// Those of [`seal`], and of reading the file.
 pub fn seal_file(name: &CStr, program: &mut File) -> Result<OwnedFd> {
     let mut memory = memory(name)?;
-    std::io::copy(program, &mut memory)
-        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    std::io::copy(program, &mut memory).map_err(errno)?;
     finish(memory)
 }
 
 fn memory(name: &CStr) -> Result<File> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    // Linux 6.3 wants to be told that it is to be run; earlier kernels do not know the word.
+    // Since Linux 6.3, a memfd may be unexecutable by default. Older kernels reject MFD_EXEC.
     let executable = MFdFlags::from_bits_retain(libc::MFD_EXEC);
     match memfd_create(name, flags | executable) {
         Err(Errno::EINVAL) => memfd_create(name, flags),
@@ -43,12 +49,16 @@ fn memory(name: &CStr) -> Result<File> {
     .map(File::from)
 }
 
+fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
 fn finish(memory: File) -> Result<OwnedFd> {
     fcntl(&memory, FcntlArg::F_ADD_SEALS(SEALS))?;
     Ok(memory.into())
 }
 
-/// Whether `file` has been sealed as by [`seal`].
+/// Returns whether `file` has all seals of [`seal`].
 pub fn is_sealed(file: impl AsFd) -> bool {
     let seals = fcntl(file, FcntlArg::F_GET_SEALS);
     seals.is_ok_and(|seals| seals & SEALS.bits() == SEALS.bits())
@@ -59,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sealed_cannot_be_changed() {
+    fn sealed_memfd_cannot_be_changed() {
         let mut file = File::from(seal(c"test", b"content").unwrap());
         assert!(is_sealed(&file));
         assert!(file.write_all(b"more").is_err());

@@ -1,7 +1,9 @@
-//! The mount calls of Linux 5.2 and later, which work on descriptors: a mount is made and changed before anyone can see
-//! it, and put in place on a directory that was looked up once.
+//! The mount calls that work on descriptors, Linux 5.2.
+//!
+//! A mount is created and changed while it is detached, so that no process sees it half-made. It is
+//! attached to a directory that was looked up once.
 
-use crate::descriptor;
+use crate::fd::descriptor;
 use nix::errno::Errno;
 use nix::libc::{self, c_long, c_uint, c_ulong};
 use nix::{NixPath, Result};
@@ -10,12 +12,12 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// Which mounts below the named one [`open_tree`] and [`set_attributes`] take along.
+/// Whether [`clone_tree`] and [`set_attributes`] include the mounts below a mount.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// The one mount alone.
+    /// Only the mount itself.
     One,
-    /// The mount and all below it.
+    /// The mount and all mounts below it, `AT_RECURSIVE`.
     Recursive,
 }
 
@@ -28,7 +30,7 @@ impl Depth {
     }
 }
 
-/// Attributes of a mount, as `mount_setattr(2)` and `fsmount(2)` take them: or-ed `libc::MOUNT_ATTR_*`.
+/// Attributes of a mount for `mount_setattr(2)` and `fsmount(2)`: or-ed `libc::MOUNT_ATTR_*`.
 pub type Attributes = u64;
 
 /// Clones the mount that `path`, relative to `dir`, lies on; that directory or file becomes its root.
@@ -54,7 +56,7 @@ pub fn clone_peer<P: ?Sized + NixPath>(dir: impl AsFd, path: &P, depth: Depth) -
         | libc::OPEN_TREE_CLOEXEC
         | libc::AT_EMPTY_PATH.cast_unsigned()
         | depth.flag();
-    // SAFETY: open_tree reads a C string and makes a descriptor; it touches no memory of ours.
+    // SAFETY: the kernel reads a terminated string and returns a descriptor.
     descriptor(path.with_nix_path(|path| unsafe {
         libc::syscall(
             libc::SYS_open_tree,
@@ -65,9 +67,12 @@ pub fn clone_peer<P: ?Sized + NixPath>(dir: impl AsFd, path: &P, depth: Depth) -
     })?)
 }
 
-/// Puts the mount `tree` on the directory or file `target`, both opened before. Like `move_mount(2)`: Linux 5.2.
+/// Attaches the mount `tree` to the open directory or file `target`.
+///
+/// # Errors
+/// Those of `move_mount(2)`.
 pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
-    // SAFETY: both paths are empty C strings with static life.
+    // SAFETY: both paths are static terminated strings.
     let result = unsafe {
         libc::syscall(
             libc::SYS_move_mount,
@@ -81,9 +86,11 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Changes a mount: sets and clears attributes, and takes over the identities of `userns` where one is given.
+/// Sets and clears attributes of a mount. If `userns` is given, makes it an idmapped mount.
 ///
-/// Like `mount_setattr(2)`: Linux 5.12, `ENOSYS` before; `EINVAL` if the filesystem cannot map identities.
+/// # Errors
+/// Those of `mount_setattr(2)`. `ENOSYS`: the kernel is older than Linux 5.12. `EINVAL`: the
+/// filesystem supports no idmapped mounts.
 pub fn set_attributes(
     tree: impl AsFd,
     depth: Depth,
@@ -177,14 +184,20 @@ const FSCONFIG_SET_FD: c_uint = 5;
 const FSCONFIG_CMD_CREATE: c_uint = 6;
 
 impl Filesystem {
-    /// Begins a filesystem of type `kind`. `ENODEV`: the kernel does not have it.
+    /// Opens a context for a filesystem of the type `kind`.
+    ///
+    /// # Errors
+    /// Those of `fsopen(2)`. `ENODEV`: the kernel has no such filesystem.
     pub fn new(kind: &CStr) -> Result<Self> {
-        // SAFETY: fsopen reads a C string and makes a descriptor.
+        // SAFETY: the kernel reads a terminated string and returns a descriptor.
         descriptor(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })
             .map(Self)
     }
 
-    /// Sets the option `key` to `value`, a text of at most 255 bytes; `EINVAL` if the filesystem does not take it.
+    /// Sets the option `key` to `value`.
+    ///
+    /// # Errors
+    /// `EINVAL`: the value is longer than 255 bytes, or the filesystem rejects it.
     pub fn set<P: ?Sized + NixPath>(&self, key: &CStr, value: &P) -> Result<()> {
         value.with_nix_path(|value| {
             self.config(
@@ -196,7 +209,10 @@ impl Filesystem {
         })?
     }
 
-    /// Sets the option `key` to an open file or directory. `EINVAL` where the filesystem takes none (overlay before Linux 6.13).
+    /// Sets the option `key` to an open file or directory.
+    ///
+    /// # Errors
+    /// `EINVAL`: the option takes no descriptor; those of overlayfs do since Linux 6.13.
     pub fn set_fd(&self, key: &CStr, value: impl AsFd) -> Result<()> {
         self.config(
             FSCONFIG_SET_FD,
@@ -206,20 +222,30 @@ impl Filesystem {
         )
     }
 
-    /// Sets the option `key` that has no value, such as `ro`.
+    /// Sets the option `key`, which has no value, such as `ro`.
+    ///
+    /// # Errors
+    /// `EINVAL`: the filesystem has no such option.
     pub fn set_flag(&self, key: &CStr) -> Result<()> {
         self.config(FSCONFIG_SET_FLAG, key.as_ptr(), std::ptr::null(), 0)
     }
 
-    /// Makes the filesystem, so that [`Filesystem::mount`] only has to give it a mount. For the caller that must be someone
-    /// else while the filesystem is made.
+    /// Creates the filesystem, `FSCONFIG_CMD_CREATE`. [`Filesystem::mount`] must follow.
+    ///
+    /// An overlay accesses its layers with the credentials that the process has in this call.
+    ///
+    /// # Errors
+    /// Those of the filesystem; [`Filesystem::complaint`] may return its message.
     pub fn create(&self) -> Result<()> {
         self.config(FSCONFIG_CMD_CREATE, std::ptr::null(), std::ptr::null(), 0)
     }
 
-    /// Returns a detached mount of the created filesystem with these attributes, for [`attach`].
+    /// Returns a detached mount of the created filesystem, with these attributes.
+    ///
+    /// # Errors
+    /// Those of `fsmount(2)`.
     pub fn mount(&self, attributes: Attributes) -> Result<OwnedFd> {
-        // SAFETY: fsmount takes numbers and makes a descriptor.
+        // SAFETY: takes only numbers and returns a descriptor.
         descriptor(unsafe {
             libc::syscall(
                 libc::SYS_fsmount,
@@ -230,7 +256,9 @@ impl Filesystem {
         })
     }
 
-    /// What the kernel says about the last refusal, in its own words; empty if it says nothing.
+    /// Returns the message of the kernel about the last error. Empty if there is none.
+    ///
+    /// The context is read like a file, `fsopen(2)`.
     #[must_use]
     pub fn complaint(&self) -> String {
         let Ok(copy) = self.0.try_clone() else {
@@ -239,7 +267,7 @@ impl Filesystem {
         let mut message = [0; 512];
         let length = File::from(copy).read(&mut message).unwrap_or(0);
         let text = String::from_utf8_lossy(&message[..length]);
-        text.get(2..).unwrap_or_default().trim().to_owned() // "e overlay: …"
+        text.get(2..).unwrap_or_default().trim().to_owned() // the first two are "e "
     }
 
     fn config(
@@ -249,7 +277,8 @@ impl Filesystem {
         value: *const libc::c_void,
         aux: libc::c_int,
     ) -> Result<()> {
-        // SAFETY: key and value are null or C strings that our callers borrow over the call.
+        // SAFETY: key and value are null or terminated strings that the caller borrows during the
+        // call.
         let result: c_long = unsafe {
             libc::syscall(
                 libc::SYS_fsconfig,

@@ -1,6 +1,6 @@
-//! Processes in new namespaces, and descriptors of processes.
+//! Processes: creation in new namespaces, pidfds, inherited descriptors and signals, `execve(2)`.
 
-use crate::descriptor;
+use crate::fd::descriptor;
 use nix::Result;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -11,36 +11,41 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// A child process and the descriptor that stays true to it when its number is used again.
+/// A child process.
 pub struct Child {
-    /// Its number in our pid namespace.
+    /// The pid in the pid namespace of this process.
     pub pid: Pid,
-    /// Readable once it has ended.
+    /// The pidfd, readable when the child has exited. It never refers to another process.
     pub pidfd: OwnedFd,
 }
 
-/// Or-ed `libc::CLONE_NEW*`, and `CLONE_PARENT` for a sibling. A plain number, since nix's flags lack the time namespace.
+/// Or-ed `libc::CLONE_NEW*`, and `CLONE_PARENT` for a sibling.
+///
+/// The flags of nix have no time namespace.
 pub type Namespaces = c_int;
 
-/// Wider than the type that libc gives it.
+/// `CLONE_INTO_CGROUP`, which does not fit into the type that libc gives it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a child in new `namespaces`, in `cgroup` where one is given (a directory of a cgroup2 tree), that does `run` and ends
-/// with the status it returns.
+/// Creates a child in new `namespaces` that calls `run` and exits with the status that it returns.
 ///
-/// Like `clone3(2)`: Linux 5.3, 5.7 for `cgroup`. Only for a process with one thread, which all our tools are.
+/// If `cgroup` is given, a directory of a cgroup2 tree, the child starts in that control group.
+/// This process must have only one thread. Linux 5.3; 5.7 for `cgroup`.
+///
+/// # Errors
+/// Those of `clone3(2)`.
 pub fn spawn(
     namespaces: Namespaces,
     cgroup: Option<BorrowedFd>,
     run: impl FnOnce() -> u8,
 ) -> Result<Child> {
-    // SAFETY: clone_args is a plain structure of numbers, for which zero means "not asked for".
+    // SAFETY: clone_args is a plain structure of numbers, for which zero bytes are valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = u64::from(namespaces.cast_unsigned());
     if cgroup.is_some() {
         args.flags |= CLONE_INTO_CGROUP;
     }
-    // A sibling (CLONE_PARENT) is announced to our common parent as we are; the kernel wants nothing else said.
+    // With CLONE_PARENT, the exit signal is that of this process, and clone3 rejects another one.
     if namespaces & libc::CLONE_PARENT == 0 {
         args.exit_signal = libc::SIGCHLD as u64;
     }
@@ -48,8 +53,9 @@ pub fn spawn(
     let mut pidfd: RawFd = -1;
     args.flags |= libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
-    // SAFETY: without CLONE_VM, which is none of the namespaces, this is fork(2): the child has a copy of all our memory, and with one
-    // thread no lock can be held by a thread that is not there any more. The kernel writes `pidfd` before it returns in the parent.
+    // SAFETY: without CLONE_VM, this is fork(2): the child has a copy of the memory. With one
+    // thread, no lock is held by a thread that the child does not have. The kernel writes `pidfd`
+    // before it returns in the parent.
     let pid = Errno::result(unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -59,10 +65,10 @@ pub fn spawn(
     })?;
     if pid == 0 {
         let status = run();
-        // SAFETY: ends this process at once, without the exit handlers that are its parent's.
+        // SAFETY: ends the child without the exit handlers of its parent.
         unsafe { libc::_exit(c_int::from(status)) }
     }
-    // SAFETY: CLONE_PIDFD gave us this descriptor.
+    // SAFETY: the kernel has just opened this descriptor, so it has no other owner.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Child {
         pid: Pid::from_raw(pid_t::try_from(pid).map_err(|_| Errno::ERANGE)?),
@@ -70,16 +76,22 @@ pub fn spawn(
     })
 }
 
-/// Opens a descriptor of the process `pid`. `ESRCH`: there is none. Like `pidfd_open(2)`: Linux 5.3.
+/// Opens a pidfd of the process `pid`. Linux 5.3.
+///
+/// # Errors
+/// Those of `pidfd_open(2)`. `ESRCH`: there is no such process.
 pub fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
-    // SAFETY: takes numbers, makes a descriptor (which is close-on-exec from birth).
+    // SAFETY: takes only numbers, returns a close-on-exec descriptor.
     descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
 }
 
-/// Sends `signal` to the process behind `pidfd`, nothing but a test with `None`. `ESRCH`: it has ended and was reaped.
+/// Sends `signal` to the process of `pidfd`. None only tests whether it exists.
+///
+/// # Errors
+/// Those of `pidfd_send_signal(2)`. `ESRCH`: the process has exited and was reaped.
 pub fn pidfd_signal(pidfd: impl AsFd, signal: impl Into<Option<Signal>>) -> Result<()> {
     let signal = signal.into().map_or(0, |signal| signal as c_int);
-    // SAFETY: takes numbers, and no siginfo.
+    // SAFETY: takes only numbers, and a null pointer instead of a siginfo.
     let result = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -92,12 +104,15 @@ pub fn pidfd_signal(pidfd: impl AsFd, signal: impl Into<Option<Signal>>) -> Resu
     Errno::result(result).map(drop)
 }
 
-/// Marks every descriptor from `first` on as close-on-exec, so that what we exec next starts with those below alone.
+/// Sets close-on-exec for every descriptor from `first` on.
 ///
-/// Like `close_range(2)` with `CLOSE_RANGE_CLOEXEC` (Linux 5.11); an older kernel is told one descriptor after the other.
-pub fn close_on_exec_from(first: RawFd) -> Result<()> {
+/// Uses `close_range(2)` with `CLOSE_RANGE_CLOEXEC`; before Linux 5.11, one `fcntl(2)` for each.
+///
+/// # Errors
+/// `ENOSYS`: the kernel has no such call, and `/proc/self/fd` cannot be read.
+pub fn set_cloexec_from(first: RawFd) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: c_uint = 4;
-    // SAFETY: only sets a flag of descriptors; they stay open and owned.
+    // SAFETY: only sets a flag of descriptors. They stay open and keep their owners.
     let result = unsafe {
         libc::syscall(
             libc::SYS_close_range,
@@ -113,22 +128,28 @@ pub fn close_on_exec_from(first: RawFd) -> Result<()> {
     for fd in open.flatten() {
         let fd = fd.file_name().to_str().and_then(|fd| fd.parse().ok());
         if let Some(fd) = fd.filter(|fd| *fd >= first) {
-            // SAFETY: as above. A number that has been closed meanwhile (the directory's own) gives EBADF.
+            // SAFETY: as above. The descriptor of the directory is closed again: EBADF.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }
     Ok(())
 }
 
-/// Closes every descriptor of this process but `kept`, whoever in it owns them: for a child that is to hold nothing else of what
-/// its parent had. It must use no other one any more. Like `close_range(2)`: Linux 5.9.
-pub fn close_all_but(kept: &[BorrowedFd]) -> Result<()> {
+/// Closes every descriptor of this process except `kept`. Linux 5.9.
+///
+/// For a child that must hold no other descriptor of its parent. Afterwards it must not use any
+/// value that owns one of the closed descriptors.
+///
+/// # Errors
+/// Those of `close_range(2)`.
+pub fn close_all_except(kept: &[BorrowedFd]) -> Result<()> {
     let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
     kept.sort_unstable();
     let mut first = 0;
     for fd in kept.into_iter().chain([RawFd::MAX]) {
         if first < fd {
-            // SAFETY: takes numbers. The owners of what it closes are left with EBADF, which our caller has been told.
+            // SAFETY: takes only numbers. The caller does not use the owners of the closed
+            // descriptors, as required above.
             let closed = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
             Errno::result(closed)?;
         }
@@ -137,26 +158,31 @@ pub fn close_all_but(kept: &[BorrowedFd]) -> Result<()> {
     Ok(())
 }
 
-/// Whether this process was started with `signal` ignored, as `nohup` does.
+/// Returns whether this process ignores `signal`, as after `nohup(1)`.
 #[must_use]
 pub fn is_ignored(signal: Signal) -> bool {
-    // SAFETY: a sigaction is plain data; the kernel writes one that lives over the call, and changes nothing.
+    // SAFETY: a sigaction is a plain structure, for which zero bytes are valid. The kernel writes
+    // it and changes nothing else.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: see above.
+    // SAFETY: as above.
     let asked = unsafe { libc::sigaction(signal as c_int, std::ptr::null(), &raw mut action) };
     asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Sees to it that children can be waited for, also where our parent has told us to ignore them.
-pub fn heed_children() {
-    // SAFETY: the default action is no handler of ours.
+/// Restores the default action of SIGCHLD, so that this process can wait for its children.
+///
+/// An ignored signal stays ignored over `execve(2)`. While SIGCHLD is ignored, the kernel reaps the
+/// children itself: `waitpid(2)` fails with `ECHILD` and no signal arrives, see `sigaction(2)`.
+pub fn reset_sigchld() {
+    // SAFETY: SIG_DFL is not a handler.
     let _ = unsafe { signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
-/// Closes every descriptor from 3 on but those of `keep`: what a caller has left open is not for a process that outlives it.
+/// Closes every descriptor from 3 on that is not in `kept`.
 ///
-/// Only for the beginning of a program, which has opened nothing of its own yet.
-pub fn close_inherited(keep: &[RawFd]) {
+/// For the start of a program that outlives its caller: a descriptor that the caller left open
+/// would keep its file or pipe busy. The program must not have opened any descriptor itself.
+pub fn close_inherited(kept: &[RawFd]) {
     let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
         return;
     };
@@ -165,32 +191,38 @@ pub fn close_inherited(keep: &[RawFd]) {
         .filter_map(|fd| fd.file_name().to_str()?.parse().ok())
         .collect();
     for fd in numbers {
-        if fd > 2 && !keep.contains(&fd) {
-            // SAFETY: nothing in this program owns it. The directory that was read is closed: its number gives EBADF.
+        if fd > 2 && !kept.contains(&fd) {
+            // SAFETY: no value in this program owns the descriptor. The directory is closed again:
+            // EBADF.
             unsafe { libc::close(fd) };
         }
     }
 }
 
-/// Duplicates the descriptor number `fd` that our parent left open for us, as close-on-exec. `EBADF`: it is not open.
+/// Duplicates the inherited descriptor `fd`, with close-on-exec.
 ///
-/// For the few numbers that are handed on by name in the environment.
-pub fn inherited(fd: RawFd) -> Result<OwnedFd> {
-    // SAFETY: a duplicate is a new descriptor, whoever owns `fd`; a number that is not open gives EBADF.
+/// For descriptors whose numbers the environment or the command line names.
+///
+/// # Errors
+/// `EBADF`: it is not open.
+pub fn dup_inherited(fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: a duplicate is a new descriptor, independent of the owner of `fd`.
     descriptor(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) }.into())
 }
 
-/// What a program is to start with: its descriptors 0, 1, 2, and one more where it wants one.
+/// The descriptors that a program starts with.
 pub struct Descriptors<'a> {
-    /// Standard input, output and error.
+    /// Standard input, standard output and standard error.
     pub standard: [BorrowedFd<'a>; 3],
-    /// Another descriptor and its number.
+    /// One more descriptor, and the number that the program gets it as.
     pub extra: Option<(BorrowedFd<'a>, RawFd)>,
 }
 
-/// Execs `program` with these descriptors and no other, all signals at their defaults, in this environment.
+/// Executes `program` with these descriptors and no other, in this environment.
 ///
-/// Returns only if that fails, with the reason; this process must then end, since its own descriptors have been replaced.
+/// Every signal has its default action and none is blocked. Returns only if `execve(2)` or a step
+/// before it fails, with the reason. The process must then exit, since its descriptors have been
+/// replaced.
 pub fn exec(
     program: &CStr,
     arguments: &[CString],
@@ -198,7 +230,7 @@ pub fn exec(
     descriptors: &Descriptors,
 ) -> Errno {
     let execed = || -> Result<Infallible> {
-        // First out of the way of the numbers that they are put on.
+        // To numbers that dup2 below does not overwrite.
         let mut moved = Vec::new();
         for (number, fd) in (0..).zip(descriptors.standard) {
             moved.push((number, fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(64))?));
@@ -206,13 +238,13 @@ pub fn exec(
         if let Some((fd, number)) = descriptors.extra {
             moved.push((number, fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(64))?));
         }
-        close_on_exec_from(3)?;
+        set_cloexec_from(3)?;
         for (number, fd) in moved {
-            // SAFETY: takes two numbers. Whatever was open at `number` is lost to its owner, who is this process, which
-            // does nothing any more but exec, or end.
+            // SAFETY: takes two numbers. The previous descriptor `number` is lost to its owner in
+            // this process, which only executes the program or exits after that.
             Errno::result(unsafe { libc::dup2(fd, number) })?;
         }
-        // A Rust program ignores SIGPIPE, and a blocked or ignored signal stays so over exec.
+        // The Rust runtime ignores SIGPIPE. execve keeps ignored and blocked signals, signal(7).
         reset_signals();
         execve(program, arguments, environment)
     };
@@ -221,20 +253,23 @@ pub fn exec(
     }
 }
 
-/// Puts every signal at its default and blocks none.
+/// Restores the default action of every signal, and blocks none.
 fn reset_signals() {
     for signal in Signal::iterator() {
         if !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
-            // SAFETY: the default action is no handler of ours.
+            // SAFETY: SIG_DFL is not a handler.
             let _ = unsafe { signal::signal(signal, SigHandler::SigDfl) };
         }
     }
     let _ = SigSet::empty().thread_set_mask();
 }
 
-/// Gives this process a session keyring of its own, so that it sees none of its caller's keys. Like `keyctl(2)`.
+/// Joins a new anonymous session keyring, so that this process has no keys of its caller.
+///
+/// # Errors
+/// Those of `keyctl(2)`, `KEYCTL_JOIN_SESSION_KEYRING`.
 pub fn join_new_session_keyring() -> Result<()> {
-    // SAFETY: a null name asks for an anonymous keyring.
+    // SAFETY: a null pointer requests an anonymous keyring.
     let result = unsafe {
         libc::syscall(
             libc::SYS_keyctl,

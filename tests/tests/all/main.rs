@@ -20,6 +20,8 @@ mod printed;
 mod prompt;
 mod protect;
 mod races;
+mod reaper_timeout;
 mod security;
+mod sigchld;
 mod sudo;
 mod userns;

@@ -3,7 +3,7 @@
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, access};
 use ob_document::{Document, log};
-use ob_sys::process::{close_on_exec_from, pidfd_open};
+use ob_sys::process::{pidfd_open, set_cloexec_from};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -72,7 +72,7 @@ fn find(program: &str) -> Option<PathBuf> {
 
 /// Starts one of the two on a link. What it says goes to the log of the subhost, or to our stderr if that has none.
 pub fn start(program: &Path, arguments: &[&str], document: &Document) -> io::Result<Child> {
-    close_on_exec_from(3)?;
+    set_cloexec_from(3)?;
     let (output, errors) = outlets(document)?;
     Command::new(program)
         .args(arguments)

@@ -48,7 +48,7 @@ impl Links {
     pub fn here() -> Result<Self, Refusal> {
         let socket = route_socket()?;
         // For the words alone: a kernel that cannot do it says no less than the number.
-        let _ = ob_sys::netlink::explain_refusals(&socket);
+        let _ = ob_sys::netlink::enable_error_texts(&socket);
         Ok(Links {
             socket,
             sequence: 0,

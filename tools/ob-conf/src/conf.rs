@@ -310,7 +310,7 @@ fn first_line(command: &str, directory: &Path, conf: &Path) -> Result<String> {
     ensure!(!command.is_empty(), "there is no command");
     let command = Hook::new(command, directory);
     command.check()?;
-    ob_sys::process::close_on_exec_from(3)?;
+    ob_sys::process::set_cloexec_from(3)?;
     let output = command
         .command(None::<&str>)
         .env("CONFIG", conf)

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstatat};
-use ob_sys::file::attribute;
+use ob_sys::file::get_xattr;
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -96,7 +96,7 @@ impl Place {
         let path = path.join(name.as_ref());
         mark.names()
             .into_iter()
-            .find_map(|name| match attribute(&path, name) {
+            .find_map(|name| match get_xattr(&path, name) {
                 Ok(value) => Some(value),
                 Err(Errno::ERANGE) => Some(Vec::new()),
                 Err(_) => None,

@@ -10,7 +10,7 @@ use nix::sys::stat::{Mode, fchmod, umask};
 use nix::unistd::{AccessFlags, access, fchown, getppid, setsid, write};
 use ob_enter::Inside;
 use ob_sys::process::{Descriptors, exec, join_new_session_keyring};
-use ob_sys::terminal::control;
+use ob_sys::terminal::set_controlling;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -173,7 +173,7 @@ fn begin(subhost: &Subhost, inside: &Inside) -> Result<(), Errno> {
     // Also without a terminal: /dev/tty would be that of the caller's session.
     setsid()?;
     if let Some(terminal) = &inside.terminal {
-        control(terminal)?;
+        set_controlling(terminal)?;
     }
     // A kernel without keyrings has no keys to hide.
     let _ = join_new_session_keyring();

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use nix::sys::prctl::set_name;
 use nix::unistd::fexecve;
 use ob_sys::memfd::{is_sealed, seal_file};
-use ob_sys::process::close_on_exec_from;
+use ob_sys::process::set_cloexec_from;
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -38,7 +38,7 @@ pub fn become_sealed() -> Result<()> {
     let arguments: Vec<CString> = arguments.map(CString::new).collect::<Result<_, _>>()?;
     let environment: Vec<CString> = environment.map(CString::new).collect::<Result<_, _>>()?;
     // Whatever else the caller has left open ends here.
-    close_on_exec_from(3)?;
+    set_cloexec_from(3)?;
     let never: Infallible =
         fexecve(&copy, &arguments, &environment).context("run a copy in memory")?;
     match never {}

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use ob_sys::process::{heed_children, is_ignored};
+use ob_sys::process::is_ignored;
 use std::os::fd::{AsFd, BorrowedFd};
 
 const CAUGHT: [Signal; 9] = [
@@ -24,7 +24,6 @@ pub struct Signals(SignalFd);
 impl Signals {
     /// From now on they wait for [`Signals::next`].
     pub fn catch() -> Result<Self> {
-        heed_children();
         let heeded = CAUGHT.into_iter().filter(|signal| !is_ignored(*signal));
         let mask: SigSet = heeded.collect();
         mask.thread_block()?;

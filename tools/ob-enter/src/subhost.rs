@@ -12,14 +12,14 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, chdir, fchown, getcwd, pipe2};
-use ob_confine::limits;
+use ob_confine::cgroup_limits;
 use ob_confine::protect::Protection;
 use ob_confine::seccomp::Filters;
 use ob_confine::userns::Ids;
 use ob_document::Document;
 use ob_document::state::{Home, prove};
 use ob_enter::{End, Inside};
-use ob_sys::process::{Child, close_all_but, pidfd_open, pidfd_signal, spawn};
+use ob_sys::process::{Child, close_all_except, pidfd_open, pidfd_signal, spawn};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -170,7 +170,7 @@ impl Subhost {
         kept.extend([teller.as_fd(), writing.as_fd(), self.pid_1.as_fd()]);
         // Already in the group, for its child.
         let middle = spawn(0, group, || {
-            let born = close_all_but(&kept)
+            let born = close_all_except(&kept)
                 .and_then(|()| self.join_pids())
                 .and_then(|()| spawn(libc::CLONE_PARENT, None, run));
             let answer = born.map_or_else(|error| -(error as i32), |child| child.pid.as_raw());
@@ -224,7 +224,7 @@ fn check_users(pid: u64, pid_1: &OwnedFd, ids: Ids) -> Result<()> {
 /// Opens its control group; none if it has none, and needs none.
 fn group(document: &Document) -> Result<Option<File>> {
     if !document.has("cgroup") {
-        let limits = limits::of(document)?;
+        let limits = cgroup_limits::of(document)?;
         let limit = limits.first().map(|(limit, _)| limit.name);
         ensure!(
             limit.is_none(),
@@ -235,7 +235,7 @@ fn group(document: &Document) -> Result<Option<File>> {
     }
     let noted = document.path("cgroup")?;
     let context = || format!("open its control group {}", noted.display());
-    let path = limits::group(document).context("there is no group of its name");
+    let path = cgroup_limits::group(document).context("there is no group of its name");
     let group = path.and_then(|path| Ok(File::open(path)?));
     group.map(Some).with_context(context)
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use ob_document::{Document, state};
-use ob_sys::keep::Keep;
+use ob_sys::fdstore::FdStore;
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -67,12 +67,13 @@ impl Layers {
 
     /// Makes sure that no other subhost has LIVE, and no other writes to UPPER, which the kernel calls undefined.
     ///
-    /// The locks are left in the keep of the room, so that they last as long as the subhost; with no room they end with us.
+    /// Pushes the locks to the fd store of the room, so that they are held as long as the subhost
+    /// runs. Outside a room they are released when this process exits.
     pub fn claim(&self, document: &Document) -> Result<()> {
         let claims = self.claims(document)?;
-        if let Some(keep) = Keep::of_room().context("reach the room")? {
+        if let Some(store) = FdStore::from_environment().context("open the fd store of the room")? {
             for claim in &claims {
-                keep.put(claim).context("leave a lock in the room")?;
+                store.push(claim).context("store a lock in the room")?;
             }
         }
         Ok(())

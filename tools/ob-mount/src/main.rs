@@ -20,8 +20,8 @@ use mapped::Mapped;
 use ob_confine::protect::ReadOnly;
 use ob_confine::userns::{Ids, Wish};
 use ob_document::{Document, Hook, Tool, Usage, filter, log, undo};
-use ob_sys::identity::act_as;
-use ob_sys::process::close_on_exec_from;
+use ob_sys::identity::set_fs_ids;
+use ob_sys::process::set_cloexec_from;
 use root::Root;
 use std::ffi::OsString;
 use std::fs::File;
@@ -239,7 +239,7 @@ fn forget(document: &Document, live: &Path, upper: &Path, mapped: Option<&Mapped
 /// Runs a hook with its output in the log. Its status is only told there: hooks that end in a failed test boot today.
 fn run_hook(document: &Document, hook: &Hook, name: &str, arguments: &[&Path]) -> Result<()> {
     let log = log::open(document.path("LOG")?)?;
-    close_on_exec_from(3)?;
+    set_cloexec_from(3)?;
     let mut hook = hook.with_plan(document, arguments);
     if let Some(ids) = Ids::of(document)? {
         hook.env("USERNS", ids.to_string()); // which it is, where the plan only says auto
@@ -310,7 +310,7 @@ fn furnish_alone(live: &Path) -> Result<ExitCode> {
         _ => None,
     };
     let root = Root::open(live)?;
-    let acting = ids.map(|ids| act_as(ids.user(0), ids.group(0)));
+    let acting = ids.map(|ids| set_fs_ids(ids.user(0), ids.group(0)));
     let _acting = acting.transpose().context("act as root inside")?;
     furnish::furnish(&root, &size, ids, |trouble| {
         eprintln!("{}: {trouble}", TOOL.name);

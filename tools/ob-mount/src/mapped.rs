@@ -12,8 +12,8 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{fchdir, pipe2};
 use ob_confine::userns::{Ids, Wish, is_closed};
 use ob_document::{Document, sentence};
-use ob_sys::identity::{Acting, act_as};
-use ob_sys::keep::Keep;
+use ob_sys::fdstore::FdStore;
+use ob_sys::identity::{FsIdsGuard, set_fs_ids};
 use ob_sys::mount::{Depth, Filesystem, attach, clone_tree, set_attributes};
 use ob_sys::process::spawn;
 use std::fs::File;
@@ -63,8 +63,8 @@ impl Mapped {
     }
 
     /// Has this process make files as root inside, as long as it keeps what is returned.
-    pub fn act_as_root(&self) -> Result<Acting> {
-        act_as(self.ids.user(0), self.ids.group(0)).context("act as root inside")
+    pub fn act_as_root(&self) -> Result<FsIdsGuard> {
+        set_fs_ids(self.ids.user(0), self.ids.group(0)).context("act as root inside")
     }
 
     /// Makes a detached mount of the directory `path` with its owners as inside, and with nothing in it that is a device: what
@@ -97,11 +97,11 @@ impl Mapped {
     /// No kernel before 6.15 takes layers that are attached nowhere, so they get a place: in a mount namespace that nobody else is
     /// in, and that ends with the child that made it. The overlay has copies of its own.
     pub fn overlay(&self, name: &str, lower: &Path, upper: &Path, work: &Path) -> Result<OwnedFd> {
-        let keep = Keep::new()?;
+        let store = FdStore::new()?;
         let (mut reason, teller) = pipe2(OFlag::O_CLOEXEC).map(|(r, w)| (File::from(r), w))?;
         let child = spawn(libc::CLONE_NEWNS, None, || {
             let made = self.overlay_here(name, lower, upper, work);
-            let Err(error) = made.and_then(|tree| Ok(keep.put(tree)?)) else {
+            let Err(error) = made.and_then(|tree| Ok(store.push(tree)?)) else {
                 return 0;
             };
             if let Ok(teller) = teller.try_clone() {
@@ -114,7 +114,7 @@ impl Mapped {
         let mut text = String::new();
         reason.read_to_string(&mut text)?;
         waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
-        let tree = keep.take()?.pop();
+        let tree = store.drain()?.pop();
         tree.with_context(|| match text.as_str() {
             "" => "the child that makes it was killed".to_owned(),
             text => text.to_owned(),

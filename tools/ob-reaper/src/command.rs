@@ -1,128 +1,139 @@
-//! A command and its init: starts it, passes signals on, reaps, ends as it ended. The letters are tini's.
+//! An init for a command: starts it, forwards signals, reaps, and exits with its status.
+//!
+//! The options are those of tini.
 
-use crate::Failure;
-use crate::line::{Decimal, say};
-use crate::reap::{Left, reap};
+use crate::message::{Failure, report};
+use crate::number::Decimal;
+use crate::reap::{Children, reap};
 use crate::sys::{self, Args, Errno, SignalSet};
 use core::ffi::c_int;
 
-/// env(1): the command was found but cannot be run.
+/// The exit status of env(1) for a command that was found but cannot be run.
 const CANNOT_RUN: u8 = 126;
-/// env(1): the command was not found.
+/// The exit status of env(1) for a command that was not found.
 const NOT_FOUND: u8 = 127;
 
-/// A command and how to be its init.
+/// A command and the options of its init.
 pub struct Command<'a> {
-    /// The command line that the command stands in.
+    /// The command line that contains the command.
     pub args: &'a Args,
-    /// Where in it the command begins.
-    pub at: usize,
-    /// `-s`: orphans come to us although we are not pid 1.
+    /// Index of the first argument of the command.
+    pub first: usize,
+    /// `-s`: become a subreaper.
     pub subreaper: bool,
-    /// `-g`: signals go to the whole group.
-    pub group: bool,
-    /// `-w`: tell of each zombie.
-    pub warn: bool,
-    /// 1 warns, each `-v` adds one.
+    /// `-g`: forward signals to the process group of the command.
+    pub signal_group: bool,
+    /// `-w`: report each zombie.
+    pub report_zombies: bool,
+    /// 1 for warnings, plus one for each `-v`.
     pub verbosity: u32,
-    /// `-p`: the signal that we want when our parent ends.
-    pub parent_death: Option<c_int>,
-    /// `-e`: statuses that count as 0.
-    pub fine: Codes,
+    /// `-p`: the signal for this process when its parent exits.
+    pub parent_death_signal: Option<c_int>,
+    /// `-e`: statuses of the command for which the exit status is 0.
+    pub success: StatusSet,
 }
 
-/// What we found when we were started, and what the command shall find.
-struct Before {
-    blocked: SignalSet,
-    childless: bool,
+/// What this process inherited from its caller and the command must inherit too.
+struct Inherited {
+    signal_mask: SignalSet,
+    sigchld_ignored: bool,
     foreground: bool,
 }
 
 /// A set of exit statuses.
 #[derive(Default)]
-pub struct Codes([u32; 8]);
+pub struct StatusSet([u32; 8]);
 
-impl Codes {
-    /// Adds `code`.
-    pub fn add(&mut self, code: u8) {
-        self.0[usize::from(code / 32)] |= 1 << (code % 32);
+impl StatusSet {
+    /// Adds `status` to the set.
+    pub fn add(&mut self, status: u8) {
+        self.0[usize::from(status / 32)] |= 1 << (status % 32);
     }
 
-    /// Whether `code` was added.
-    pub fn has(&self, code: u8) -> bool {
-        self.0[usize::from(code / 32)] & 1 << (code % 32) != 0
+    /// Returns whether the set contains `status`.
+    pub fn contains(&self, status: u8) -> bool {
+        self.0[usize::from(status / 32)] & 1 << (status % 32) != 0
     }
 }
 
 impl Command<'_> {
-    /// Runs the command to its end and returns its status, 128+N where signal N ended it.
+    /// Runs the command until it exits. Returns its status, or 128+N if signal N killed it.
+    ///
+    /// Returns 126 or 127 if the command cannot be executed.
     ///
     /// # Errors
-    /// What keeps it from starting a process at all; a command that cannot be run has the status 126 or 127.
+    /// An option cannot be applied, or no process can be created.
     pub fn run(&self) -> Result<u8, Failure<'_>> {
-        self.become_init()?;
+        self.apply_options()?;
         let signals = SignalSet::all_but_faults();
-        let before = Before {
-            blocked: signals.block(),
-            childless: sys::hear_of_children(),
-            foreground: sys::in_foreground(),
+        let inherited = Inherited {
+            signal_mask: signals.block(),
+            sigchld_ignored: sys::reset_sigchld(),
+            foreground: sys::is_foreground(),
         };
-        let child = self.start(&before)?;
+        let child = self.start(&inherited)?;
 
-        let mut end = None;
+        let mut exited = None;
         let status = loop {
-            let left = reap(|pid, status| {
+            let children = reap(|pid, status| {
                 if pid == child {
-                    end = Some(status.code());
-                } else if self.warn || self.verbosity > 2 {
-                    say(&[b"Reaped zombie process with pid=", Decimal::new(pid).text()]);
+                    exited = Some(status.code());
+                } else if self.report_zombies || self.verbosity > 2 {
+                    let pid = Decimal::new(pid.cast_unsigned());
+                    report(&[b"Reaped zombie process with pid=", pid.text()]);
                 }
             });
-            if let Some(status) = end {
+            if let Some(status) = exited {
                 break status;
             }
-            let signal = match left {
-                // Somebody else took its status; we cannot know how it ended.
-                Left::Nobody => return Err(self.failure("wait for", Errno::NO_CHILD)),
-                Left::Living => signals.wait(),
-                Left::Dead => signals.poll(),
+            let signal = match children {
+                // Another process has reaped the command, so its status is unknown.
+                Children::None => return Err(self.failure("wait for", Errno::NO_CHILD)),
+                Children::Running => signals.wait(),
+                Children::Unknown => signals.poll(),
             };
             if let Some(signal) = signal {
-                self.pass_on(signal, child);
+                self.forward(signal, child);
             }
         };
-        if before.foreground {
+        if inherited.foreground {
             sys::take_foreground_from(child);
         }
-        self.tell(2, b" ended with status ", i32::from(status));
-        Ok(if self.fine.has(status) { 0 } else { status })
+        self.report_at(2, b" ended with status ", i32::from(status));
+        Ok(if self.success.contains(status) {
+            0
+        } else {
+            status
+        })
     }
 
-    fn become_init(&self) -> Result<(), Failure<'_>> {
-        if let Some(signal) = self.parent_death {
-            sys::hear_of_parent(signal).map_err(|why| self.failure("set -p for", why))?;
+    fn apply_options(&self) -> Result<(), Failure<'_>> {
+        if let Some(signal) = self.parent_death_signal {
+            let set = sys::set_parent_death_signal(signal);
+            set.map_err(|why| self.failure("set -p for", why))?;
         }
         if self.subreaper {
             sys::become_subreaper().map_err(|why| self.failure("be a subreaper for", why))?;
         } else if self.verbosity > 0 && sys::pid() != 1 && !sys::is_subreaper() {
-            say(&[b"neither pid 1 nor a subreaper, so zombie reaping won't work: say -s"]);
+            report(&[b"neither pid 1 nor a subreaper, so zombie reaping won't work: say -s"]);
         }
         Ok(())
     }
 
-    fn start(&self, before: &Before) -> Result<i32, Failure<'_>> {
+    /// Starts the command in a new process group. Returns its pid.
+    fn start(&self, inherited: &Inherited) -> Result<i32, Failure<'_>> {
         let child = sys::fork(|| {
-            sys::lead_group(0);
-            if before.foreground {
-                // Here, not in the parent: only so the command has the terminal from its first instruction on.
-                sys::take_foreground();
+            sys::create_process_group(0);
+            if inherited.foreground {
+                // In the child, so that the command has the terminal from its first instruction.
+                sys::become_foreground();
             }
-            if before.childless {
-                sys::ignore_children();
+            if inherited.sigchld_ignored {
+                sys::ignore_sigchld();
             }
-            before.blocked.block();
-            let why = self.args.exec(self.at);
-            self.failure("run", why).tell();
+            inherited.signal_mask.block();
+            let why = self.args.exec(self.first);
+            self.failure("run", why).report();
             if why == Errno::NO_SUCH_FILE {
                 NOT_FOUND
             } else {
@@ -130,27 +141,33 @@ impl Command<'_> {
             }
         })
         .map_err(|why| self.failure("make a process for", why))?;
-        // Both do it, so that -g finds the group whoever runs first. It fails if the command runs already, and then it is done.
-        sys::lead_group(child);
-        self.tell(2, b" started as pid ", child);
+        // Both processes do this, so that the group exists for -g whichever runs first. After the
+        // child has called execve, setpgid fails here with EACCES, and the child has done it.
+        sys::create_process_group(child);
+        self.report_at(2, b" started as pid ", child);
         Ok(child)
     }
 
-    fn pass_on(&self, signal: c_int, child: i32) {
-        // TTIN and TTOU tell that we are in the background of the terminal; the command gets its own.
+    /// Forwards `signal` to the command or its process group.
+    fn forward(&self, signal: c_int, child: i32) {
+        // SIGTTIN and SIGTTOU stop a background process that uses the terminal: this one. The
+        // command gets its own from the kernel.
         if matches!(signal, libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU) {
             return;
         }
-        self.tell(3, b": passing on signal ", signal);
-        match sys::kill(if self.group { -child } else { child }, signal) {
+        self.report_at(3, b": passing on signal ", signal);
+        let target = if self.signal_group { -child } else { child };
+        match sys::kill(target, signal) {
             Ok(()) | Err(Errno::NO_SUCH_PROCESS) => {}
-            Err(why) => self.failure("pass a signal on to", why).tell(),
+            Err(why) => self.failure("pass a signal on to", why).report(),
         }
     }
 
-    fn tell(&self, verbosity: u32, what: &[u8], number: i32) {
+    /// Reports `what` and `number` if the verbosity is at least `verbosity`.
+    fn report_at(&self, verbosity: u32, what: &[u8], number: i32) {
         if self.verbosity >= verbosity {
-            say(&[self.name(), what, Decimal::new(number).text()]);
+            let number = Decimal::new(number.cast_unsigned());
+            report(&[self.name(), what, number.text()]);
         }
     }
 
@@ -163,7 +180,7 @@ impl Command<'_> {
     }
 
     fn name(&self) -> &[u8] {
-        self.args.get(self.at).unwrap_or_default()
+        self.args.get(self.first).unwrap_or_default()
     }
 }
 
@@ -174,10 +191,10 @@ mod tests {
     #[test]
     fn codes_are_all_256() {
         for code in 0..=255 {
-            let mut codes = Codes::default();
-            codes.add(code);
+            let mut set = StatusSet::default();
+            set.add(code);
             for other in 0..=255 {
-                assert_eq!(codes.has(other), other == code, "{code} {other}");
+                assert_eq!(set.contains(other), other == code, "{code} {other}");
             }
         }
     }

@@ -1,106 +1,124 @@
-//! The command line.
+//! The command line, parsed.
 
-use crate::command::{Codes, Command};
-use crate::line::{number, say};
+use crate::command::{Command, StatusSet};
+use crate::message::report;
 use crate::sys::{self, Args};
-use crate::{HELP, VERSION, signal};
+use crate::{number, pid1, signal};
 
-/// How long pid 1 waits between TERM and KILL, in seconds, if not told otherwise.
-const PATIENCE: u32 = 10;
-/// The longest that it can be told: a day.
-const LONGEST: u32 = 86_400;
+const VERSION: &[u8] = concat!("ob-reaper ", env!("CARGO_PKG_VERSION"), "\n").as_bytes();
 
-/// What is to be done.
+const HELP: &[u8] = b"\
+Usage: ob-reaper [--with-stand-in] NAME [SECONDS]
+                                              run as pid 1 of the subhost NAME
+       ob-reaper [OPTION...] -- CMD [ARG...]  run CMD, as its init
+       ob-reaper --stand-in [FIFO]            wait until FIFO is written to
+
+As pid 1 it reaps zombies and exits when it has no child left. TERM, INT and
+PWR end the subhost: every process gets TERM, and KILL after SECONDS (10).
+With --with-stand-in it starts a placeholder process, which keeps a subhost
+without services running.
+
+Options for CMD (as in tini):
+  -s       become a subreaper: adopt orphans, also if not pid 1
+  -g       forward signals to the process group of CMD
+  -w       report each zombie that is reaped
+  -e CODE  exit with 0 if CMD exits with CODE (may be repeated)
+  -p SIG   receive SIG when the parent process exits
+  -v       report the start and end of CMD; -vv reports signals and zombies
+  -h, --help      print this help
+  -V, --version   print the version
+
+Examples:
+  exec /.reaper mta                      the last line of an INIT script
+  ob-reaper -s -g -- sh -c 'make check'  reap all processes of a build
+";
+
+/// Seconds between SIGTERM and SIGKILL if neither SECONDS nor STOP_TIMEOUT is given.
+const DEFAULT_STOP_TIMEOUT: u32 = 10;
+
+/// What the command line asks for.
 pub enum Task<'a> {
-    /// Be pid 1 of a subhost.
-    Reap(Reap),
-    /// Run a command.
-    Run(Command<'a>),
-    /// Be the stand-in.
-    StandIn,
+    /// Run as pid 1 of a subhost.
+    Pid1(pid1::Options),
+    /// Run a command, as its init.
+    Command(Command<'a>),
+    /// Run as the placeholder.
+    Placeholder,
     /// Print a text.
     Print(&'static [u8]),
 }
 
-/// The duties of pid 1.
-#[derive(Clone, Copy)]
-pub struct Reap {
-    /// Which argument names the subhost.
-    pub name: usize,
-    /// Seconds between TERM and KILL.
-    pub patience: u32,
-    /// Whether it is to have a stand-in as its child.
-    pub stand_in: bool,
-}
-
-/// An argument that is not understood, and what about it.
+/// An invalid command line: the reason, and the argument in question.
 pub struct Misuse<'a> {
     what: &'static str,
     argument: &'a [u8],
 }
 
 impl Misuse<'_> {
-    /// Says so.
-    pub fn tell(&self) {
-        say(&[
-            self.what.as_bytes(),
-            self.argument,
-            b"; see ob-reaper --help",
-        ]);
+    /// Prints the reason as one line on standard error.
+    pub fn report(&self) {
+        let hint = b"; see ob-reaper --help";
+        report(&[self.what.as_bytes(), self.argument, hint]);
     }
 }
 
-/// Finds out what is to be done.
+/// Parses the command line.
 ///
 /// # Errors
-/// An argument that is unknown, missing or too many.
+/// An argument is unknown, missing, invalid or one too many.
 pub fn parse(args: &Args) -> Result<Task<'_>, Misuse<'_>> {
     let Some(first) = args.get(1) else {
         return Err(misuse("neither NAME nor -- CMD", b""));
     };
     match first {
-        b"--stand-in" => at_most(args, 2).map(|()| Task::StandIn),
-        b"--with-stand-in" => parse_name(args, 2, true),
+        b"--stand-in" => expect_end(args, 3).map(|()| Task::Placeholder),
+        b"--with-stand-in" => parse_pid1(args, 2, true),
         [b'-', ..] => parse_command(args),
-        _ => parse_name(args, 1, false),
+        _ => parse_pid1(args, 1, false),
     }
 }
 
-/// `NAME [SECONDS]`
-fn parse_name(args: &Args, name: usize, stand_in: bool) -> Result<Task<'_>, Misuse<'_>> {
+/// Parses `NAME [SECONDS]`, where NAME has the index `name`.
+fn parse_pid1(args: &Args, name: usize, placeholder: bool) -> Result<Task<'_>, Misuse<'_>> {
     if args.get(name).is_none() {
-        return Err(misuse("there is no NAME", b""));
+        return Err(misuse("NAME is missing", b""));
     }
-    at_most(args, name + 1)?;
-    let patience = match args.get(name + 1) {
-        Some(text) => number(text, LONGEST).ok_or(misuse("not a number of seconds: ", text))?,
-        None => PATIENCE,
+    expect_end(args, name + 2)?;
+    let stop_timeout = match args.get(name + 1) {
+        Some(text) => {
+            number::parse(text, u32::MAX).ok_or(misuse("not a number of seconds: ", text))?
+        }
+        None => sys::getenv(c"STOP_TIMEOUT")
+            .and_then(|text| number::parse(text, u32::MAX))
+            .unwrap_or(DEFAULT_STOP_TIMEOUT),
     };
-    Ok(Task::Reap(Reap {
+    Ok(Task::Pid1(pid1::Options {
         name,
-        patience,
-        stand_in,
+        stop_timeout,
+        placeholder,
     }))
 }
 
-/// `[OPTION...] [--] CMD [ARG...]`, the options in tini's manner: joined or not, ending at the first operand.
+/// Parses `[OPTION...] [--] CMD [ARG...]` as tini does.
+///
+/// Options may be joined (`-sg`), and end at the first operand.
 fn parse_command(args: &Args) -> Result<Task<'_>, Misuse<'_>> {
     let mut command = Command {
         args,
-        at: 1,
-        subreaper: sys::environment(c"TINI_SUBREAPER").is_some(),
-        group: sys::environment(c"TINI_KILL_PROCESS_GROUP").is_some(),
-        warn: false,
-        verbosity: sys::environment(c"TINI_VERBOSITY")
-            .and_then(|text| number(text, 9))
+        first: 1,
+        subreaper: sys::getenv(c"TINI_SUBREAPER").is_some(),
+        signal_group: sys::getenv(c"TINI_KILL_PROCESS_GROUP").is_some(),
+        report_zombies: false,
+        verbosity: sys::getenv(c"TINI_VERBOSITY")
+            .and_then(|text| number::parse(text, 9))
             .unwrap_or(1),
-        parent_death: None,
-        fine: Codes::default(),
+        parent_death_signal: None,
+        success: StatusSet::default(),
     };
-    while let Some(argument) = args.get(command.at) {
+    while let Some(argument) = args.get(command.first) {
         let letters = match argument {
             b"--" => {
-                command.at += 1;
+                command.first += 1;
                 break;
             }
             b"--help" => return Ok(Task::Print(HELP)),
@@ -109,18 +127,18 @@ fn parse_command(args: &Args) -> Result<Task<'_>, Misuse<'_>> {
             [b'-', letters @ ..] if !letters.is_empty() => letters,
             _ => break,
         };
-        command.at += 1;
+        command.first += 1;
         if let Some(task) = parse_letters(&mut command, letters)? {
             return Ok(task);
         }
     }
-    match args.get(command.at) {
-        Some(_) => Ok(Task::Run(command)),
+    match args.get(command.first) {
+        Some(_) => Ok(Task::Command(command)),
         None => Err(misuse("there is no command to run", b"")),
     }
 }
 
-/// The letters after one `-`. A value is the rest of them or else the next argument.
+/// Parses the letters of one argument. A value is the rest of it, or else the next argument.
 fn parse_letters<'a>(
     command: &mut Command<'a>,
     mut letters: &'a [u8],
@@ -128,20 +146,20 @@ fn parse_letters<'a>(
     while let [letter, rest @ ..] = letters {
         match letter {
             b's' => command.subreaper = true,
-            b'g' => command.group = true,
-            b'w' => command.warn = true,
+            b'g' => command.signal_group = true,
+            b'w' => command.report_zombies = true,
             b'v' => command.verbosity += 1,
             b'h' => return Ok(Some(Task::Print(HELP))),
             b'V' => return Ok(Some(Task::Print(VERSION))),
             b'e' | b'p' => {
                 let value = if rest.is_empty() {
-                    let next = command.args.get(command.at);
-                    command.at += 1;
+                    let next = command.args.get(command.first);
+                    command.first += 1;
                     next.ok_or(misuse("an option lacks its value: -", &letters[..1]))?
                 } else {
                     rest
                 };
-                set(command, *letter, value)?;
+                set_value(command, *letter, value)?;
                 return Ok(None);
             }
             _ => return Err(misuse("there is no option -", &letters[..1])),
@@ -151,22 +169,24 @@ fn parse_letters<'a>(
     Ok(None)
 }
 
-fn set<'a>(command: &mut Command<'a>, letter: u8, value: &'a [u8]) -> Result<(), Misuse<'a>> {
+/// Sets the option `letter`, `p` or `e`, to `value`.
+fn set_value<'a>(command: &mut Command<'a>, letter: u8, value: &'a [u8]) -> Result<(), Misuse<'a>> {
     if letter == b'p' {
-        let signal = signal::named(value).ok_or(misuse("there is no signal ", value))?;
-        command.parent_death = Some(signal);
+        let signal = signal::parse(value).ok_or(misuse("there is no signal ", value))?;
+        command.parent_death_signal = Some(signal);
     } else {
-        let code = number(value, 255).and_then(|code| u8::try_from(code).ok());
+        let status = number::parse(value, 255).and_then(|status| u8::try_from(status).ok());
         command
-            .fine
-            .add(code.ok_or(misuse("not a status from 0 to 255: ", value))?);
+            .success
+            .add(status.ok_or(misuse("not a status from 0 to 255: ", value))?);
     }
     Ok(())
 }
 
-fn at_most(args: &Args, last: usize) -> Result<(), Misuse<'_>> {
-    match args.get(last + 1) {
-        Some(more) => Err(misuse("unexpected argument: ", more)),
+/// Fails if there is an argument with the index `end`.
+fn expect_end(args: &Args, end: usize) -> Result<(), Misuse<'_>> {
+    match args.get(end) {
+        Some(argument) => Err(misuse("unexpected argument: ", argument)),
         None => Ok(()),
     }
 }

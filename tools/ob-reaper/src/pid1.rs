@@ -1,100 +1,114 @@
-//! Pid 1 of a subhost: reaps until it is alone, or until it is told to end the subhost.
+//! Pid 1 of a subhost: reaps its children until none is left, or until a signal ends the subhost.
 
-use crate::line::{Decimal, say};
-use crate::options::Reap;
-use crate::reap::{Left, reap};
-use crate::sys::{self, Args, EVERYBODY, SignalSet};
-use crate::{FAILED, Failure, stand_in};
+use crate::message::{Failure, report};
+use crate::number::Decimal;
+use crate::reap::{Children, reap};
+use crate::sys::{self, ALL_PROCESSES, Args, SignalSet};
+use crate::{FAILED, placeholder};
 
-/// What `ps` shows before the name of the subhost.
-const TITLE: &[u8] = b"ob-reaper ";
-/// All of the command line.
-const EVERY_WORD: usize = usize::MAX;
-/// Longer names are cut there.
-const LONGEST: usize = 128;
+/// What `ps(1)` shows before the name of the subhost.
+const TITLE_PREFIX: &[u8] = b"ob-reaper ";
+/// Maximum length of the name in messages and in the title.
+const MAX_NAME: usize = 128;
+/// The number of arguments to replace by a title: all of them.
+const ALL_ARGUMENTS: usize = usize::MAX;
 
-/// Reaps until no child is left, then returns 0, which ends the subhost.
+/// The options of pid 1.
+#[derive(Clone, Copy)]
+pub struct Options {
+    /// Index of the argument that names the subhost.
+    pub name: usize,
+    /// Seconds between SIGTERM and SIGKILL.
+    pub stop_timeout: u32,
+    /// Whether to start a placeholder as a child.
+    pub placeholder: bool,
+}
+
+/// Reaps children until none is left, and returns the exit status, which ends the subhost.
 ///
-/// TERM, INT and PWR, from inside or outside, end it: everybody gets TERM, and whoever is still there after our patience
-/// KILL. Every other signal is ignored.
-pub fn reap_until_alone(args: &mut Args, duties: Reap) -> u8 {
-    let mut title = [0; TITLE.len() + LONGEST];
-    let title = entitle(&mut title, args.get(duties.name).unwrap_or_default());
-    let (name, patience) = (&title[TITLE.len()..], duties.patience);
+/// SIGTERM, SIGINT and SIGPWR, from inside or outside, end the subhost: all processes get SIGTERM,
+/// and SIGKILL if they still run after `stop_timeout`. Every other signal is ignored.
+pub fn run(args: &mut Args, options: Options) -> u8 {
+    let mut title = [0; TITLE_PREFIX.len() + MAX_NAME];
+    let title = format_title(&mut title, args.get(options.name).unwrap_or_default());
+    let name = &title[TITLE_PREFIX.len()..];
     if sys::pid() != 1 {
-        // TERM to everybody would be TERM to the whole machine.
-        say(&[
+        // In the host's pid namespace, kill(-1) would reach every process of the machine.
+        report(&[
             name,
             b": this is not pid 1; to run a command, say: ob-reaper -- CMD",
         ]);
         return FAILED;
     }
-    // First of all: the kernel drops every signal to pid 1 that is neither blocked nor handled.
+    // Before anything else: the kernel discards a signal to pid 1 of a pid namespace that is
+    // neither blocked nor handled, pid_namespaces(7).
     let signals = SignalSet::all_but_faults();
     signals.block();
-    sys::hear_of_children();
+    sys::reset_sigchld();
     sys::close_from(3);
-    if duties.stand_in
-        && let Err(why) = sys::fork(|| stand_in::idle(args, EVERY_WORD))
+    if options.placeholder
+        && let Err(why) = sys::fork(|| placeholder::run(args, ALL_ARGUMENTS))
     {
-        let (what, object) = ("start", b"the stand-in".as_slice());
-        Failure { what, object, why }.tell();
+        let (what, object) = ("start", b"the placeholder".as_slice());
+        Failure { what, object, why }.report();
     }
-    // Started by way of a descriptor, we would be called by the number of that.
-    sys::name_process(c"ob-reaper");
+    // After an exec of /proc/self/fd/9, the kernel has named the process after the descriptor.
+    sys::set_process_name(c"ob-reaper");
     if args.get(0).is_some_and(|own| own.starts_with(b"/proc/")) {
-        args.rename(title, EVERY_WORD);
+        args.set_title(title, ALL_ARGUMENTS);
     }
 
-    let mut ending = false;
+    let mut stopping = false;
     loop {
         let signal = match reap(|_, _| ()) {
-            Left::Nobody => return 0,
-            Left::Living => signals.wait(),
-            Left::Dead => signals.poll(),
+            Children::None => return 0,
+            Children::Running => signals.wait(),
+            Children::Unknown => signals.poll(),
         };
         match signal {
-            Some(libc::SIGTERM | libc::SIGINT | libc::SIGPWR) if !ending => {
-                ending = true;
-                ask_to_end();
-                if patience == 0 {
-                    return end_now(name, patience);
+            Some(libc::SIGTERM | libc::SIGINT | libc::SIGPWR) if !stopping => {
+                stopping = true;
+                terminate_all();
+                if options.stop_timeout == 0 {
+                    return kill_all(name, options.stop_timeout);
                 }
-                // The end of our patience is one more signal to wait for. An ALRM from somebody else only hastens it.
-                sys::alarm(patience);
+                // SIGALRM reports the timeout, so that one call waits for both. Another process
+                // that sends SIGALRM only shortens the wait.
+                sys::alarm(options.stop_timeout);
             }
-            Some(libc::SIGALRM) if ending => return end_now(name, patience),
+            Some(libc::SIGALRM) if stopping => return kill_all(name, options.stop_timeout),
             _ => {}
         }
     }
 }
 
-/// Writes the title of the pid 1 of `name` there, and returns as much as it takes.
-fn entitle<'a>(title: &'a mut [u8], name: &[u8]) -> &'a [u8] {
-    let length = title.len().min(TITLE.len() + name.len());
-    let letters = TITLE.iter().chain(name);
+/// Writes the title for the subhost `name` to `title`. Returns it, truncated if necessary.
+fn format_title<'a>(title: &'a mut [u8], name: &[u8]) -> &'a [u8] {
+    let length = title.len().min(TITLE_PREFIX.len() + name.len());
+    let bytes = TITLE_PREFIX.iter().chain(name);
     title
         .iter_mut()
-        .zip(letters)
-        .for_each(|(byte, letter)| *byte = *letter);
+        .zip(bytes)
+        .for_each(|(target, byte)| *target = *byte);
     &title[..length]
 }
 
-fn ask_to_end() {
-    let _ = sys::kill(EVERYBODY, libc::SIGTERM);
-    // A stopped process gets its TERM when it goes on.
-    let _ = sys::kill(EVERYBODY, libc::SIGCONT);
+fn terminate_all() {
+    let _ = sys::kill(ALL_PROCESSES, libc::SIGTERM);
+    // SIGTERM stays pending in a stopped process until SIGCONT, signal(7).
+    let _ = sys::kill(ALL_PROCESSES, libc::SIGCONT);
 }
 
-/// The kernel would do this anyway when pid 1 ends; the log shall say that it was needed.
-fn end_now(name: &[u8], patience: u32) -> u8 {
-    let seconds = Decimal::new(patience.cast_signed());
-    say(&[
+/// Kills all processes and returns the exit status.
+///
+/// The kernel would kill them too when pid 1 exits, but without a message in the log.
+fn kill_all(name: &[u8], stop_timeout: u32) -> u8 {
+    report(&[
         name,
         b": not all ended within ",
-        seconds.text(),
+        Decimal::new(stop_timeout).text(),
         b" s of TERM: sending KILL",
     ]);
-    let _ = sys::kill(EVERYBODY, libc::SIGKILL);
+    let _ = sys::kill(ALL_PROCESSES, libc::SIGKILL);
     0
 }

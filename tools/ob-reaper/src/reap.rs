@@ -1,32 +1,34 @@
-//! Reaping: taking the status of the dead so that the kernel can forget them.
+//! Reaping: collects the exit status of dead children, so that the kernel can free their entries.
 
 use crate::sys::{self, Status, Wait};
 
-/// How many are reaped before signals are looked at again: children that die as fast as they are reaped must not keep a
-/// TERM waiting.
-const AT_ONCE: usize = 256;
+/// Maximum number of children reaped before signals are looked at again.
+///
+/// Children that die as fast as they are reaped must not delay a SIGTERM.
+const BATCH: usize = 256;
 
-/// Who is left after reaping.
+/// The children that are left after [`reap`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Left {
-    /// No child, dead or alive.
-    Nobody,
-    /// Living children only.
-    Living,
-    /// Perhaps more of the dead.
-    Dead,
+pub enum Children {
+    /// There is no child.
+    None,
+    /// All children are running.
+    Running,
+    /// There may be more zombies.
+    Unknown,
 }
 
-/// Reaps those that have ended, telling `seen` of each.
+/// Reaps children that have exited, and calls `reaped` with the pid and status of each.
 ///
-/// One SIGCHLD may stand for any number of them, so the kernel is asked until it has no more.
-pub fn reap(mut seen: impl FnMut(i32, Status)) -> Left {
-    for _ in 0..AT_ONCE {
-        match sys::wait() {
-            Wait::Ended(pid, status) => seen(pid, status),
-            Wait::NotYet => return Left::Living,
-            Wait::NoChild => return Left::Nobody,
+/// One SIGCHLD may stand for several children, `signal(7)`, so the loop ends only when the kernel
+/// has no zombie left, or after [`BATCH`] children.
+pub fn reap(mut reaped: impl FnMut(i32, Status)) -> Children {
+    for _ in 0..BATCH {
+        match sys::try_wait() {
+            Wait::Reaped(pid, status) => reaped(pid, status),
+            Wait::AllRunning => return Children::Running,
+            Wait::NoChild => return Children::None,
         }
     }
-    Left::Dead
+    Children::Unknown
 }

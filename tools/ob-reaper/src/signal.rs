@@ -1,10 +1,10 @@
-//! Signals by name.
+//! Names and numbers of signals.
 
-use crate::line::number;
+use crate::number;
 use core::ffi::c_int;
 
-/// The highest signal number of the kernel.
-const LAST: u32 = 64;
+/// The highest signal number, SIGRTMAX.
+const MAX: u32 = 64;
 
 const NAMES: &[(&str, c_int)] = &[
     ("HUP", libc::SIGHUP),
@@ -39,13 +39,13 @@ const NAMES: &[(&str, c_int)] = &[
     ("SYS", libc::SIGSYS),
 ];
 
-/// The number of a signal that is called `SIGTERM`, `TERM` or `15`.
-pub fn named(text: &[u8]) -> Option<c_int> {
+/// Parses a signal: `SIGTERM`, `TERM` or `15`. Returns its number.
+pub fn parse(text: &[u8]) -> Option<c_int> {
     let name = text.strip_prefix(b"SIG").unwrap_or(text);
     if let Some((_, signal)) = NAMES.iter().find(|(known, _)| known.as_bytes() == name) {
         return Some(*signal);
     }
-    let signal = number(text, LAST)?;
+    let signal = number::parse(text, MAX)?;
     (signal > 0).then(|| signal.cast_signed())
 }
 
@@ -56,14 +56,14 @@ mod tests {
     #[test]
     fn a_signal_has_three_spellings() {
         for text in ["SIGTERM", "TERM", "15"] {
-            assert_eq!(named(text.as_bytes()), Some(libc::SIGTERM), "{text}");
+            assert_eq!(parse(text.as_bytes()), Some(libc::SIGTERM), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_signal_is_refused() {
         for text in ["", "SIG", "term", "0", "65", "SIG15", "-1"] {
-            assert_eq!(named(text.as_bytes()), None, "{text}");
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
     }
 }

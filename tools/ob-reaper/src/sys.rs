@@ -1,63 +1,37 @@
-//! The kernel, in small safe wrappers: the only place with `unsafe` but the entry.
+//! Safe wrappers of system calls; apart from the entry point, the only code with `unsafe`.
 //!
-//! Most functions are those of the C library, since it knows the calling convention of every machine. None of them allocates.
+//! Most are functions of the C library, which has the calling convention of each architecture. None
+//! of them allocates memory.
 
 mod args;
+mod errno;
 mod fifo;
 mod signals;
 
 pub use args::Args;
+pub use errno::Errno;
 pub use fifo::Fifo;
 pub use signals::SignalSet;
 
 use core::ffi::{CStr, c_int, c_uint, c_ulong};
 
-/// The pid that stands for every process but pid 1 and ourselves.
-pub const EVERYBODY: i32 = -1;
+/// The target of `kill(2)` for every process but pid 1 and the caller.
+pub const ALL_PROCESSES: i32 = -1;
 
-/// The kernel's reason for a failure.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Errno(c_int);
-
-impl Errno {
-    pub const NO_CHILD: Errno = Errno(libc::ECHILD);
-    pub const NO_SUCH_FILE: Errno = Errno(libc::ENOENT);
-    pub const NO_SUCH_PROCESS: Errno = Errno(libc::ESRCH);
-
-    fn last() -> Errno {
-        // SAFETY: the C library always has a place for it.
-        Errno(unsafe { *libc::__errno_location() })
-    }
-
-    /// Takes the result of a system call, -1 being the failure.
-    fn check(result: c_int) -> Result<c_int, Errno> {
-        if result == -1 {
-            Err(Errno::last())
-        } else {
-            Ok(result)
-        }
-    }
-
-    /// In words.
-    pub fn text(self) -> &'static [u8] {
-        // SAFETY: strerror gives a string with an end, which stays: with one thread, until it is called again.
-        unsafe { CStr::from_ptr(libc::strerror(self.0)) }.to_bytes()
-    }
-}
-
-/// The value of a variable of the environment.
-pub fn environment(name: &CStr) -> Option<&'static [u8]> {
-    // SAFETY: getenv gives null or a string with an end; nobody here changes the environment.
+/// Returns the value of the environment variable `name`.
+pub fn getenv(name: &CStr) -> Option<&'static [u8]> {
+    // SAFETY: getenv returns null or a terminated string, and this program never changes the
+    // environment.
     unsafe {
         let value = libc::getenv(name.as_ptr());
         (!value.is_null()).then(|| CStr::from_ptr(value).to_bytes())
     }
 }
 
-/// Writes all of `bytes`.
+/// Writes all of `bytes` to `fd`.
 pub fn write_all(fd: c_int, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
-        // SAFETY: the kernel reads no more than the slice has.
+        // SAFETY: the kernel reads no more than the length of the slice.
         match unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } {
             -1 if Errno::last() == Errno(libc::EINTR) => {}
             written => {
@@ -69,14 +43,16 @@ pub fn write_all(fd: c_int, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Closes every descriptor from `first` on, so that we keep no file, pipe or mount of anybody busy.
+/// Closes every descriptor from `first` on.
+///
+/// An inherited descriptor would keep its file, pipe or mount busy as long as pid 1 runs.
 pub fn close_from(first: c_int) {
     // SAFETY: closes descriptors that this program does not use.
     unsafe {
         if libc::syscall(libc::SYS_close_range, first, c_uint::MAX, 0) == 0 {
             return;
         }
-        // Linux before 5.9, or a filter of system calls that is older than this one.
+        // ENOSYS before Linux 5.9, or an error from a seccomp filter that does not know the call.
         let last = libc::sysconf(libc::_SC_OPEN_MAX).clamp(0, 65_536);
         for fd in first..c_int::try_from(last).unwrap_or(first) {
             libc::close(fd);
@@ -84,150 +60,163 @@ pub fn close_from(first: c_int) {
     }
 }
 
-/// Our pid, as our pid namespace numbers it.
+/// Returns the pid of this process in its pid namespace.
 pub fn pid() -> i32 {
     // SAFETY: cannot fail, touches no memory.
     unsafe { libc::getpid() }
 }
 
-/// Sends `signal` to `target`: a pid, minus a group, or [`EVERYBODY`].
+/// Sends `signal` to `target`: a pid, the negative of a process group, or [`ALL_PROCESSES`].
 pub fn kill(target: i32, signal: c_int) -> Result<(), Errno> {
-    // SAFETY: touches no memory of ours.
+    // SAFETY: touches no memory.
     Errno::check(unsafe { libc::kill(target, signal) }).map(drop)
 }
 
-/// Has ALRM sent to us in so many seconds.
+/// Has the kernel send SIGALRM to this process after `seconds`.
 pub fn alarm(seconds: u32) {
     // SAFETY: cannot fail, touches no memory.
     unsafe { libc::alarm(seconds) };
 }
 
-/// How a process ended.
+/// The wait status of a process, `wait(2)`.
 #[derive(Clone, Copy)]
 pub struct Status(c_int);
 
 impl Status {
-    /// Its exit status, or 128+N where signal N ended it.
+    /// Returns the exit status, or 128+N if signal N killed the process.
     pub fn code(self) -> u8 {
         let code = if libc::WIFSIGNALED(self.0) {
             128 + libc::WTERMSIG(self.0)
         } else {
             libc::WEXITSTATUS(self.0)
         };
-        // Eight bits are all that the kernel keeps.
+        // Both have at most eight bits.
         (code & 0xff) as u8
     }
 }
 
-/// What became of the children.
+/// The result of [`try_wait`].
 pub enum Wait {
-    /// This one has ended and is reaped.
-    Ended(i32, Status),
-    /// All that there are live.
-    NotYet,
-    /// There is none.
+    /// The child with this pid has exited, and was reaped.
+    Reaped(i32, Status),
+    /// All children are running.
+    AllRunning,
+    /// This process has no child.
     NoChild,
 }
 
-/// Reaps one child that has ended, of whatever kind; does not wait for it.
-pub fn wait() -> Wait {
+/// Reaps one child that has exited. Does not wait.
+///
+/// `__WALL` includes children that were created with another exit signal than SIGCHLD, `clone(2)`.
+pub fn try_wait() -> Wait {
     let mut status = 0;
-    // SAFETY: the kernel writes the status to where we say.
+    // SAFETY: the kernel writes an int that is valid during the call.
     match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) } {
-        0 => Wait::NotYet,
+        0 => Wait::AllRunning,
         -1 => Wait::NoChild,
-        pid => Wait::Ended(pid, Status(status)),
+        pid => Wait::Reaped(pid, Status(status)),
     }
 }
 
-/// Makes a child that does `run` and ends with the status it returns. Returns its pid.
+/// Forks a child that runs `run` and exits with the status that it returns. Returns its pid.
 pub fn fork(run: impl FnOnce() -> u8) -> Result<i32, Errno> {
-    // SAFETY: with one thread, the child is as good a process as we are.
+    // SAFETY: this program has one thread, so the child may call any function.
     let pid = Errno::check(unsafe { libc::fork() })?;
     if pid == 0 {
         let status = run();
-        // SAFETY: ends the child without what our own end would do.
+        // SAFETY: ends the child without the exit handlers of its parent.
         unsafe { libc::_exit(c_int::from(status)) }
     }
     Ok(pid)
 }
 
-/// Ends the process at once, as a failure of its own.
+/// Ends this process with SIGABRT.
 #[cfg(not(test))]
 pub fn abort() -> ! {
     // SAFETY: does not return.
     unsafe { libc::abort() }
 }
 
-/// Makes `pid` (0: ourselves) the leader of a group of its own.
-pub fn lead_group(pid: i32) {
-    // SAFETY: touches no memory. It fails if the process has exec'd or ended already, when there is nothing left to do.
+/// Makes the process `pid` (0 for this one) the leader of a new process group.
+///
+/// Fails silently if the process has already called `execve(2)` or exited, `setpgid(2)`.
+pub fn create_process_group(pid: i32) {
+    // SAFETY: touches no memory.
     unsafe { libc::setpgid(pid, pid) };
 }
 
-/// Whether standard input is our terminal and we are in its foreground, so that it is ours to hand on.
-pub fn in_foreground() -> bool {
-    // SAFETY: touch no memory of ours.
+/// Returns whether the process group of this process is the foreground of its terminal.
+///
+/// Standard input must be that terminal.
+pub fn is_foreground() -> bool {
+    // SAFETY: both calls touch no memory.
     unsafe { libc::tcgetpgrp(0) == libc::getpgrp() }
 }
 
-/// Puts our own group into the foreground of the terminal. For a process that has TTOU blocked.
-pub fn take_foreground() {
-    // SAFETY: touches no memory of ours. A terminal that is gone meanwhile needs no foreground.
+/// Makes the process group of this process the foreground of the terminal on standard input.
+///
+/// SIGTTOU must be blocked, since the kernel sends it to a background process that calls this,
+/// `tcsetpgrp(3)`. Fails silently if the terminal is gone.
+pub fn become_foreground() {
+    // SAFETY: touches no memory.
     unsafe { libc::tcsetpgrp(0, libc::getpgrp()) };
 }
 
-/// The same, if `group` still is there: somebody else may have been put there meanwhile.
+/// Calls [`become_foreground`] if `group` is the foreground of the terminal.
+///
+/// If another process group is, a shell has put it there in the meantime.
 pub fn take_foreground_from(group: i32) {
-    // SAFETY: touches no memory of ours.
+    // SAFETY: touches no memory.
     if unsafe { libc::tcgetpgrp(0) } == group {
-        take_foreground();
+        become_foreground();
     }
 }
 
-/// prctl(2) with a number.
+/// Calls `prctl(2)` with an option whose argument is a number.
 fn prctl(option: c_int, value: c_ulong) -> Result<(), Errno> {
-    // SAFETY: only called with options that take a number; the kernel wants the unused ones to be 0.
+    // SAFETY: the callers pass options that take a number. The kernel requires zero for the unused
+    // arguments.
     Errno::check(unsafe { libc::prctl(option, value, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) })
         .map(drop)
 }
 
-/// Has orphans below us become our children.
+/// Makes this process a subreaper: orphaned descendants become its children.
 pub fn become_subreaper() -> Result<(), Errno> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
 }
 
-/// Whether orphans below us become our children (pid 1 aside).
+/// Returns whether this process is a subreaper.
 pub fn is_subreaper() -> bool {
     let mut answer: c_int = 0;
-    // SAFETY: the kernel writes one int to where we say.
+    // SAFETY: the kernel writes an int that is valid during the call.
     unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut answer) == 0 && answer != 0 }
 }
 
-/// Has `signal` sent to us when our parent ends.
-pub fn hear_of_parent(signal: c_int) -> Result<(), Errno> {
+/// Has the kernel send `signal` to this process when its parent exits.
+pub fn set_parent_death_signal(signal: c_int) -> Result<(), Errno> {
     prctl(
         libc::PR_SET_PDEATHSIG,
         c_ulong::from(signal.cast_unsigned()),
     )
 }
 
-/// Gives the process a name, of which the kernel keeps 15 bytes.
-pub fn name_process(name: &CStr) {
-    // SAFETY: the kernel reads up to the end of the string.
+/// Sets the name of this process in `/proc/PID/comm`. The kernel truncates it to 15 bytes.
+pub fn set_process_name(name: &CStr) {
+    // SAFETY: the kernel reads a terminated string.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
-/// Has CHLD sent to us again if whoever started us ignored it, in which case the kernel reaps by itself and says nothing.
+/// Restores the default action of SIGCHLD. Returns whether the signal was ignored.
 ///
-/// Returns whether that was so.
-pub fn hear_of_children() -> bool {
-    // SAFETY: SIG_DFL is an action that signal(2) knows; there is no handler.
+/// An ignored signal stays ignored over `execve(2)`. While SIGCHLD is ignored, the kernel reaps the
+/// children itself and sends no signal, `sigaction(2)`.
+pub fn reset_sigchld() -> bool {
+    // SAFETY: SIG_DFL is a valid action and no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) == libc::SIG_IGN }
 }
 
-/// Undoes [`hear_of_children`], for a child that shall find what we found.
-pub fn ignore_children() {
-    // SAFETY: SIG_IGN is an action that signal(2) knows; there is no handler.
+/// Ignores SIGCHLD: undoes [`reset_sigchld`] for a child that must find what its caller set.
+pub fn ignore_sigchld() {
+    // SAFETY: SIG_IGN is a valid action and no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }

@@ -1,4 +1,4 @@
-//! `ob-reaper -- CMD`: a command and its init, with tini's letters.
+//! `ob-reaper -- CMD`: a command and its init, with the options of tini.
 
 mod common;
 
@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
 
-/// Starts a shell with this script under `ob-reaper -s` and these options, and waits until it says `ready`.
+/// Starts a shell with `script` under `ob-reaper -s` and `options`. Waits until it prints `ready`.
 fn start(options: &[&str], script: &str) -> Running {
     let mut command = reaper(options);
     command.args(["-s", "--", "sh", "-c", script]);
@@ -70,7 +70,7 @@ fn the_end_by_a_signal_is_128_and_its_number() {
 
 #[test]
 fn signals_are_passed_on() {
-    // 40 is a real-time signal.
+    // Signal 40 is a real-time signal.
     for number in [1, 2, 3, 10, 12, 13, 14, 15, 18, 20, 23, 24, 28, 29, 30, 40] {
         let script = format!("trap 'exit 42' {number}; echo ready; read x");
         let running = start(&[], &script);
@@ -82,7 +82,7 @@ fn signals_are_passed_on() {
 
 #[test]
 fn a_signal_goes_to_the_command_or_to_its_group() {
-    // The shell does not heed USR1, its child does and tells by its end.
+    // The shell does not exit on USR1. Its child does, with status 7.
     let script = "trap '' TTIN; sh -c 'trap \"exit 7\" USR1; echo ready; read x'; exit $?";
     let shell = format!("trap : USR1; {script}");
 
@@ -92,17 +92,17 @@ fn a_signal_goes_to_the_command_or_to_its_group() {
 
     let mut running = start(&[], &shell);
     running.signal(Signal::SIGUSR1);
-    until("it is passed on", || waits(running.pid()));
+    until("the signal is forwarded", || waits(running.pid()));
     assert!(
         running.lives(),
-        "without -g it went to the child of the command"
+        "without -g the signal reached the child of the command"
     );
     let command = children(running.pid())[0];
     let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(command))).unwrap();
     assert_eq!(
         group.as_raw(),
         command,
-        "the command leads a group of its own"
+        "the command leads a new process group"
     );
     nix::sys::signal::killpg(group, Signal::SIGKILL).unwrap();
     assert_eq!(running.end().status, Some(128 + 9));
@@ -110,7 +110,7 @@ fn a_signal_goes_to_the_command_or_to_its_group() {
 
 #[test]
 fn orphans_are_reaped_and_with_w_told() {
-    // The command ends when its grandchild is gone altogether, not only dead: that takes a reaper.
+    // The command exits when kill -0 fails for its grandchild, which a zombie does not make fail.
     let script = r#"pid=$(sh -c 'sleep 0.01 >&- & echo $!'); while kill -0 $pid; do sleep 0.01; done 2>/dev/null; echo $pid"#;
     let end = run(reaper(&["-s", "-w", "--", "sh", "-c", script]));
     let said = format!(
@@ -215,7 +215,7 @@ fn p_sends_a_signal_when_the_parent_ends() {
         until("the reaper waits", || waits(reaper));
         running.signal(Signal::SIGKILL);
         assert_eq!(running.line(), "orphaned", "-p {name}");
-        until("the reaper ends", || {
+        until("the reaper exits", || {
             !matches!(common::state(reaper), Some('S' | 'R'))
         });
     }
@@ -346,13 +346,13 @@ fn the_memory_stays_the_same_whatever_happens() {
     for _ in 0..1000 {
         running.signal(Signal::SIGHUP);
     }
-    until("they are passed on", || waits(running.pid()));
+    until("the signals are forwarded", || waits(running.pid()));
     assert_eq!(status(running.pid(), "VmSize"), before);
     let command = children(running.pid())[0];
     nix::sys::signal::killpg(nix::unistd::Pid::from_raw(command), Signal::SIGKILL).unwrap();
 }
 
-/// Runs a shell script at the head of a session on a terminal of its own; returns its exit status.
+/// Runs a shell script as the leader of a session with a new terminal. Returns its exit status.
 fn on_a_terminal(script: &str) -> Option<i32> {
     let pty = openpty(None, None).unwrap();
     let terminal = File::from(pty.slave);
@@ -360,7 +360,8 @@ fn on_a_terminal(script: &str) -> Option<i32> {
     let mut shell = Command::new("sh");
     shell.args(["-c", script]).env("REAPER", REAPER);
     shell.stdin(terminal.try_clone().unwrap());
-    // SAFETY: between fork and exec, only system calls are made; the descriptor is open until after that.
+    // SAFETY: between fork and exec, only system calls are made. The descriptor stays open until
+    // after that.
     unsafe {
         shell.pre_exec(move || {
             setsid()?;
@@ -371,13 +372,15 @@ fn on_a_terminal(script: &str) -> Option<i32> {
         });
     }
     let mut child = shell.spawn().unwrap();
-    until("the shell ends", || child.try_wait().unwrap().is_some());
+    until("the shell exits", || child.try_wait().unwrap().is_some());
     let status = child.wait().unwrap();
-    assert_eq!(status.signal(), None, "ended by a signal");
+    assert_eq!(status.signal(), None, "killed by a signal");
     status.code()
 }
 
-/// Fields 5 and 8 of /proc/PID/stat are its group and the foreground of its terminal.
+/// A shell function: whether the shell is in the foreground of its terminal.
+///
+/// Fields 5 and 8 of `/proc/PID/stat` are the process group and the foreground group.
 const CHECK: &str = r#"check() { set -- $(cat /proc/$$/stat); [ "$5" = "$8" ]; }"#;
 
 #[test]

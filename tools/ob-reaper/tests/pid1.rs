@@ -9,11 +9,11 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A service that says `ready`, and `bye` when it gets its TERM.
+/// A service that prints `ready`, and `bye` on SIGTERM.
 const POLITE: &str = r#"exec 3<&0; sh -c 'trap "echo bye; exit" TERM; echo ready; read x' <&3 &"#;
-/// A service that does not heed TERM.
+/// A service that ignores SIGTERM.
 const STUBBORN: &str = r#"sh -c 'trap "" TERM; echo ready; exec sleep 1000' &"#;
-/// A service that ends when the test hangs up.
+/// A service that exits when the test closes standard input.
 const LISTENER: &str = "exec 3<&0; cat <&3 >/dev/null &";
 
 #[test]
@@ -26,7 +26,7 @@ fn ends_at_once_when_it_is_alone() {
 fn ends_with_its_last_child() {
     let mut running = Running::start(world(&format!(r#"{LISTENER} (:) & exec "$REAPER" mta"#)));
     let pid1 = running.pid1();
-    until("the first is reaped", || {
+    until("the first child is reaped", || {
         children(pid1).len() == 1 && waits(pid1)
     });
     assert!(running.lives());
@@ -117,7 +117,9 @@ fn other_signals_are_ignored() {
     ];
     for signal in harmless {
         send(pid1, signal);
-        until("it is looked at", || waits(pid1) || state(pid1).is_none());
+        until("the signal is handled", || {
+            waits(pid1) || state(pid1).is_none()
+        });
         assert!(running.lives(), "{signal}");
     }
     running.hang_up();
@@ -166,7 +168,7 @@ fn a_stopped_service_gets_its_term_too() {
         r#"sh -c 'trap "echo bye; exit" TERM; kill -STOP $$; exit 3' & exec "$REAPER" mta 60"#;
     let running = Running::start(world(script));
     let pid1 = running.pid1();
-    until("it stops", || {
+    until("the service stops", || {
         children(pid1).iter().any(|&pid| state(pid) == Some('T'))
     });
     send(pid1, Signal::SIGTERM);
@@ -186,14 +188,14 @@ fn refuses_to_be_anything_but_pid_1() {
     assert_eq!(end.err, said);
 }
 
-/// How long a process had to wait for a processor, so far: on a busy machine that is not its fault.
+/// Returns how long a process has waited for a CPU, `/proc/PID/schedstat`: not its own delay.
 fn waited(pid: i32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     let nanoseconds = text.split(' ').nth(1).and_then(|text| text.parse().ok());
     Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
-/// What was seen of the dead among the children of a process.
+/// The zombies that a test has seen among the children of a process.
 #[derive(Default)]
 struct Watch {
     dead_since: HashMap<i32, Instant>,
@@ -201,7 +203,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Looks at all of them; returns how many there are, dead or alive.
+    /// Updates the ages of the zombies. Returns the number of children, zombies included.
     fn look(&mut self, pid: i32) -> usize {
         let there = children(pid);
         for &child in &there {
@@ -219,9 +221,11 @@ fn memory(pid: i32) -> (String, String) {
     (status(pid, "VmRSS"), status(pid, "VmSize"))
 }
 
-/// Makes so many orphans end at once under a new pid 1; returns the age of the oldest zombie, and what the promise is.
+/// Ends `orphans` orphans at once under a new pid 1. Returns the age of the oldest zombie, and the
+/// bound for it.
 fn storm(orphans: usize) -> (Duration, Duration) {
-    // They all wait for the end of one pipe; their parents are gone, so that they are children of pid 1.
+    // The orphans wait for the end of one pipe. Their parents have exited, so they are children of
+    // pid 1.
     let script = format!(
         r#"exec 3<&0
         sh -c 'i=0; while [ $i -lt {orphans} ]; do (read x <&3 &); i=$((i+1)); done; echo ready; read x <&3' &
@@ -231,12 +235,12 @@ fn storm(orphans: usize) -> (Duration, Duration) {
     let pid1 = running.pid1();
     let before = memory(pid1);
     assert_eq!(running.line(), "ready");
-    // Both services and all the orphans: else this would test nothing.
-    until("they are all there", || children(pid1).len() == orphans + 2);
+    // Both services and all orphans; with fewer, the test would test less.
+    until("all orphans run", || children(pid1).len() == orphans + 2);
     let idle = waited(pid1);
     running.hang_up();
     let mut watch = Watch::default();
-    until("all are reaped", || watch.look(pid1) == 1);
+    until("all orphans are reaped", || watch.look(pid1) == 1);
     let oldest = watch.oldest;
     let promise = Duration::from_millis(100) + waited(pid1) - idle;
     eprintln!("{orphans} orphans at once: the oldest zombie was {oldest:?} old");
@@ -247,8 +251,9 @@ fn storm(orphans: usize) -> (Duration, Duration) {
 
 #[test]
 fn ten_thousand_orphans_at_once_leave_no_zombie() {
-    // Ten thousand processes that end fight for the kernel's lock on all processes, with everything else that the machine
-    // does: the promise has to be kept once. A reaper that sleeps or forgets never keeps it.
+    // Ten thousand exiting processes contend for tasklist_lock with all other processes of the
+    // machine, so one storm of five within the bound is enough. A reaper that misses a SIGCHLD is
+    // never within the bound.
     let kept = (0..5).any(|_| {
         let (oldest, promise) = storm(10_000);
         oldest < promise
@@ -258,7 +263,7 @@ fn ten_thousand_orphans_at_once_leave_no_zombie() {
 
 #[test]
 fn a_stream_of_orphans_leaves_no_zombie() {
-    // About 100 a second. OB_REAPER_SECONDS makes it longer.
+    // About 100 orphans a second, for OB_REAPER_SECONDS.
     let seconds = std::env::var("OB_REAPER_SECONDS").map_or(3, |text| text.parse().unwrap());
     let script = format!(
         r#"sh -c 'i=0; while [ $i -lt {} ]; do (sleep 0.02 &) ; sleep 0.01; i=$((i+1)); done' &
@@ -275,7 +280,7 @@ fn a_stream_of_orphans_leaves_no_zombie() {
         watch.look(pid1);
         thread::sleep(Duration::from_millis(2));
     }
-    until("all are reaped", || watch.look(pid1) == 1);
+    until("all orphans are reaped", || watch.look(pid1) == 1);
     let oldest = watch.oldest;
     let bound = Duration::from_millis(100) + waited(pid1) - idle;
     eprintln!(
@@ -291,7 +296,8 @@ fn a_stream_of_orphans_leaves_no_zombie() {
 
 #[test]
 fn a_term_is_heard_while_children_keep_dying() {
-    // Forks as fast as it can and does not heed TERM: only a reaper that looks up from reaping ends this.
+    // The service forks as fast as it can and ignores SIGTERM: the reaper must check for signals
+    // between two batches of zombies.
     let script =
         r#"sh -c 'trap "" TERM; echo ready; while :; do (: &) ; done' & exec "$REAPER" mta 0"#;
     let running = Running::start(world(script));

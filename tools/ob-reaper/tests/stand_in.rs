@@ -1,4 +1,4 @@
-//! `ob-reaper --stand-in`: keeps a subhost alive which has no service.
+//! `ob-reaper --stand-in`: the placeholder, which keeps a subhost without services running.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A directory of its own, gone at the end.
+/// A temporary directory, removed when it is dropped.
 struct Place(PathBuf);
 
 impl Place {
@@ -23,12 +23,12 @@ impl Place {
         self.0.join("fifo")
     }
 
-    /// Starts the stand-in and waits until it idles.
+    /// Starts the placeholder and waits until it waits for a signal.
     fn start(&self) -> Running {
         let mut command = reaper(&["--stand-in"]);
         command.arg(self.fifo());
         let running = Running::start(command);
-        until("it idles", || {
+        until("the placeholder waits", || {
             name(running.pid()) == "dummy_service" && waits(running.pid())
         });
         running
@@ -51,7 +51,10 @@ fn makes_its_fifo_and_ends_when_something_is_written() {
     fs::write(place.fifo(), "x").unwrap();
     let end = running.end();
     assert_eq!((end.status, end.err.as_str()), (Some(0), ""));
-    assert!(!place.fifo().exists(), "what it made it removes");
+    assert!(
+        !place.fifo().exists(),
+        "the placeholder removes the FIFO that it created"
+    );
 }
 
 #[test]
@@ -102,8 +105,8 @@ fn opening_the_fifo_is_not_writing_to_it() {
             .write(true)
             .custom_flags(nix::libc::O_NONBLOCK)
             .open(place.fifo());
-        drop(open.expect("it still reads there"));
-        until("it idles", || waits(running.pid()));
+        drop(open.expect("the placeholder has the FIFO open"));
+        until("the placeholder waits", || waits(running.pid()));
     }
     assert!(running.lives());
     fs::write(place.fifo(), "x").unwrap();
@@ -121,8 +124,8 @@ fn a_signal_ends_it_in_good_order() {
         let place = Place::new(signal.as_str());
         let mut running = place.start();
         running.signal(Signal::SIGUSR1);
-        until("it idles", || waits(running.pid()));
-        assert!(running.lives(), "USR1 is none of those");
+        until("the placeholder waits", || waits(running.pid()));
+        assert!(running.lives(), "USR1 does not end the placeholder");
         running.signal(signal);
         let end = running.end();
         assert_eq!((end.status, end.err.as_str()), (Some(0), ""), "{signal}");
@@ -171,24 +174,24 @@ fn closes_what_was_open() {
     let script = r#"exec 4</ 5</dev/null; exec "$0" --stand-in "$1""#;
     shell.args(["-c", script, common::REAPER]).arg(place.fifo());
     let running = Running::start(shell);
-    until("it idles", || {
+    until("the placeholder waits", || {
         name(running.pid()) == "dummy_service" && waits(running.pid())
     });
     assert_eq!(
         descriptors(running.pid()),
         ["0", "1", "2", "3"],
-        "3 is the fifo"
+        "3 is the FIFO"
     );
 }
 
 #[test]
 fn keeps_a_subhost_alive_until_told() {
-    // The default path, as a boot without services has it.
+    // The default FIFO, as in a boot without services.
     let script = r#"mount -t tmpfs none /run || exit 9; exec "$REAPER" --with-stand-in mta 60"#;
     let running = Running::start(world(script));
     let pid1 = running.pid1();
     let mut stand_in = 0;
-    until("the stand-in idles", || {
+    until("the placeholder waits", || {
         stand_in = common::children(pid1).first().copied().unwrap_or(0);
         name(stand_in) == "dummy_service" && waits(stand_in)
     });
@@ -208,7 +211,7 @@ fn a_write_before_it_idles_is_not_lost() {
         let mut command = reaper(&["--stand-in"]);
         command.arg(place.fifo());
         let running = Running::start(command);
-        until("the fifo is there", || place.fifo().exists());
+        until("the FIFO exists", || place.fifo().exists());
         fs::write(place.fifo(), "x").unwrap();
         assert_eq!(running.end().status, Some(0));
     }

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::mkdir;
-use ob_confine::limits::group;
+use ob_confine::cgroup_limits::group;
 use ob_document::Document;
 use ob_document::state::Home;
 use ob_sys::file::{attribute, set_attribute};
@@ -28,7 +28,7 @@ const MARK: &CStr = c"user.overlay-boot";
 ///
 /// Fails if there is a group of that name which was not made here: it is somebody else's.
 pub fn make(document: &mut Document) -> Result<Option<File>> {
-    let limits = ob_confine::limits::of(document)?;
+    let limits = ob_confine::cgroup_limits::of(document)?;
     let tree = match (tree(), limits.first()) {
         (Some(tree), _) => tree,
         (None, None) => return Ok(None),

@@ -283,7 +283,7 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn start(line: &'a str) -> Result<Self> {
-        ob_sys::process::close_on_exec_from(3)?;
+        ob_sys::process::set_cloexec_from(3)?;
         let child = command(line)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

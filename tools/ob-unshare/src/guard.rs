@@ -20,7 +20,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use ob_document::state::{Home, Lock, identify, prove};
 use ob_document::{Document, log, netns, sentence};
-use ob_sys::keep::Keep;
+use ob_sys::fdstore::FdStore;
 use ob_sys::mount::Depth;
 use ob_sys::process::{pidfd_open, pidfd_signal, spawn};
 use std::fs::File;
@@ -91,7 +91,7 @@ fn is_being_stopped(home: &Home) -> bool {
 /// The guard of one room, before and after its subhost is known.
 pub struct Guard<'a> {
     then: &'a str,
-    keep: Keep,
+    store: FdStore,
     /// Where the caller reads: the document as it is admitted, then as the last stage prints it.
     news: Option<OwnedFd>,
     /// The document, as far as the first stage has printed it.
@@ -114,7 +114,7 @@ impl<'a> Guard<'a> {
     pub fn new(then: &'a str, news: OwnedFd) -> Result<Self> {
         Ok(Guard {
             then,
-            keep: room::keep()?,
+            store: room::make_fd_store()?,
             news: Some(news),
             printed: None,
             admitted: None,
@@ -145,9 +145,9 @@ impl<'a> Guard<'a> {
         let (reading, printed) = pipe2(OFlag::O_CLOEXEC)?;
         let (admitted, writing) = pipe2(OFlag::O_CLOEXEC)?;
         let cut = Cut { printed, admitted };
-        let (keep, news) = (&self.keep, &self.news);
+        let (store, news) = (&self.store, &self.news);
         let child = spawn(0, None, || {
-            let error = enter_room(pipeline, keep, cut, news);
+            let error = enter_room(pipeline, store, cut, news);
             TOOL.complain(&error);
             1
         });
@@ -183,7 +183,7 @@ impl<'a> Guard<'a> {
     fn admit(&mut self, line: &[u8]) -> Result<()> {
         let line = std::str::from_utf8(line).context("the document is not UTF-8")?;
         let document = Document::parse(line)?;
-        let subhost = Subhost::lock(&document, self.then, &self.keep);
+        let subhost = Subhost::lock(&document, self.then, &self.store);
         let subhost = subhost.with_context(|| document.name().to_owned())?;
         let begun = subhost
             .write_state(&document)
@@ -315,8 +315,8 @@ impl<'a> Guard<'a> {
 }
 
 impl Subhost {
-    /// Takes the lock of the document's subhost and leaves it in `keep`; begins the log.
-    fn lock(document: &Document, then: &str, keep: &Keep) -> Result<Self> {
+    /// Takes the lock of the document's subhost and pushes it to `store`; begins the log.
+    fn lock(document: &Document, then: &str, store: &FdStore) -> Result<Self> {
         let name = document.name();
         let home = Home::of(name);
         let lock = loop {
@@ -339,7 +339,7 @@ impl Subhost {
             .transpose()
             .and_then(|path| path.map(log::begin).transpose());
         let begun = log.and_then(|log| {
-            keep.put(&lock).context("keep the lock")?;
+            store.push(&lock).context("store the lock")?;
             Ok(log)
         });
         let log = begun.inspect_err(|_| {
@@ -375,7 +375,12 @@ impl Subhost {
 
 /// The first process of the room: enters it and becomes the pipeline, printing to the caller.
 /// Returns why it could not.
-fn enter_room(pipeline: &Pipeline, keep: &Keep, cut: Cut, news: &Option<OwnedFd>) -> anyhow::Error {
+fn enter_room(
+    pipeline: &Pipeline,
+    store: &FdStore,
+    cut: Cut,
+    news: &Option<OwnedFd>,
+) -> anyhow::Error {
     let entered = (|| {
         let _ = SigSet::empty().thread_set_mask();
         if let Some(news) = news {
@@ -385,7 +390,7 @@ fn enter_room(pipeline: &Pipeline, keep: &Keep, cut: Cut, news: &Option<OwnedFd>
         room::enter(Depth::One)
     })();
     match entered {
-        Ok(()) => pipeline.run(keep, cut),
+        Ok(()) => pipeline.run(store, cut),
         Err(error) => error,
     }
 }

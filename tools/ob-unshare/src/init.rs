@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use ob_document::{Document, Hook, log, quote};
 use ob_sys::memfd::seal;
-use ob_sys::process::close_on_exec_from;
+use ob_sys::process::set_cloexec_from;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
@@ -47,11 +47,12 @@ impl Reaper {
 pub fn text(document: &Document, reaper: &str) -> Result<String> {
     let Some(hook) = Hook::of(document, "INIT") else {
         let start = document.list("START")?.join(" ");
-        return Ok(default_text(document.name(), &start, reaper));
+        let timeout = stop_timeout(document);
+        return Ok(default_text(document.name(), &start, &timeout, reaper));
     };
     hook.check().context("INIT")?;
     let errors = log::open(document.path("LOG")?)?;
-    close_on_exec_from(3)?;
+    set_cloexec_from(3)?;
     let output = hook
         .with_plan(document, None::<&str>)
         .stderr(Stdio::from(errors))
@@ -69,9 +70,20 @@ pub fn text(document: &Document, reaper: &str) -> Result<String> {
     Ok(text)
 }
 
-fn default_text(name: &str, start: &str, reaper: &str) -> String {
+/// Returns STOP_TIMEOUT in the digits that the reaper reads, or nothing: the reaper has a default.
+pub fn stop_timeout(document: &Document) -> String {
+    digits(document.optional("STOP_TIMEOUT").unwrap_or_default())
+}
+
+fn digits(number: &str) -> String {
+    number
+        .parse::<u32>()
+        .map_or_else(|_| String::new(), |number| number.to_string())
+}
+
+fn default_text(name: &str, start: &str, stop_timeout: &str, reaper: &str) -> String {
     let (name, start, reaper) = (quote(name), quote(start), quote(reaper));
-    format!("NAME={name}\nSTART={start}\nREAPER={reaper}\n{DEFAULT}")
+    format!("NAME={name}\nSTART={start}\nSTOP_TIMEOUT={stop_timeout}\nREAPER={reaper}\n{DEFAULT}")
 }
 
 /// The default for the hook overlay-init, which is told of the subhost by its environment.
@@ -79,5 +91,6 @@ pub fn default_text_of_environment() -> String {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let reaper = Some(variable("REAPER")).filter(|path| !path.is_empty());
     let reaper = reaper.unwrap_or_else(|| format!("/proc/self/fd/{REAPER_FD}"));
-    default_text(&variable("NAME"), &variable("START"), &reaper)
+    let timeout = digits(&variable("STOP_TIMEOUT"));
+    default_text(&variable("NAME"), &variable("START"), &timeout, &reaper)
 }

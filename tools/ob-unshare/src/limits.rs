@@ -1,8 +1,8 @@
 //! The limits of a subhost: where its control group may lie so that they work, and their values.
 
 use anyhow::{Context, Result, bail, ensure};
-use ob_confine::limits::Limit;
-use ob_sys::file::attribute;
+use ob_confine::cgroup_limits::Limit;
+use ob_sys::file::get_xattr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -104,7 +104,7 @@ pub fn own_unit(tree: &Path) -> Result<Option<PathBuf>> {
     let mark = [c"user.delegate", c"trusted.delegate"];
     let is_delegated = mark
         .iter()
-        .any(|mark| attribute(&own, mark).is_ok_and(|value| value == b"1"));
+        .any(|mark| get_xattr(&own, mark).is_ok_and(|value| value == b"1"));
     Ok(is_delegated.then_some(own))
 }
 

@@ -26,7 +26,7 @@ mod watcher;
 use anyhow::{Result, bail};
 use lexopt::prelude::*;
 use ob_document::{Tool, Usage, undo_together};
-use ob_sys::keep::Keep;
+use ob_sys::fdstore::FdStore;
 use ob_sys::process::close_inherited;
 use pipeline::Pipeline;
 use std::ffi::OsString;
@@ -98,9 +98,9 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
         return Ok(stage.report(ob_document::steps::plan(steps::describe)));
     }
     // Both the supervisor and the guard outlive who calls them.
-    let mut keep = Keep::numbers();
-    keep.extend(request.notify);
-    close_inherited(&keep);
+    let mut kept = FdStore::numbers();
+    kept.extend(request.notify);
+    close_inherited(&kept);
     if request.undo {
         return undo_together(tool, |documents| end::undo(documents, then));
     }

@@ -1,7 +1,7 @@
 //! Telling a supervisor that the subhost is up: s6's way, a newline on a descriptor, and systemd's, sd_notify(3).
 
 use anyhow::{Context, Result};
-use ob_sys::process::inherited;
+use ob_sys::process::dup_inherited;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::RawFd;
@@ -12,7 +12,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// environment names in `NOTIFY_SOCKET`.
 pub fn ready(descriptor: Option<RawFd>) -> Result<()> {
     if let Some(number) = descriptor {
-        inherited(number)
+        dup_inherited(number)
             .map_err(anyhow::Error::from)
             .and_then(|fd| Ok(File::from(fd).write_all(b"\n")?))
             .with_context(|| format!("notify descriptor {number}"))?;

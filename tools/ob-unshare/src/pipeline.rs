@@ -8,7 +8,7 @@ use nix::libc::CLONE_PARENT;
 use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
 use ob_document::Usage;
-use ob_sys::keep::Keep;
+use ob_sys::fdstore::FdStore;
 use ob_sys::process::spawn;
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -53,35 +53,35 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Starts the stages in the room that has `keep`. This process becomes the last stage; the
+    /// Starts the stages in the room of `store`. This process becomes the last stage; the
     /// others are its siblings, so that all have one parent. Returns why a stage could not start:
     /// the stages before it then have no reader.
-    pub fn run(&self, keep: &Keep, cut: Cut) -> Error {
-        match self.start(keep, cut) {
+    pub fn run(&self, store: &FdStore, cut: Cut) -> Error {
+        match self.start(store, cut) {
             Err(error) => error,
         }
     }
 
-    fn start(&self, keep: &Keep, cut: Cut) -> Result<Infallible> {
+    fn start(&self, store: &FdStore, cut: Cut) -> Result<Infallible> {
         // A shell gives the same to a command in the background: there is no user to be asked.
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let null = open("/dev/null", flags, Mode::empty()).context("open /dev/null")?;
-        start_stage(self.first, keep, null, cut.printed)?;
+        start_stage(self.first, store, null, cut.printed)?;
         let mut input = cut.admitted;
         for stage in &self.middle {
             let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
-            start_stage(stage, keep, input, writing)?;
+            start_stage(stage, store, input, writing)?;
             input = reading;
         }
         let output = Stdio::inherit();
-        Err(become_program(self.last, keep, input.into(), output))
+        Err(become_program(self.last, store, input.into(), output))
     }
 }
 
 /// Starts a sibling of this process that becomes the program of a stage.
-fn start_stage(words: &[OsString], keep: &Keep, input: OwnedFd, output: OwnedFd) -> Result<()> {
+fn start_stage(words: &[OsString], store: &FdStore, input: OwnedFd, output: OwnedFd) -> Result<()> {
     spawn(CLONE_PARENT, None, || {
-        TOOL.complain(&become_program(words, keep, input.into(), output.into()));
+        TOOL.complain(&become_program(words, store, input.into(), output.into()));
         1
     })
     .map(drop)

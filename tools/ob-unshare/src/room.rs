@@ -7,7 +7,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use ob_document::netns;
-use ob_sys::keep::{Keep, VARIABLE};
+use ob_sys::fdstore::{FdStore, VARIABLE};
 use ob_sys::mount::{Depth, attach, clone_peer};
 use std::ffi::OsString;
 use std::fs::File;
@@ -43,19 +43,21 @@ pub fn enter(depth: Depth) -> Result<()> {
         .context("open the door of the room")
 }
 
-/// A keep that holds the host's mount namespace, so that the supervisor can leave the room again.
-pub fn keep() -> Result<Keep> {
-    let keep = Keep::new().context("make a keep")?;
-    keep.put(File::open("/proc/self/ns/mnt")?)
-        .context("keep the host's mount namespace")?;
-    Ok(keep)
+/// Creates an fd store that holds the mount namespace of the host, so that the supervisor can leave
+/// the room again.
+pub fn make_fd_store() -> Result<FdStore> {
+    let store = FdStore::new().context("create an fd store")?;
+    store
+        .push(File::open("/proc/self/ns/mnt")?)
+        .context("store the mount namespace of the host")?;
+    Ok(store)
 }
 
 /// `ob-unshare --room CMD`: enters a room and becomes CMD, which is then the room's first process.
 pub fn become_command(command: &[OsString]) -> Result<ExitCode> {
-    let keep = keep()?;
+    let store = make_fd_store()?;
     enter(Depth::Recursive)?;
-    let error = become_program(command, &keep, Stdio::inherit(), Stdio::inherit());
+    let error = become_program(command, &store, Stdio::inherit(), Stdio::inherit());
     let status = match error.downcast_ref::<std::io::Error>().map(|e| e.kind()) {
         Some(ErrorKind::NotFound) => 127,
         _ => 126,
@@ -64,10 +66,10 @@ pub fn become_command(command: &[OsString]) -> Result<ExitCode> {
     Ok(ExitCode::from(status))
 }
 
-/// Execs a program of the room that has `keep`; returns why it could not.
-pub fn become_program(words: &[OsString], keep: &Keep, input: Stdio, output: Stdio) -> Error {
+/// Executes a program in the room of `store`. Returns only if that fails, with the reason.
+pub fn become_program(words: &[OsString], store: &FdStore, input: Stdio, output: Stdio) -> Error {
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).stdin(input).stdout(output);
-    let error = command.env(VARIABLE, keep.address()).exec();
+    let error = command.env(VARIABLE, store.address()).exec();
     Error::from(error).context(format!("run {}", words[0].display()))
 }

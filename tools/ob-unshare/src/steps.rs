@@ -1,9 +1,9 @@
 //! The dry run: what the stage would do, as commands.
 
-use crate::init::REAPER_FD;
+use crate::init::{REAPER_FD, stop_timeout};
 use crate::supervise::{FACTS, PATH, running};
 use anyhow::{Result, bail, ensure};
-use ob_confine::limits;
+use ob_confine::cgroup_limits;
 use ob_confine::protect::{Protection, Seccomp};
 use ob_confine::userns::{Ids, Wish};
 use ob_document::Document;
@@ -38,6 +38,7 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
             "env",
             &format!("NAME={name}"),
             &format!("START={}", document.list("START")?.join(" ")),
+            &format!("STOP_TIMEOUT={}", stop_timeout(document)),
             "ob-unshare",
             "--init",
         ]),
@@ -99,7 +100,7 @@ fn by_ourselves(
 
 /// The control group, where the shell that starts pid 1 then is, too.
 fn group(document: &Document, name: &str, steps: &mut Vec<String>) -> Result<()> {
-    let limits = limits::of(document)?;
+    let limits = cgroup_limits::of(document)?;
     let Some(tree) = crate::cgroup::tree() else {
         if let Some((limit, _)) = limits.first() {
             bail!("{}: the host has no cgroup2 tree", limit.name);

@@ -2,7 +2,7 @@
 
 use crate::confine::Confinement;
 use crate::facts::Facts;
-use crate::init::{REAPER_FD, Reaper, text};
+use crate::init::{REAPER_FD, Reaper, stop_timeout, text};
 use crate::inside::{self, NAMESPACES, Plan};
 use crate::logger::Logger;
 use crate::watch::Watch;
@@ -20,7 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 use ob_document::state::{self, Home, Lock};
 use ob_document::{Document, Tool, receive, send};
-use ob_sys::keep::Keep;
+use ob_sys::fdstore::FdStore;
 use ob_sys::process::{Child, Namespaces, pidfd_open, pidfd_signal, spawn};
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -121,9 +121,9 @@ struct Held {
 
 impl Held {
     fn of(document: &Document) -> Result<Self> {
-        let keep = Keep::of_room().context("reach the room")?;
-        let mut kept = match keep {
-            Some(keep) => keep.take().context("take the locks from the room")?,
+        let store = FdStore::from_environment().context("open the fd store of the room")?;
+        let mut kept = match store {
+            Some(store) => store.drain().context("drain the fd store of the room")?,
             None => Vec::new(),
         };
         let host = (!kept.is_empty()).then(|| kept.remove(0));
@@ -305,6 +305,7 @@ fn environment(
     ];
     if document.has("INIT") {
         variables.push(format!("REAPER={}", reaper.path));
+        variables.push(format!("STOP_TIMEOUT={}", stop_timeout(document)));
     }
     for name in ["LANG", "TERM", "TZ"] {
         if let Ok(value) = std::env::var(name) {

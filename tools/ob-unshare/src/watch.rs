@@ -1,7 +1,7 @@
 //! What the kernel tells of a subhost that has reached its limits, for the log.
 
 use anyhow::Result;
-use ob_confine::limits::LIMITS;
+use ob_confine::cgroup_limits::LIMITS;
 use ob_document::Document;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

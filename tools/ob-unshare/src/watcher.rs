@@ -13,7 +13,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, chdir, fchdir};
 use ob_sys::memfd::seal_file;
 use ob_sys::mount::Filesystem;
-use ob_sys::process::{Child, Descriptors, close_all_but, exec, inherited, spawn};
+use ob_sys::process::{Child, Descriptors, close_all_except, dup_inherited, exec, spawn};
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -56,11 +56,11 @@ fn copy() -> Result<&'static OwnedFd> {
 pub fn run() -> Result<ExitCode> {
     // Pid 1 passes the TERM that it gets on to all, us among them.
     SigSet::all().thread_block()?;
-    let pid_1 = inherited(0)?;
+    let pid_1 = dup_inherited(0)?;
     setns(&pid_1, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
     drop(pid_1);
     chdir("/")?;
-    close_all_but(&[])?;
+    close_all_except(&[])?;
     let watching = spawn(0, None, || {
         let _ = set_pdeathsig(Signal::SIGKILL);
         let _ = set_dumpable(false);

@@ -1,11 +1,11 @@
-//! The limits of a process by their names, `setrlimit(2)`.
+//! Names and values of resource limits, `setrlimit(2)`.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::resource::{RLIM_INFINITY, Resource, rlim_t};
 use ob_document::nearest;
 
-/// The limits of processes by the names that ulimit and limits.conf(5) have for them.
-const LIMITS: &[(&str, Resource)] = &[
+/// The resource limits, with the names of `limits.conf(5)`.
+const NAMES: &[(&str, Resource)] = &[
     ("as", Resource::RLIMIT_AS),
     ("core", Resource::RLIMIT_CORE),
     ("cpu", Resource::RLIMIT_CPU),
@@ -24,31 +24,34 @@ const LIMITS: &[(&str, Resource)] = &[
     ("stack", Resource::RLIMIT_STACK),
 ];
 
-/// A descriptor or two more than what the way into a subhost takes.
-const FEWEST_FILES: rlim_t = 128;
+/// The smallest limit of open files with which `ob-enter` can enter a subhost.
+const MIN_FILES: rlim_t = 128;
 
-/// `NAME=SOFT[:HARD]`.
+/// Parses `NAME=SOFT[:HARD]`. Returns the resource, the soft and the hard limit.
+///
+/// # Errors
+/// The name or a value is invalid, the soft limit is above the hard limit, or `nofile` is too low.
 pub fn limit(word: &str) -> Result<(Resource, rlim_t, rlim_t)> {
     let (name, value) = word
         .split_once('=')
         .with_context(|| format!("'{word}' is not of the form nofile=4096"))?;
-    let known = LIMITS.iter().find(|(known, _)| *known == name);
+    let known = NAMES.iter().find(|(known, _)| *known == name);
     let (_, resource) = known.ok_or_else(|| {
-        let meant = nearest(name, LIMITS.iter().map(|(known, _)| *known));
+        let meant = nearest(name, NAMES.iter().map(|(known, _)| *known));
         let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
         anyhow!("{name} is not a limit{meant}")
     })?;
     let (soft, hard) = value.split_once(':').unwrap_or((value, value));
-    let (soft, hard) = (quantity(soft)?, quantity(hard)?);
+    let (soft, hard) = (parse_value(soft)?, parse_value(hard)?);
     ensure!(soft <= hard, "{word}: the soft limit is above the hard one");
     ensure!(
-        *resource != Resource::RLIMIT_NOFILE || soft >= FEWEST_FILES,
-        "{word}: the way in alone takes {FEWEST_FILES}"
+        *resource != Resource::RLIMIT_NOFILE || soft >= MIN_FILES,
+        "{word}: the way in alone takes {MIN_FILES}"
     );
     Ok((*resource, soft, hard))
 }
 
-fn quantity(text: &str) -> Result<rlim_t> {
+fn parse_value(text: &str) -> Result<rlim_t> {
     match text {
         "unlimited" | "infinity" => Ok(RLIM_INFINITY),
         "0" => Ok(0),
@@ -56,8 +59,8 @@ fn quantity(text: &str) -> Result<rlim_t> {
     }
 }
 
-/// The name of a limit.
+/// Returns the name of a resource limit.
 pub fn name(resource: Resource) -> &'static str {
-    let known = LIMITS.iter().find(|(_, known)| *known == resource);
+    let known = NAMES.iter().find(|(_, known)| *known == resource);
     known.map_or("", |(name, _)| name)
 }

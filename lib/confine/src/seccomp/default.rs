@@ -1,13 +1,16 @@
 //! The default profile.
 
-use super::{Outcome, Profile, Rule, holds};
+use super::rule::{Outcome, Profile, Rule};
+use crate::capabilities::contains;
 use crate::syscalls;
 use anyhow::Result;
 use nix::libc;
 use ob_sys::credentials::Capabilities;
 use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition};
 
-/// What nobody in a subhost needs and where kernels have had their holes; keys, which are not divided by namespaces.
+/// System calls that always fail: no service needs them, and several have had vulnerabilities.
+///
+/// Those for keys are here because keyrings are not isolated by namespaces, `keyrings(7)`.
 const REFUSED: &[&str] = &[
     "_sysctl",
     "acct",
@@ -47,8 +50,10 @@ const REFUSED: &[&str] = &[
     "vserver",
 ];
 
-/// What goes with a capability alone. The kernel asks for it too, but in less than each way to get there.
-const WITH: &[(&str, &[&str])] = &[
+/// System calls that fail without a capability.
+///
+/// The kernel checks the capability too, but not before all code of each call.
+const NEEDS_CAPABILITY: &[(&str, &[&str])] = &[
     (
         "SYS_ADMIN",
         &[
@@ -80,8 +85,10 @@ const WITH: &[(&str, &[&str])] = &[
     ("SYS_TTY_CONFIG", &["vhangup"]),
 ];
 
-/// Kinds of sockets that a subhost may have; each other kind can make the kernel load a module that hardly anybody has looked at.
-const FAMILIES: [libc::c_int; 5] = [
+/// Socket families that are allowed.
+///
+/// For any other, `socket(2)` can load a kernel module that has had little review.
+const SOCKET_FAMILIES: [libc::c_int; 5] = [
     libc::AF_UNIX,
     libc::AF_INET,
     libc::AF_INET6,
@@ -89,8 +96,8 @@ const FAMILIES: [libc::c_int; 5] = [
     libc::AF_PACKET,
 ];
 
-/// The flags of `clone(2)` and `unshare(2)` that make namespaces.
-const NAMESPACES: [libc::c_int; 7] = [
+/// The flags of `clone(2)` and `unshare(2)` that create namespaces.
+const NAMESPACE_FLAGS: [libc::c_int; 7] = [
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWUTS,
@@ -100,16 +107,21 @@ const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWNET,
 ];
 
-/// What `personality(2)` may be asked for: nothing, to tell, and what programs for other Unixes want.
+/// Arguments of `personality(2)` that are allowed, as in the profile of Docker.
+///
+/// `PER_LINUX`, `PER_LINUX32`, each also with `UNAME26`, and the query of the current value.
 const PERSONALITIES: [u32; 5] = [0, 8, 0x2_0000, 0x2_0008, u32::MAX];
 
-/// Put characters into the input of a terminal, which might be somebody else's.
+/// Requests of `ioctl(2)` that write to the input of a terminal, which may be one of the caller.
 const TERMINAL_INPUT: [u32; 2] = [0x5412, 0x541c]; // TIOCSTI, TIOCLINUX
 
 impl Profile {
-    /// All that is known passes but what is listed above. What is not known yet does not exist, so that programs do without.
+    /// Returns the default profile for a process with the capabilities `kept`.
+    ///
+    /// Allows all known system calls except those above. Any other fails with ENOSYS, so that
+    /// programs fall back to older calls.
     pub(super) fn default_for(kept: Capabilities) -> Result<Self> {
-        let administrator = holds(kept, "SYS_ADMIN")?;
+        let administrator = contains(kept, "SYS_ADMIN")?;
         let refusal = Outcome::Errno(libc::EPERM as u32);
         let missing = Outcome::Errno(libc::ENOSYS as u32);
         let mut profile = Profile {
@@ -117,7 +129,8 @@ impl Profile {
             rules: Vec::new(),
         };
         let known = syscalls::all();
-        // Its flags lie in memory, where a filter cannot look. Without it, the C library takes clone.
+        // clone3 has its flags in memory, which a filter cannot read. If it fails with ENOSYS, C
+        // libraries use clone.
         let known = known.filter(|(name, _)| administrator || *name != "clone3");
         profile.add(
             known.map(|(_, number)| number).collect(),
@@ -125,29 +138,29 @@ impl Profile {
             Vec::new(),
         );
         profile.refuse(REFUSED, refusal);
-        for (name, calls) in WITH {
-            if !holds(kept, name)? {
+        for (name, calls) in NEEDS_CAPABILITY {
+            if !contains(kept, name)? {
                 profile.refuse(calls, refusal);
             }
         }
         if !administrator {
-            for flag in NAMESPACES {
-                let condition = masked(0, u64::from(flag.cast_unsigned()))?;
+            for flag in NAMESPACE_FLAGS {
+                let condition = flag_set(0, u64::from(flag.cast_unsigned()))?;
                 let numbers = numbers(&["clone", "unshare"]);
                 profile.add(numbers, refusal, vec![condition]);
             }
-            let time = masked(0, libc::CLONE_NEWTIME as u64)?;
+            let time = flag_set(0, libc::CLONE_NEWTIME as u64)?;
             profile.add(numbers(&["unshare"]), refusal, vec![time]);
         }
-        let strange = other_than(&PERSONALITIES)?;
-        profile.add(numbers(&["personality"]), refusal, strange);
+        let others = other_than(&PERSONALITIES)?;
+        profile.add(numbers(&["personality"]), refusal, others);
         for request in TERMINAL_INPUT {
             let condition = dword(1, SeccompCmpOp::Eq, request.into())?;
             profile.add(numbers(&["ioctl"]), refusal, vec![condition]);
         }
-        let strange = other_than(&FAMILIES.map(libc::c_int::cast_unsigned))?;
+        let others = other_than(&SOCKET_FAMILIES.map(libc::c_int::cast_unsigned))?;
         let outcome = Outcome::Errno(libc::EAFNOSUPPORT as u32);
-        profile.add(numbers(&["socket", "socketpair"]), outcome, strange);
+        profile.add(numbers(&["socket", "socketpair"]), outcome, others);
         Ok(profile)
     }
 
@@ -169,7 +182,7 @@ fn numbers(names: &[&str]) -> Vec<i64> {
     numbers.collect()
 }
 
-/// That the first argument is none of `values`.
+/// The conditions that the first argument is none of `values`.
 fn other_than(values: &[u32]) -> Result<Vec<SeccompCondition>> {
     let values = values.iter();
     values
@@ -177,11 +190,12 @@ fn other_than(values: &[u32]) -> Result<Vec<SeccompCondition>> {
         .collect()
 }
 
-fn masked(index: u8, bit: u64) -> Result<SeccompCondition> {
-    dword(index, SeccompCmpOp::MaskedEq(bit), bit)
+/// The condition that the argument `index` has `flag` set.
+fn flag_set(index: u8, flag: u64) -> Result<SeccompCondition> {
+    dword(index, SeccompCmpOp::MaskedEq(flag), flag)
 }
 
-/// A condition on the lower half of an argument: all that the kernel looks at, whatever the upper half holds.
+/// A condition on the lower 32 bits of an argument. For these calls the kernel ignores the upper.
 fn dword(index: u8, operation: SeccompCmpOp, value: u64) -> Result<SeccompCondition> {
     let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, operation, value);
     condition.map_err(anyhow::Error::from)

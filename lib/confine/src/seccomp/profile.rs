@@ -1,6 +1,7 @@
-//! The profiles of the Open Container Initiative, and what Docker's have beyond them.
+//! Parsing of seccomp profiles of the OCI runtime specification, with the extensions of Docker.
 
-use super::{Outcome, Profile, Rule, holds};
+use super::rule::{Outcome, Profile, Rule};
+use crate::capabilities::contains;
 use crate::syscalls;
 use anyhow::{Context, Result, bail, ensure};
 use nix::libc;
@@ -9,8 +10,9 @@ use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition};
 use serde_json::Value;
 
 impl Profile {
+    /// Parses the profile `json` for a process with the capabilities `kept`.
     pub(super) fn parse(json: &str, kept: Capabilities) -> Result<Self> {
-        let profile: Value = serde_json::from_str(json).context("it is no JSON")?;
+        let profile: Value = serde_json::from_str(json).context("not JSON")?;
         let default = outcome(&profile, "defaultAction", "defaultErrnoRet")?;
         let rules = profile.get("syscalls").and_then(Value::as_array);
         let mut parsed = Vec::new();
@@ -40,7 +42,7 @@ impl Profile {
 
 fn outcome(rule: &Value, key: &str, errno: &str) -> Result<Outcome> {
     let action = rule.get(key).and_then(Value::as_str);
-    let action = action.with_context(|| format!("it has no {key}"))?;
+    let action = action.with_context(|| format!("{key} is missing"))?;
     let number = rule.get(errno).and_then(Value::as_u64);
     let number = u32::try_from(number.unwrap_or(libc::EPERM as u64))?;
     Ok(match action {
@@ -50,18 +52,20 @@ fn outcome(rule: &Value, key: &str, errno: &str) -> Result<Outcome> {
         "SCMP_ACT_TRAP" => Outcome::Trap,
         "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Outcome::KillThread,
         "SCMP_ACT_KILL_PROCESS" => Outcome::KillProcess,
-        other => bail!("{other} is not possible here"),
+        other => bail!("{other} is not supported"),
     })
 }
 
-/// Whether the conditions that Docker's profiles have beyond the standard let the rule count. Kernels are always new enough.
+/// Returns whether `includes` and `excludes`, extensions of Docker, select the rule.
+///
+/// Ignores `minKernel`: that of the profile of Docker is 4.8, and a subhost needs Linux 5.10.
 fn applies(rule: &Value, kept: Capabilities) -> Result<bool> {
     let none = Value::Null;
     let (includes, excludes) = (
         rule.get("includes").unwrap_or(&none),
         rule.get("excludes").unwrap_or(&none),
     );
-    let held = |name: &&str| holds(kept, name);
+    let held = |name: &&str| contains(kept, name);
     for name in texts(includes, "caps") {
         if !held(&name)? {
             return Ok(false);
@@ -77,12 +81,14 @@ fn applies(rule: &Value, kept: Capabilities) -> Result<bool> {
         "aarch64" => "arm64",
         other => other,
     };
-    let machines = texts(includes, "arches");
-    Ok((machines.is_empty() || machines.contains(&here))
+    let architectures = texts(includes, "arches");
+    Ok((architectures.is_empty() || architectures.contains(&here))
         && !texts(excludes, "arches").contains(&here))
 }
 
-/// The conditions of a rule: all must hold, but where two are of one argument each is a rule of its own.
+/// Returns the conditions of a rule, as a list of alternatives that must each be met as a whole.
+///
+/// If two conditions are on the same argument, each condition is an alternative, as in runc.
 fn alternatives(rule: &Value) -> Result<Vec<Vec<SeccompCondition>>> {
     let arguments = rule.get("args").and_then(Value::as_array);
     let mut indices = Vec::new();

@@ -1,4 +1,4 @@
-//! Signals that are waited for.
+//! Sets of signals: blocked, and received with `sigwaitinfo(2)`.
 
 use core::ffi::c_int;
 use core::mem::MaybeUninit;
@@ -8,10 +8,12 @@ use core::ptr;
 pub struct SignalSet(libc::sigset_t);
 
 impl SignalSet {
-    /// All but those that report a fault of our own: blocked, a fault would come again and again.
+    /// Returns the set of all signals but those that a fault of this program raises.
+    ///
+    /// What happens if a fault raises a blocked signal is undefined, `sigprocmask(2)`.
     pub fn all_but_faults() -> SignalSet {
         let mut set = MaybeUninit::uninit();
-        // SAFETY: sigfillset makes a set of whatever is there, sigdelset then has one to change.
+        // SAFETY: sigfillset initializes the set, and sigdelset changes an initialized set.
         unsafe {
             libc::sigfillset(set.as_mut_ptr());
             for fault in [
@@ -29,32 +31,33 @@ impl SignalSet {
         }
     }
 
-    /// Blocks these and no other, so that they wait until we ask for them. Returns those that were blocked before.
+    /// Blocks the signals of the set and unblocks all others. Returns the previous mask.
     pub fn block(&self) -> SignalSet {
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: both are sets, and the C library fills the second. It fails for an unknown first argument only.
+        let mut previous = MaybeUninit::uninit();
+        // SAFETY: the first pointer is a valid set, and the C library fills the second. The call
+        // fails only for an unknown first argument.
         unsafe {
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, before.as_mut_ptr());
-            SignalSet(before.assume_init())
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, previous.as_mut_ptr());
+            SignalSet(previous.assume_init())
         }
     }
 
-    /// Waits for one of these.
+    /// Waits for a signal of the set and returns it.
     ///
-    /// None where the wait was interrupted (we were stopped and went on).
+    /// Returns None if the wait was interrupted: SIGSTOP and SIGCONT do that, `signal(7)`.
     pub fn wait(&self) -> Option<c_int> {
-        // SAFETY: reads a set; a null pointer means that we do not want the details.
+        // SAFETY: reads a valid set. The null pointer means that no siginfo is requested.
         let signal = unsafe { libc::sigwaitinfo(&raw const self.0, ptr::null_mut()) };
         (signal > 0).then_some(signal)
     }
 
-    /// One of these that has come already.
+    /// Returns a pending signal of the set, or None if there is none. Does not wait.
     pub fn poll(&self) -> Option<c_int> {
-        // SAFETY: a plain structure of numbers; zero is no time at all.
-        let at_once: libc::timespec = unsafe { MaybeUninit::zeroed().assume_init() };
-        // SAFETY: reads a set and a time; a null pointer means that we do not want the details.
+        // SAFETY: timespec is a plain structure of numbers, for which zero bytes are valid.
+        let no_wait: libc::timespec = unsafe { MaybeUninit::zeroed().assume_init() };
+        // SAFETY: reads a valid set and time. The null pointer means that no siginfo is requested.
         let signal =
-            unsafe { libc::sigtimedwait(&raw const self.0, ptr::null_mut(), &raw const at_once) };
+            unsafe { libc::sigtimedwait(&raw const self.0, ptr::null_mut(), &raw const no_wait) };
         (signal > 0).then_some(signal)
     }
 }

@@ -1,6 +1,6 @@
-//! Programs under test, watched from outside; every wait is for an event and has an end.
+//! Runs programs under test and observes them from outside. Every wait has a bound.
 
-#![allow(dead_code)] // each test program uses some of it
+#![allow(dead_code)] // each test program uses a part of this module
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -11,30 +11,32 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The program.
+/// The path of the program under test.
 pub const REAPER: &str = env!("CARGO_BIN_EXE_ob-reaper");
-/// Longer than anything here takes on a busy machine.
+/// The bound of every wait, longer than any event takes on a busy machine.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Waits until `done`; panics with `what` if that does not come.
+/// Waits until `done` returns true. Panics with `what` after [`BOUND`].
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < BOUND, "in vain: {what}");
+        assert!(start.elapsed() < BOUND, "timed out: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// `ob-reaper` with these arguments.
+/// Returns a command that runs `ob-reaper` with these arguments.
 pub fn reaper(args: &[&str]) -> Command {
     let mut command = Command::new(REAPER);
     command.args(args);
-    // A directory that may not be searched makes of "not found" a "permission denied".
+    // If a directory of PATH cannot be searched, execvp fails with EACCES instead of ENOENT.
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     command
 }
 
-/// A shell that runs `script` as pid 1 of a pid namespace (and a user namespace, if we are not root); $REAPER is the program.
+/// Returns a command in which a shell runs `script` as pid 1 of a new pid namespace.
+///
+/// `$REAPER` is the path of the program. An ordinary user also gets a new user namespace.
 pub fn world(script: &str) -> Command {
     let mut command = Command::new("unshare");
     if !geteuid().is_root() {
@@ -45,18 +47,18 @@ pub fn world(script: &str) -> Command {
     command
 }
 
-/// How a program ended and what it said.
+/// The exit status and the output of a program.
 #[derive(Debug)]
 pub struct End {
-    /// Its status; None if a signal ended it.
+    /// The exit status; None if a signal killed the program.
     pub status: Option<i32>,
-    /// What had not been read yet of its standard output.
+    /// The part of standard output that the test had not read yet.
     pub out: String,
-    /// Its standard error.
+    /// Standard error.
     pub err: String,
 }
 
-/// A running program. It is killed when it goes out of scope.
+/// A running program, killed when it is dropped.
 pub struct Running {
     child: Child,
     input: Option<ChildStdin>,
@@ -65,14 +67,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it, with pipes.
+    /// Starts the program, with pipes for its standard streams.
     pub fn start(mut command: Command) -> Running {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the program starts (unshare is of util-linux)");
+            .expect("start the program (unshare is in util-linux)");
         let (send, lines) = channel();
         let out = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || {
@@ -96,21 +98,23 @@ impl Running {
         }
     }
 
-    /// The next line of its standard output.
+    /// Returns the next line of standard output.
     pub fn line(&self) -> String {
         self.lines.recv_timeout(BOUND).expect("a line of output")
     }
 
-    /// Waits until it says `ready` and all below it sleep: a shell that gets a signal just before it begins to wait for
-    /// something heeds it only afterwards.
+    /// Waits until the program prints `ready` and all its descendants sleep.
+    ///
+    /// A shell that gets a signal just before it waits for a child runs the trap only after the
+    /// child has exited.
     pub fn ready(&self) {
         assert_eq!(self.line(), "ready");
-        until("all of them sleep", || {
+        until("all descendants sleep", || {
             below(self.pid()).iter().all(|&pid| state(pid) == Some('S'))
         });
     }
 
-    /// Writes to its standard input.
+    /// Writes `text` to standard input.
     pub fn tell(&mut self, text: &str) {
         self.input
             .as_mut()
@@ -119,17 +123,17 @@ impl Running {
             .unwrap();
     }
 
-    /// Ends its standard input.
+    /// Closes standard input.
     pub fn hang_up(&mut self) {
         self.input = None;
     }
 
-    /// Its pid.
+    /// Returns the pid of the program.
     pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }
 
-    /// The pid, seen from here, of pid 1 of a [`world`], once that is the reaper.
+    /// Waits until pid 1 of a [`world`] is the reaper. Returns its pid in this pid namespace.
     pub fn pid1(&self) -> i32 {
         let mut found = 0;
         until("ob-reaper is pid 1", || {
@@ -139,19 +143,19 @@ impl Running {
         found
     }
 
-    /// Sends a signal to it.
+    /// Sends a signal to the program.
     pub fn signal(&self, signal: Signal) {
         send(self.pid(), signal);
     }
 
-    /// Whether it runs still.
+    /// Returns whether the program is running.
     pub fn lives(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end.
+    /// Waits until the program exits.
     pub fn end(mut self) -> End {
-        until("the program ends", || !self.lives());
+        until("the program exits", || !self.lives());
         let status = self.child.wait().unwrap().code();
         let err = self.errors.recv_timeout(BOUND).expect("the end of stderr");
         let mut out = String::new();
@@ -170,19 +174,19 @@ impl Drop for Running {
     }
 }
 
-/// Runs a program to its end.
+/// Runs a program with an empty standard input until it exits.
 pub fn run(command: Command) -> End {
     let mut running = Running::start(command);
     running.hang_up();
     running.end()
 }
 
-/// Sends a signal.
+/// Sends a signal to a process.
 pub fn send(pid: i32, signal: Signal) {
-    kill(Pid::from_raw(pid), signal).expect("the process is there");
+    kill(Pid::from_raw(pid), signal).expect("the process exists");
 }
 
-/// The children of a process.
+/// Returns the pids of the children of a process.
 pub fn children(pid: i32) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace()
@@ -190,26 +194,26 @@ pub fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// All processes below a process.
+/// Returns the pids of all descendants of a process.
 fn below(pid: i32) -> Vec<i32> {
     let children = children(pid);
     let more: Vec<i32> = children.iter().flat_map(|&child| below(child)).collect();
     [children, more].concat()
 }
 
-/// The short name of a process.
+/// Returns the name of a process, `/proc/PID/comm`.
 pub fn name(pid: i32) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     name.trim_end().to_owned()
 }
 
-/// The letter of its state; none when it is gone.
+/// Returns the letter of the state of a process, or None if there is no such process.
 pub fn state(pid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat[stat.rfind(')')?..].chars().nth(2)
 }
 
-/// A line of /proc/PID/status.
+/// Returns the value of `key` in `/proc/PID/status`.
 pub fn status(pid: i32, key: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text
@@ -218,7 +222,7 @@ pub fn status(pid: i32, key: &str) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-/// Whether the process is in its loop with no signal left to look at.
+/// Returns whether the process waits for signals and none is pending.
 pub fn waits(pid: i32) -> bool {
     let calls = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
     state(pid) == Some('S')
@@ -226,10 +230,10 @@ pub fn waits(pid: i32) -> bool {
         && (calls.contains("sigtimedwait") || calls.len() < 2)
 }
 
-/// The descriptors that a process has open.
+/// Returns the numbers of the open descriptors of a process.
 pub fn descriptors(pid: i32) -> Vec<String> {
     let mut open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("its descriptors")
+        .expect("read the descriptors")
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     open.sort();

@@ -1,7 +1,10 @@
-//! Descriptors that outlive the process which opened them: they lie in the queue of a socket (`unix(7)`, `SCM_RIGHTS`) that
-//! all processes of a room have inherited, until one takes them out or the last of the room is gone.
+//! The fd store: descriptors that outlive the process which opened them.
+//!
+//! They are queued in a socket, `unix(7)` `SCM_RIGHTS`, that all processes of a room inherit. The
+//! kernel closes them when a process has drained the store, or when the last process of the room
+//! has exited.
 
-use crate::process::inherited;
+use crate::process::dup_inherited;
 use nix::Result;
 use nix::errno::Errno;
 use nix::libc;
@@ -12,17 +15,20 @@ use nix::sys::socket::{
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// The name of the variable that tells a room's processes the numbers of the two ends: `IN:OUT`.
-pub const VARIABLE: &str = "OB_ROOM";
+/// The environment variable with the descriptors of the two ends of the socket: `IN:OUT`.
+pub const VARIABLE: &str = "OB_FDSTORE";
 
-/// Where the descriptors of a room are kept.
-pub struct Keep {
+/// The fd store of a room.
+pub struct FdStore {
     input: OwnedFd,
     output: OwnedFd,
 }
 
-impl Keep {
-    /// Makes an empty keep, open to the programs that this process will exec.
+impl FdStore {
+    /// Creates an empty store, which the programs that this process executes inherit.
+    ///
+    /// # Errors
+    /// Those of `socketpair(2)`.
     pub fn new() -> Result<Self> {
         let (input, output) = socketpair(
             AddressFamily::Unix,
@@ -30,16 +36,16 @@ impl Keep {
             None,
             SockFlag::empty(),
         )?;
-        Ok(Keep { input, output })
+        Ok(FdStore { input, output })
     }
 
-    /// The value of [`VARIABLE`] for it.
+    /// Returns the value of [`VARIABLE`] for this store.
     #[must_use]
     pub fn address(&self) -> String {
         format!("{}:{}", self.input.as_raw_fd(), self.output.as_raw_fd())
     }
 
-    /// The numbers of the descriptors that lead to the room's keep.
+    /// Returns the descriptors that [`VARIABLE`] names, for a process that closes all others.
     #[must_use]
     pub fn numbers() -> Vec<RawFd> {
         let address = std::env::var(VARIABLE).unwrap_or_default();
@@ -47,21 +53,27 @@ impl Keep {
         numbers.filter_map(|number| number.parse().ok()).collect()
     }
 
-    /// The keep of the room that this process is in; none if it is in no room. `EBADF` if the room's descriptors were closed.
-    pub fn of_room() -> Result<Option<Self>> {
+    /// Opens the store that [`VARIABLE`] names. Returns None if the variable is not set.
+    ///
+    /// # Errors
+    /// `EBADF`: a parent process has closed the descriptors. `EINVAL`: the value is malformed.
+    pub fn from_environment() -> Result<Option<Self>> {
         let Ok(address) = std::env::var(VARIABLE) else {
             return Ok(None);
         };
         let (input, output) = address.split_once(':').ok_or(Errno::EINVAL)?;
-        let open = |number: &str| inherited(number.parse().map_err(|_| Errno::EINVAL)?);
-        Ok(Some(Keep {
+        let open = |number: &str| dup_inherited(number.parse().map_err(|_| Errno::EINVAL)?);
+        Ok(Some(FdStore {
             input: open(input)?,
             output: open(output)?,
         }))
     }
 
-    /// Puts a duplicate of `descriptor` into the keep.
-    pub fn put(&self, descriptor: impl AsFd) -> Result<()> {
+    /// Adds a duplicate of `descriptor` to the store.
+    ///
+    /// # Errors
+    /// Those of `sendmsg(2)`; `EAGAIN` if the queue of the socket is full.
+    pub fn push(&self, descriptor: impl AsFd) -> Result<()> {
         sendmsg::<UnixAddr>(
             self.input.as_raw_fd(),
             &[IoSlice::new(b"k")],
@@ -72,9 +84,12 @@ impl Keep {
         .map(drop)
     }
 
-    /// Takes everything out of it.
-    pub fn take(&self) -> Result<Vec<OwnedFd>> {
-        let mut taken = Vec::new();
+    /// Removes all descriptors from the store and returns them, in the order of [`FdStore::push`].
+    ///
+    /// # Errors
+    /// Those of `recvmsg(2)`.
+    pub fn drain(&self) -> Result<Vec<OwnedFd>> {
+        let mut drained = Vec::new();
         loop {
             let mut byte = [0];
             let mut data = [IoSliceMut::new(&mut byte)];
@@ -82,18 +97,19 @@ impl Keep {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
             let output = self.output.as_raw_fd();
             let message = match recvmsg::<UnixAddr>(output, &mut data, Some(&mut space), flags) {
-                Err(Errno::EAGAIN) => return Ok(taken),
+                Err(Errno::EAGAIN) => return Ok(drained),
                 message => message?,
             };
             if message.bytes == 0 {
-                return Ok(taken);
+                return Ok(drained);
             }
             for control in message.cmsgs()? {
                 if let ControlMessageOwned::ScmRights(numbers) = control {
-                    // SAFETY: the kernel has just opened these descriptors for us.
-                    taken.extend(
+                    drained.extend(
                         numbers
                             .iter()
+                            // SAFETY: the kernel has just opened this descriptor, so it has no
+                            // other owner.
                             .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }),
                     );
                 }
@@ -107,12 +123,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_comes_out() {
-        let keep = Keep::new().unwrap();
+    fn drain_returns_what_was_pushed() {
+        let store = FdStore::new().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        keep.put(&file).unwrap();
-        keep.put(&file).unwrap();
-        assert_eq!(keep.take().unwrap().len(), 2);
-        assert_eq!(keep.take().unwrap().len(), 0);
+        store.push(&file).unwrap();
+        store.push(&file).unwrap();
+        assert_eq!(store.drain().unwrap().len(), 2);
+        assert_eq!(store.drain().unwrap().len(), 0);
     }
 }

@@ -1,10 +1,10 @@
-//! Capabilities by their names, `capabilities(7)`.
+//! Names of capabilities, `capabilities(7)`.
 
 use anyhow::{Result, bail};
 use ob_document::nearest;
 use ob_sys::credentials::Capabilities;
 
-/// The names of the capabilities, each at its number, less `CAP_`.
+/// The names of the capabilities without `CAP_`; the index is the number.
 pub const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -49,8 +49,9 @@ pub const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What services need as a rule, as other container managers see it too; without MKNOD, since no group of devices holds the nodes
-/// that it makes.
+/// The capabilities that most services need: those of Docker without MKNOD.
+///
+/// No device cgroup restricts a subhost, so a device node that root inside makes would work.
 const DEFAULT: &[&str] = &[
     "CHOWN",
     "DAC_OVERRIDE",
@@ -67,7 +68,13 @@ const DEFAULT: &[&str] = &[
     "SETFCAP",
 ];
 
-/// The capabilities that the words name: `all`, `default`, `none`, or single ones, with or without `CAP_`.
+/// Returns the union of the named capabilities.
+///
+/// A word is `all`, `default`, `none` or a list of names separated by commas, with or without
+/// `CAP_`, in any case.
+///
+/// # Errors
+/// There is no such capability.
 pub fn set<'a>(words: impl Iterator<Item = &'a str>) -> Result<Capabilities> {
     let words = words
         .flat_map(|word| word.split(','))
@@ -86,7 +93,10 @@ pub fn set<'a>(words: impl Iterator<Item = &'a str>) -> Result<Capabilities> {
     Ok(set)
 }
 
-/// The set of one capability, by its name. Fails if there is none of that name, with the nearest.
+/// Returns the set that contains only the capability `name`.
+///
+/// # Errors
+/// There is no such capability. The message proposes the most similar name.
 pub fn bit(name: &str) -> Result<Capabilities> {
     let capital = name.to_uppercase();
     let short = capital.strip_prefix("CAP_").unwrap_or(&capital);
@@ -98,4 +108,12 @@ pub fn bit(name: &str) -> Result<Capabilities> {
             bail!("{name} is not a capability{meant}")
         }
     }
+}
+
+/// Returns whether `set` contains the capability `name`.
+///
+/// # Errors
+/// There is no such capability.
+pub fn contains(set: Capabilities, name: &str) -> Result<bool> {
+    Ok(set & bit(name)? != 0)
 }

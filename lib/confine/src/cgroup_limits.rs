@@ -1,17 +1,17 @@
-//! The limits of a subhost as a whole, in the words of its control group, cgroups(7).
+//! The limits of the control group of a subhost, `cgroups(7)`.
 
 use anyhow::{Result, anyhow, ensure};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use ob_document::Document;
 use std::path::PathBuf;
 
-/// A limit: its variable, and where the kernel wants it.
+/// A limit of a control group.
 pub struct Limit {
-    /// The variable.
+    /// The variable of the configuration.
     pub name: &'static str,
-    /// The controller of the second version of control groups.
+    /// The controller of cgroup version 2.
     pub controller: &'static str,
-    /// The file in the group.
+    /// The file in the directory of the group.
     pub file: &'static str,
     kind: Kind,
 }
@@ -20,8 +20,8 @@ pub struct Limit {
 enum Kind {
     Bytes,
     Count,
-    /// `50%` of one processor, or the kernel's own `QUOTA PERIOD` in microseconds.
-    Share,
+    /// `50%` of one CPU, or `QUOTA PERIOD` in microseconds as in `cpu.max`.
+    Quota,
     Weight,
 }
 
@@ -45,16 +45,19 @@ pub const LIMITS: &[Limit] = &[
     limit("MEMORY_MAX", "memory", "memory.max", Kind::Bytes),
     limit("SWAP_MAX", "memory", "memory.swap.max", Kind::Bytes),
     limit("PIDS_MAX", "pids", "pids.max", Kind::Count),
-    limit("CPU_MAX", "cpu", "cpu.max", Kind::Share),
+    limit("CPU_MAX", "cpu", "cpu.max", Kind::Quota),
     limit("CPU_WEIGHT", "cpu", "cpu.weight", Kind::Weight),
     limit("IO_WEIGHT", "io", "io.weight", Kind::Weight),
 ];
 
-/// The limits of the document, each with what is to be written to its file. Fails if a value cannot be.
+/// Returns the limits that the document sets, each with the value for its file.
+///
+/// # Errors
+/// A value is invalid.
 pub fn of(document: &Document) -> Result<Vec<(&'static Limit, String)>> {
     let set = LIMITS.iter().filter_map(|limit| {
         let value = document.optional(limit.name)?;
-        Some(limit.written(value).map(|written| (limit, written)))
+        Some(limit.convert(value).map(|value| (limit, value)))
     });
     set.collect()
 }
@@ -68,32 +71,43 @@ pub fn group(document: &Document) -> Option<PathBuf> {
     (is_group && path.file_name()?.to_str() == Some(document.name())).then_some(path)
 }
 
-/// Refuses a value that cannot be; a name that is no limit has none.
+/// Checks the value of the variable `name`. Accepts any value if it is not a limit.
+///
+/// # Errors
+/// The value is invalid.
 pub(crate) fn check(name: &str, value: &str) -> Result<()> {
     let limit = LIMITS.iter().find(|limit| limit.name == name);
-    limit.map_or(Ok(()), |limit| limit.written(value).map(drop))
+    limit.map_or(Ok(()), |limit| limit.convert(value).map(drop))
 }
 
 impl Limit {
-    fn written(&self, value: &str) -> Result<String> {
+    /// Converts the value of the variable to the value for the file.
+    fn convert(&self, value: &str) -> Result<String> {
         let name = self.name;
         match self.kind {
-            Kind::Bytes | Kind::Count | Kind::Share if value == "max" => Ok(value.to_owned()),
+            Kind::Bytes | Kind::Count | Kind::Quota if value == "max" => Ok(value.to_owned()),
             Kind::Bytes if value == "0" => Ok(value.to_owned()),
             Kind::Bytes => ob_document::log::bytes(value)
                 .map(|bytes| bytes.to_string())
-                .map_err(|_| anyhow!("{name}={value} is not a size such as 512M, and not max")),
+                .map_err(|_| {
+                    anyhow!("{name}={value} is not a size; expected a size such as 512M, or max")
+                }),
             Kind::Count => match value.parse::<u32>() {
                 Ok(count) if count > 0 => Ok(count.to_string()),
-                _ => Err(anyhow!("{name}={value} is not a number, and not max")),
+                _ => Err(anyhow!(
+                    "{name}={value} is not a number; expected a number above 0, or max"
+                )),
             },
-            Kind::Share => share(value)
-                .ok_or_else(|| anyhow!("{name}={value} is not a share such as 50%, and not max")),
+            Kind::Quota => quota(value).ok_or_else(|| {
+                anyhow!(
+                    "{name}={value} is not a share; expected a share of one CPU such as 50%, or max"
+                )
+            }),
             Kind::Weight => {
                 let weight: u32 = value.parse().unwrap_or(0);
                 ensure!(
                     (1..=10_000).contains(&weight),
-                    "{name}={value} is not a weight from 1 to 10000; 100 is that of all others"
+                    "{name}={value} is not a weight; expected 1 to 10000, where 100 is the default"
                 );
                 Ok(weight.to_string())
             }
@@ -101,8 +115,8 @@ impl Limit {
     }
 }
 
-/// In microseconds out of every 100000, or as it stands.
-fn share(value: &str) -> Option<String> {
+/// Converts `50%` to `QUOTA PERIOD`, with a period of 100000 microseconds. Checks `QUOTA PERIOD`.
+fn quota(value: &str) -> Option<String> {
     if let Some(percent) = value.strip_suffix('%') {
         let percent: u64 = percent.trim().parse().ok()?;
         return (1..=100_000)
@@ -122,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_become_what_the_kernel_reads() {
+    fn values_are_converted_for_the_kernel() {
         for (name, value, written) in [
             ("MEMORY_MAX", "64M", "67108864"),
             ("MEMORY_HIGH", "max", "max"),
