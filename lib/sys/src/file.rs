@@ -31,7 +31,7 @@ pub fn get_xattr<P: ?Sized + NixPath>(path: &P, name: &CStr) -> Result<Vec<u8>> 
 }
 
 /// Sets the extended attribute `name` of the file `path`. `EOPNOTSUPP`: its filesystem keeps none. Like `setxattr(2)`.
-pub fn set_attribute<P: ?Sized + NixPath>(path: &P, name: &CStr, value: &[u8]) -> Result<()> {
+pub fn set_xattr<P: ?Sized + NixPath>(path: &P, name: &CStr, value: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads two C strings, and of `value` no more than the length that it is told.
     let result = path.with_nix_path(|path| unsafe {
         libc::setxattr(

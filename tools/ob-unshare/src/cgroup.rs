@@ -9,7 +9,7 @@ use nix::unistd::mkdir;
 use ob_confine::cgroup_limits::group;
 use ob_document::Document;
 use ob_document::state::Home;
-use ob_sys::file::{attribute, set_attribute};
+use ob_sys::file::{get_xattr, set_xattr};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -66,7 +66,7 @@ fn make_group(document: &Document, path: &Path) -> Result<()> {
     home.note(document, &["cgroup"])?;
     match mkdir(path, Mode::from_bits_truncate(0o755)) {
         // Linux keeps them for control groups since 5.7.
-        Ok(()) => set_attribute(path, MARK, b"1").context("mark it"),
+        Ok(()) => set_xattr(path, MARK, b"1").context("mark it"),
         Err(errno) => {
             let mut without = document.clone();
             without.remove("cgroup");
@@ -78,7 +78,7 @@ fn make_group(document: &Document, path: &Path) -> Result<()> {
 
 /// Whether this program has made the group.
 fn is_marked(path: &Path) -> bool {
-    attribute(path, MARK).is_ok()
+    get_xattr(path, MARK).is_ok()
 }
 
 /// Whether the state file of the subhost notes the group.
