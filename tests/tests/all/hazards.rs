@@ -1,7 +1,7 @@
 //! One test for each bug that was proven in overlay-boot 1.6.4, by its number in docs/migration.md: what showed it is done, and
 //! does not show it. Other tests go deeper.
 
-use end_to_end::{Done, NO_LOOP, World, is_root, is_root_or_tell, not_done, scripts, until};
+use end_to_end::{Done, World, is_root, is_root_or_tell, scripts, until};
 
 /// A world in which the subhost mta runs.
 fn booted(more: &str) -> (World, String) {
@@ -536,12 +536,9 @@ fn partition(world: &World, image: &str, label: &str, from: &str) {
 
 #[test]
 fn hazard_25_overlay_diskfile_takes_images_partitions_and_subtrees() {
-    if !is_root_or_tell("overlay-diskfile") {
-        return;
-    }
     let world = World::new();
-    if world.run("losetup -f").status != 0 {
-        return not_done("overlay-diskfile", NO_LOOP);
+    if !world.mounts_images("overlay-diskfile") {
+        return;
     }
     world.ok("cp -a busybox tree; mkdir deep; cp -a busybox deep/rootfs; mkdir -p writable/upper writable/work; mksquashfs busybox root.squashfs -quiet -no-progress >&2");
     world.ok("truncate -s 24M root.ext4; mke2fs -q -t ext4 -d busybox root.ext4");
