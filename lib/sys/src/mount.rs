@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// Which mounts below the named one [`open_tree`] and [`set_attributes`] take along.
+/// Which mounts below the named one open_tree(2) and [`set_attributes`] take along.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
     /// The one mount alone.
