@@ -234,9 +234,8 @@ fn the_steps_of_a_dry_run_boot_a_subhost_when_they_are_typed() {
     world.ok("ip link add br0 type bridge");
     for more in ["CABLES=br0=", "READONLY=volatile\nCABLES=br0="] {
         let conf = world.subhost("mta", more);
-        let line = format!(
-            "overlay-boot -n {conf} >steps; sed -i 's/^cd/cd/' steps; exec unshare --mount sh -e steps </dev/null"
-        );
+        let line =
+            format!("overlay-boot -n {conf} >steps && exec unshare --mount sh -e steps </dev/null");
         let mut typed = world.line(&line).start();
         let stand_in = "for d in /proc/[0-9]*; do read -r c <$d/comm && [ $c = dummy_service ] && echo ${d#/proc/} && break; done 2>/dev/null";
         let mut pid = String::new();
