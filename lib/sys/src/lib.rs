@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod file;
 pub mod identity;
 pub mod keep;
+pub mod lock;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;
