@@ -63,14 +63,21 @@ install:
 		[ ! -e $$page ] || install -m 644 $$page $(MAN)/man$$section || exit; done; done
 
 check: lint
-	cargo test --workspace --locked
+	tests/run
 
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck $$(git ls-files scripts .ci tests benches debian docs etc | xargs grep -lE '^#!/bin/(ba)?sh' --)
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps --document-private-items --locked
+	shellcheck -x $$(git ls-files scripts .ci tests benches debian docs etc | xargs grep -lE '^#!/bin/(ba)?sh' --)
 	mandoc -T lint -W warning man/*.[1-8]
 	docs/picture | cmp - docs/subhost.svg
+	tests/lint/prose -q
+	tests/lint/long
+	tests/lint/cycles
+	codespell -L crate,nd $$(git ls-files | grep -vE '\.lock$$|\.svg$$|^fuzz/seeds/')
+	cargo deny --version >/dev/null 2>&1 || { echo 'NOT DONE: cargo-deny is not installed'; exit 0; } && \
+		cargo deny --locked check bans licenses sources
 
 # Runs the tests on other kernels. VM lists directories with machines that tests/vm/build made.
 VM = vm/bookworm vm/trixie

@@ -24,6 +24,12 @@ find /run/netns -mindepth 1 -printf 'netns %f\n' 2>/dev/null
 cat /proc/sys/kernel/hostname
 "#;
 
+/// How long a process may exit after the command that waits for it.
+const EXIT: Duration = Duration::from_secs(2);
+
+/// How often the processes are listed at least: on a loaded machine the tests are as slow as what they wait for.
+const LOOKS: usize = 100;
+
 /// What the first boot leaves for good: the directory of namespaces is a shared mount, as `ip netns add` makes it; the directory of
 /// the states; and the log of each, which is there to be read.
 fn is_for_good(thing: &str) -> bool {
@@ -79,16 +85,12 @@ impl World {
         let things = things.lines().filter(|thing| !is_for_good(thing));
         Snapshot {
             things: things.map(str::to_owned).collect(),
-            // Those that have ended and are about to be reaped are there no more.
-            processes: self
-                .processes()
-                .into_iter()
-                .filter(|process| !process.ends_with(": "))
-                .collect(),
+            processes: self.processes(),
         }
     }
 
-    /// The command lines of all processes in the world, those of its subhosts too, sorted.
+    /// The command lines of all processes in the world, those of its subhosts too, sorted. Zombies do not count: pid 1 of the
+    /// world reaps orphans when the scheduler lets it.
     #[must_use]
     pub fn processes(&self) -> Vec<String> {
         let entries = fs::read_dir(self.at("/proc")).expect("the world's /proc");
@@ -104,6 +106,10 @@ impl World {
             .filter_map(|entry| {
                 let command = fs::read(entry.path().join("cmdline")).ok()?;
                 let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+                // proc(5): a zombie has an empty command line.
+                if command.is_empty() {
+                    return None;
+                }
                 let command = String::from_utf8_lossy(&command).replace('\0', " ");
                 Some(format!("{}: {command}", name.trim()))
             })
@@ -112,7 +118,7 @@ impl World {
         processes
     }
 
-    /// Checks that the host is what it was. Only processes may take a moment to be reaped by the world's first one.
+    /// Checks that the host is what it was. Only processes have a moment left to exit, `EXIT` and `LOOKS`.
     #[track_caller]
     pub fn assert_same(&self, before: &Snapshot) {
         let now = self.snapshot();
@@ -123,15 +129,18 @@ impl World {
             "left behind: {new:#?}, gone: {gone:#?}"
         );
         let mut processes = now.processes;
-        until(
-            &format!(
-                "the processes to be {:#?} again, not {processes:#?}",
-                before.processes
-            ),
-            || {
-                processes = self.processes();
-                processes == before.processes
-            },
+        let start = Instant::now();
+        let mut looks = 0;
+        while processes != before.processes && (start.elapsed() < EXIT || looks < LOOKS) {
+            sleep(Duration::from_millis(5));
+            processes = self.processes();
+            looks += 1;
+        }
+        assert_eq!(
+            processes,
+            before.processes,
+            "processes after {:?}",
+            start.elapsed()
         );
     }
 

@@ -1,6 +1,6 @@
 //! Namespaces that a process holds open, a directory, and lines of shell that are run in them.
 
-use crate::{BOUND, bin, is_root, scripts, until};
+use crate::{BOUND, NO_LOOP, NOT_INSTALLED, NOT_ROOT, bin, is_root, not_done, scripts, until};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -151,6 +151,21 @@ impl World {
     #[must_use]
     pub fn has_cgroup(&self) -> bool {
         self.group.is_some()
+    }
+
+    /// Whether images can be made and mounted; if not, reports that the calling test skips `what`.
+    pub fn mounts_images(&self, what: &str) -> bool {
+        let reason = if !is_root() {
+            NOT_ROOT
+        } else if self.run("losetup -f").status != 0 {
+            NO_LOOP
+        } else if self.run("command -v mksquashfs").status != 0 {
+            NOT_INSTALLED
+        } else {
+            return true;
+        };
+        not_done(what, reason);
+        false
     }
 
     /// Reads a file of the world.

@@ -184,7 +184,7 @@ mod tests {
     fn profile_that_refuses_nothing_is_a_filter() {
         let filters = Filters::of_profile(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#, 0).unwrap();
         assert_eq!(Filters::from_bytes(&filters.to_bytes()).unwrap(), filters);
-        under(&filters, &[|| socket_of(AddressFamily::Unix).is_ok()]);
+        run_with(&filters, &[|| datagram_socket(AddressFamily::Unix).is_ok()]);
     }
 
     #[test]

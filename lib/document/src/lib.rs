@@ -1,5 +1,5 @@
 //! The contract that all stages share: the document that flows through them ([`Document`]), the frame of a filter
-//! ([`filter`]), the state directory of a subhost ([`state`]), its log ([`log`]), and the words of CABLES ([`Cable`]).
+//! ([`filter()`]), the state directory of a subhost ([`state`]), its log ([`log`]), and the words of CABLES ([`Cable`]).
 #![forbid(unsafe_code)]
 
 mod cable;

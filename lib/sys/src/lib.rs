@@ -9,6 +9,7 @@ mod fd;
 pub mod fdstore;
 pub mod file;
 pub mod identity;
+pub mod lock;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;

@@ -1,6 +1,6 @@
 //! What cannot be written, and what is broken off in the middle.
 
-use end_to_end::{World, is_root, not_done, until};
+use end_to_end::{NO_LOOP, NOT_ROOT, World, is_root, not_done, until};
 
 /// Makes a directory `$W/small` of a small filesystem: ext4 on a loop device, or where that cannot be had a tmpfs.
 fn small_filesystem(world: &World, ext4: &str, tmpfs: &str) {
@@ -15,7 +15,7 @@ fn small_filesystem(world: &World, ext4: &str, tmpfs: &str) {
     if !made {
         not_done(
             "an ext4 on a loop device, a tmpfs instead",
-            end_to_end::NOT_ROOT,
+            if is_root() { NO_LOOP } else { NOT_ROOT },
         );
         world.ok(&format!("mount -t tmpfs -o size=8M,{tmpfs} small small"));
     }

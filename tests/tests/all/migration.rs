@@ -1,7 +1,7 @@
 //! What people have from overlay-boot 1.6.4 goes on under these commands: layers, configurations, hooks, subhosts.conf, roots of
 //! all kinds, real services.
 
-use end_to_end::{NO_LOOP, NOT_INSTALLED, World, bin, is_root_or_tell, not_done, scripts, until};
+use end_to_end::{NOT_INSTALLED, World, bin, is_root_or_tell, not_done, scripts, until};
 use std::path::Path;
 
 /// A world with a bridge br0, 10.0.0.1, and the old directory of the commands.
@@ -281,12 +281,9 @@ fn roots_of_all_kinds() {
 
 #[test]
 fn images_that_a_command_of_ones_own_mounts() {
-    if !is_root_or_tell("images") {
-        return;
-    }
     let world = World::new();
-    if world.run("losetup -f").status != 0 {
-        return not_done("images", NO_LOOP);
+    if !world.mounts_images("images") {
+        return;
     }
     world.ok("mksquashfs busybox root.squashfs -quiet -no-progress >&2; truncate -s 24M root.ext4; mke2fs -q -t ext4 -d busybox root.ext4");
     for image in ["squashfs", "ext4"] {

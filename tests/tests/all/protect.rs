@@ -1,6 +1,6 @@
 //! Protection and limits: what each variable does, seen from pid 1's side and from that of a command that enters.
 
-use end_to_end::{NO_CGROUP, World, is_root_or_tell, not_done, until};
+use end_to_end::{NO_CGROUP, NO_CONTROLLER, World, is_root_or_tell, not_done, until};
 
 /// A world and a subhost with these variables that has booted; none if this is not root's.
 fn boot(variables: &str) -> Option<World> {
@@ -334,7 +334,7 @@ fn a_subhost_is_held_to_its_limits() {
                 .fails(1, &[variable, &format!("no {controller} controller")]);
             world.ok("rm -r a");
             world.assert_same(&before);
-            not_done(variable, NO_CGROUP);
+            not_done(variable, NO_CONTROLLER);
             continue;
         }
         world.ok(&format!("overlay-boot {conf}"));

@@ -2,20 +2,29 @@
 
 use std::process::{Command, Output};
 
-/// Runs `script` in a new world, where the tool is on PATH and there is a bridge br0, and returns what it says.
+/// What each script begins with. `mounts PATTERN` counts the mounts made since: the host may have some in /run/netns,
+/// which mountinfo lists though the new /run hides them.
+const PRELUDE: &str = r#"
+set -eu
+mount -t tmpfs tmpfs /run
+cat /proc/self/mountinfo >/run/before
+mounts() { grep -vxFf /run/before /proc/self/mountinfo | grep -c "$1" || :; }
+ip link add br0 type bridge
+ip link set br0 up
+"#;
+
+/// Runs `script` in a new world, where the tool is on PATH and there is a bridge br0, and returns what it prints.
 fn world(script: &str) -> String {
     let tool = std::path::Path::new(env!("CARGO_BIN_EXE_ob-cable"));
     let directory = tool.parent().unwrap().to_str().unwrap();
-    let prelude = format!(
-        "set -eu; PATH={directory}:$PATH:/usr/sbin:/sbin; mount -t tmpfs tmpfs /run; ip link add br0 type bridge; ip link set br0 up\n"
-    );
+    let path = format!("PATH={directory}:$PATH:/usr/sbin:/sbin");
     let mut command = Command::new("unshare");
     command.args(["--mount", "--net", "--pid", "--fork", "--mount-proc"]);
     if !nix::unistd::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
     let output: Output = command
-        .args(["sh", "-c", &(prelude + script)])
+        .args(["sh", "-c", &(path + PRELUDE + script)])
         .output()
         .expect("unshare(1) of util-linux is needed");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -48,7 +57,7 @@ fn undo_leaves_nothing_and_may_be_repeated() {
         ob-cable --undo < /run/made > /run/undone
         ob-cable --undo < /run/made
         grep -c cables /run/undone || :
-        ls /run/netns; ip -br link | grep -c @ || :; grep -c nsfs /proc/self/mountinfo || :"#,
+        ls /run/netns; ip -br link | grep -c @ || :; mounts nsfs"#,
     );
     let undone = |name| format!("{{\"CABLES\":[\"br0=\",\"br0=\"],\"NAME\":\"{name}\"}}\n");
     let expected = ["a", "b", "c"].map(undone).concat() + "0\n0\n0\n";
@@ -141,7 +150,7 @@ fn a_namespace_that_somebody_keeps_loses_its_cables_nonetheless() {
 fn many_at_once_mount_the_directory_once() {
     let said = world(
         r#"for n in 1 2 3 4 5 6 7 8; do echo '{"NAME":"a'$n'"}' | ob-cable >/dev/null & done; wait
-        grep -c ' /run/netns ' /proc/self/mountinfo; grep -c nsfs /proc/self/mountinfo; stat -c %a /run/netns"#,
+        mounts ' /run/netns '; mounts nsfs; stat -c %a /run/netns"#,
     );
     assert_eq!(said, "1\n8\n755\n");
 }

@@ -1,6 +1,6 @@
 //! Ordinary administration: what must work, as far as the level allows.
 //!
-//! Most of it is done as an administrator does it, with the subhost's own programs: see [`shell`].
+//! Most of it is done as an administrator does it, with the subhost's own programs: see `shell`.
 
 use crate::Entry;
 
