@@ -7,7 +7,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 use ob_document::{Document, state};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use ob_sys::mount;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 /// Directories of the host that are the root of no subhost, whatever a document says.
@@ -54,7 +55,7 @@ fn unmount_one(live: &Path, path: &Path, id: u64) -> Result<()> {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
         root => root?,
     };
-    if id != 0 && mount_id_of(&root) != Some(id) {
+    if id != 0 && mount::id(&root, c"") != Ok(id) {
         return Ok(());
     }
     let root = format!("/proc/self/fd/{}", root.as_raw_fd());
@@ -99,19 +100,6 @@ fn open_inside(live: &Path, inside: &Path) -> nix::Result<OwnedFd> {
         .flags(flags | OFlag::O_NOFOLLOW)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     openat2(&live, inside, how)
-}
-
-/// The number of the mount at `path`. The kernel gives it again when that mount has ended.
-pub fn mount_id(path: &Path) -> Option<u64> {
-    mount_id_of(open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?)
-}
-
-fn mount_id_of(file: impl AsFd) -> Option<u64> {
-    let path = format!("/proc/self/fdinfo/{}", file.as_fd().as_raw_fd());
-    let info = std::fs::read_to_string(path).ok()?;
-    let mut lines = info.lines();
-    let id = lines.find_map(|line| line.strip_prefix("mnt_id:"))?;
-    id.trim().parse().ok()
 }
 
 #[cfg(test)]
