@@ -142,8 +142,10 @@ fn look(document: &Document, host: &mut Links) -> Result<Found> {
         unpin: is_ours(noted, state.is_some())?,
         ..Found::default()
     };
-    let mut links = noted_links(noted, host)?;
-    let Some(namespace) = Namespace::open(name)? else {
+    let namespace = Namespace::open(name)?;
+    let stays = namespace.is_some() && !found.unpin;
+    let mut links = noted_links(noted, stays, host)?;
+    let Some(namespace) = namespace else {
         found.ending = links;
         return Ok(found);
     };
@@ -176,12 +178,15 @@ fn cables(noted: &Document) -> Vec<&str> {
     noted.list("cables").unwrap_or_default()
 }
 
-/// The pairs that are noted by name and index, and are there under both.
-fn noted_links(noted: &Document, host: &mut Links) -> Result<Vec<Link>> {
+/// The pairs that are noted. In a namespace that `stays` there may be others of such names: there a
+/// cable must have the index that is noted with it.
+fn noted_links(noted: &Document, stays: bool, host: &mut Links) -> Result<Vec<Link>> {
     let mut links = Vec::new();
-    for (cable, index) in cables(noted).into_iter().zip(noted.numbers("ifindex")) {
+    let mut indexes = noted.numbers("ifindex");
+    for cable in cables(noted) {
         let link = find_pair(host, cable)?;
-        links.extend(link.filter(|link| u64::try_from(link.index) == Ok(index)));
+        let index = indexes.next().and_then(|index| i32::try_from(index).ok());
+        links.extend(link.filter(|link| !stays || index == Some(link.index)));
     }
     Ok(links)
 }

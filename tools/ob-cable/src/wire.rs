@@ -4,7 +4,7 @@ use crate::TOOL;
 use crate::ifupdown;
 use crate::links::{Links, Pair, Watch};
 use crate::namespace::{self, Namespace};
-use crate::netlink::{Link, Refusal};
+use crate::netlink::Refusal;
 use crate::unwire;
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
@@ -50,10 +50,8 @@ pub struct Wiring {
     /// Whether the boot has a guard, which will clean up by the state file.
     guarded: bool,
     ifup: Option<PathBuf>,
-    /// The indexes of the pairs on the host.
-    pairs: Vec<i32>,
-    /// The name and the index of the link on the host of each cable, in order.
-    links: Vec<(String, i32)>,
+    /// The pairs' names, as long as they may have to be taken back.
+    made: Vec<String>,
 }
 
 /// Makes the namespace and the cables of a subhost, and notes them in its document. If it fails, nothing has been made.
@@ -70,7 +68,10 @@ pub fn wire(document: &mut Document) -> Result<Wiring> {
     }
     let path = netns::path(document.name());
     document.set("net", path.to_string_lossy().as_ref());
-    wiring.note(document);
+    document.set("cables", plan.links);
+    if wiring.found {
+        document.set("netfound", true);
+    }
     Ok(wiring)
 }
 
@@ -134,14 +135,16 @@ impl Wiring {
             true => None,
             false => Some(Namespace::own()?),
         };
+        let namespace = Namespace::enter(name, ids)?;
         // The guard has looked before the boot. Without a guard, a namespace that ob-cable has not made
         // is somebody's.
-        let state = guard_state(name);
-        let found = match &state {
-            Some(state) => state.has("netfound"),
-            None => netns::is_foreign(name)?,
+        let (found, guarded) = match namespace.is_new {
+            true => (false, false),
+            false => match guard_state(name) {
+                Some(state) => (state.has("netfound"), true),
+                None => (netns::is_foreign(name)?, false),
+            },
         };
-        let namespace = Namespace::enter(name, ids)?;
         let begun = || -> Result<Links> {
             let mut inside = Links::here().context("open a netlink socket")?;
             inside.set_loopback_up().context("set lo up")?;
@@ -154,12 +157,11 @@ impl Wiring {
                 name: name.to_owned(),
                 host,
                 inside,
-                found: found && !namespace.is_new,
-                guarded: state.is_some(),
+                found,
+                guarded,
                 namespace,
                 ifup,
-                pairs: Vec::new(),
-                links: Vec::new(),
+                made: Vec::new(),
             }),
             Err(error) if namespace.is_new => {
                 namespace::unpin(name)?;
@@ -179,44 +181,34 @@ impl Wiring {
             document,
             &format!("{verb} {}, and set lo up", path.display()),
         );
+        let mut indexes = Vec::new();
         for (cable, (link, index)) in plan.cables.iter().zip(plan.links.iter().zip(&plan.bridges)) {
             let (Cable::Pair { bridge, .. } | Cable::Vlan { bridge, .. }) = cable;
             let bridge = bridge.as_deref().zip(*index);
             let bridge = bridge.map(|(name, index)| Bridge { name, index });
-            let index = match cable {
+            match cable {
                 Cable::Pair { mac, .. } => self.lay_pair(link, bridge, *mac, document)?,
                 Cable::Vlan { tag, .. } => self.lay_vlan(link, bridge, *tag, document)?,
-            };
-            self.links.push((link.clone(), index));
-            self.note_in_state(document)?;
+            }
+            if self.found {
+                // The namespace stays, and may have other links: what is a cable is only known by this.
+                let made = self.host.find(link)?;
+                indexes.push(made.with_context(|| format!("{link} is gone"))?.index);
+                document.set("ifindex", indexes.clone());
+                self.note_in_state(document, &plan.links[..indexes.len()])?;
+            }
         }
         Ok(())
     }
 
-    /// Notes in the document what has been made so far.
-    fn note(&self, document: &mut Document) {
-        let (cables, indexes): (Vec<_>, Vec<_>) = self.links.iter().cloned().unzip();
-        document.set("cables", cables);
-        document.set("ifindex", indexes);
-        if self.found {
-            document.set("netfound", true);
+    /// Notes the links that are made so far in the state file, if there is a guard to clean up by it.
+    fn note_in_state(&self, document: &Document, links: &[String]) -> Result<()> {
+        if !self.guarded {
+            return Ok(());
         }
-    }
-
-    /// Notes it in the state file as well, if the namespace will not end with the subhost: then only
-    /// this note tells which of its links are cables.
-    fn note_in_state(&self, document: &mut Document) -> Result<()> {
-        if self.found && self.guarded {
-            self.note(document);
-            Home::of(&self.name).note(document, &["netfound", "cables", "ifindex"])?;
-        }
-        Ok(())
-    }
-
-    /// The link of this name on the host, which has just been made.
-    fn find_made(&mut self, link: &str) -> Result<Link> {
-        let made = self.host.find(link)?;
-        made.with_context(|| format!("{link} is gone as soon as it was made"))
+        let mut noted = document.clone();
+        noted.set("cables", links);
+        Home::of(&self.name).note(&noted, &["cables", "ifindex"])
     }
 
     fn lay_pair(
@@ -225,7 +217,7 @@ impl Wiring {
         bridge: Option<Bridge>,
         mac: Option<[u8; 6]>,
         document: &Document,
-    ) -> Result<i32> {
+    ) -> Result<()> {
         // Without a bridge it is ifupdown's affair: its commands before `up` expect a link that is down.
         let to_ifup = bridge.is_none() && self.ifup.is_some();
         if to_ifup {
@@ -233,7 +225,7 @@ impl Wiring {
         }
         let pair = Pair {
             outside: link,
-            inside: &format!("eth{}", self.pairs.len()),
+            inside: &format!("eth{}", self.made.len()),
             mac,
             bridge: bridge.map(|bridge| bridge.index),
             up: !to_ifup,
@@ -242,15 +234,16 @@ impl Wiring {
         let net = netns::path(&self.name);
         let text = format!("made {link}{}, and {}", into(bridge), pair.inside);
         trace(document, &format!("{text} in {}", net.display()));
-        let index = self.find_made(link)?.index;
-        self.pairs.push(index);
+        self.made.push(link.to_owned());
         if to_ifup && !self.run_ifup(link, document) {
+            let made = self.host.find(link)?;
+            let made = made.with_context(|| format!("{link} is gone after ifup"))?;
             self.host
-                .set_up(index, None)
+                .set_up(made.index, None)
                 .with_context(|| format!("set {link} up"))?;
             trace(document, &format!("set {link} up"));
         }
-        Ok(index)
+        Ok(())
     }
 
     /// Makes a pair; if the link of a subhost of this name that has just been stopped is in the way, waits until it is gone.
@@ -296,7 +289,7 @@ impl Wiring {
         bridge: Option<Bridge>,
         tag: u16,
         document: &Document,
-    ) -> Result<i32> {
+    ) -> Result<()> {
         let context = || format!("make the VLAN {link}");
         if self.host.find(link).with_context(context)?.is_some() {
             bail!(
@@ -313,10 +306,10 @@ impl Wiring {
                     .with_context(|| format!("set {link} up"))?;
                 trace(document, &format!("set {link} up{}", into(bridge)));
             }
-            return Ok(found.index);
+            return Ok(());
         }
-        let parent = self.pairs.last().context("there is no cable before it")?;
-        let parent = self.host.look_at(*parent).with_context(context)?;
+        let parent = self.made.last().context("there is no cable before it")?;
+        let parent = self.host.find(parent).with_context(context)?;
         let parent = parent.context("the cable before it is gone")?;
         // A VLAN cannot go up before what it is of; ifup may have left that down.
         if parent.flags & libc::IFF_UP == 0 {
@@ -333,7 +326,7 @@ impl Wiring {
             document,
             &format!("made {link}{} on {parent}", into(bridge)),
         );
-        Ok(self.find_made(link)?.index)
+        Ok(())
     }
 
     /// If ifupdown takes `link` for up which is not there, takes it down in its notes: it would do nothing otherwise.
@@ -356,8 +349,8 @@ impl Wiring {
     /// Takes back what has been made, and the facts. A namespace that was there before stays.
     pub fn take_back(&mut self, document: &mut Document) -> Result<()> {
         let mut found = Vec::new();
-        for index in &self.pairs {
-            found.extend(self.host.look_at(*index)?);
+        for link in &self.made {
+            found.extend(self.host.find(link)?);
         }
         unwire::bring_down(&[(document, &found)]);
         for link in found {

@@ -7,8 +7,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use ob_document::{Document, state};
-use ob_sys::mount::mount_of;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use ob_sys::mount::{mount_of, unique_id};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 /// Directories of the host that are the root of no subhost, whatever a document says.
@@ -55,14 +55,14 @@ fn unmount_one(live: &Path, path: &Path, id: u64) -> Result<()> {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
         root => root?,
     };
-    let here = mount_id_of(&root);
-    if id != 0 && here != Some(id) {
+    if id != 0 && unique_id(&root, c"") != Ok(id) {
         return Ok(());
     }
+    let here = mount_of(&root).map(|mount| mount.id);
     let root = format!("/proc/self/fd/{}", root.as_raw_fd());
     // What is unmounted from a mount is unmounted from its peers as well: after `mount --rbind /dev` on a
     // host whose root is shared, umount2 would take /dev/pts from the host, mount_namespaces(7).
-    if here.is_none_or(|here| has_peer_outside(live, here)) {
+    if here.is_err() || here.is_ok_and(|here| has_peer_outside(live, here)) {
         let alone = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         match mount(
             None::<&str>,
@@ -178,15 +178,6 @@ fn open_inside(live: &Path, inside: &Path) -> nix::Result<OwnedFd> {
         .flags(flags | OFlag::O_NOFOLLOW)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     openat2(&live, inside, how)
-}
-
-/// The number of the mount at `path`. The kernel gives it again when that mount has ended.
-pub fn mount_id(path: &Path) -> Option<u64> {
-    mount_id_of(open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?)
-}
-
-fn mount_id_of(file: impl AsFd) -> Option<u64> {
-    mount_of(file).ok().map(|mount| mount.id)
 }
 
 #[cfg(test)]

@@ -366,6 +366,7 @@ mod forged {
         r#"{mounts: [$w + "/mnt"], LIVE: ($w + "/lab/..")}"#,
         r#"{mounts: ["mnt"], LIVE: "."}"#,
         r#"{cables: ["v0", "v1", "lab0", "other0"], ifindex: $ifindex}"#,
+        r#"{cables: ["v0", "v1", "lab0", "other0"]}"#,
         r#"{cables: ["lab0"], net: "/run/netns/other"}"#,
         r#"{net: "/run/netns/other", netfound: true}"#,
     ];
@@ -734,5 +735,163 @@ mod stuck {
             assert_eq!(stop.status, 0, "{way}: {stop:#?}");
             world.assert_same(&before);
         }
+    }
+}
+
+mod mixed {
+    //! Documents for a third subhost, mixed at random from what others have and from what is no fact at all.
+
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+    use serde_json::{Map, Value, json};
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    /// How many documents are tried, unless OB_CASES says more.
+    const CASES: u32 = 20;
+
+    /// Feeds the document on stdin to every stage, which takes back what it has made, and to every undo.
+    const FEED: &str = r#"
+        document=$(cat)
+        feed() { printf '%s\n' "$document" | timeout 60 "$@" 2>/dev/null; [ $? != 124 ] || echo "$*: no end"; }
+        feed ob-mount >made; ob-mount --undo <made >/dev/null 2>&1
+        feed ob-cable >made; ob-cable --undo <made >/dev/null 2>&1
+        feed ob-unshare -- true
+        feed ob-mount --share "$W/shared:/planted" >/dev/null
+        for undo in 'ob-mount --undo' 'ob-cable --undo' 'ob-unshare --undo'; do feed $undo >/dev/null; done
+        feed ob-unshare --undo --then 'ob-cable --undo' >/dev/null
+        rm made"#;
+
+    const VICTIMS: [&str; 3] = ["web", "strict", "hand"];
+
+    fn number(variable: &str) -> Option<u64> {
+        std::env::var(variable).ok()?.parse().ok()
+    }
+
+    /// What the victims are like: their state files, and what is seen inside.
+    fn victims(world: &World) -> Vec<(Value, String)> {
+        let look = "cut -d' ' -f4,5 /proc/1/mountinfo; ls /sys/class/net; ps -o comm";
+        let victim = |name: &&str| (world.document(name), world.inside(name, look));
+        VICTIMS.iter().map(victim).collect()
+    }
+
+    /// A value that is not the one of any fact, but could be meant as one.
+    fn garbage() -> impl Strategy<Value = Value> {
+        let values = [
+            json!(null),
+            json!(true),
+            json!(0),
+            json!(1),
+            json!(-1),
+            json!(u64::MAX),
+            json!(1.5),
+            json!(""),
+            json!("/"),
+            json!(".."),
+            json!("c"),
+            json!("/sys/fs/cgroup/c"),
+            json!("/proc/1/ns/net"),
+            json!("0:65536"),
+            json!([]),
+            json!(["/", "/run", "/proc"]),
+            json!(["lo", "web0"]),
+            json!([1, 2, 3]),
+            json!([null]),
+            json!({"pid": 1}),
+        ];
+        prop::sample::select(values.to_vec())
+    }
+
+    /// A document: the plan of one, and facts of all.
+    fn document(
+        plans: Vec<Value>,
+        facts: Vec<(String, Vec<Value>)>,
+    ) -> impl Strategy<Value = Value> {
+        let facts: Vec<_> = facts
+            .into_iter()
+            .map(|(key, values)| {
+                let value = prop_oneof![3 => prop::sample::select(values), 1 => garbage()];
+                (Just(key), prop::option::weighted(0.6, value))
+            })
+            .collect();
+        (prop::sample::select(plans), facts).prop_map(|(mut plan, facts)| {
+            for (key, value) in facts {
+                plan[key] = value.unwrap_or_default();
+            }
+            plan.as_object_mut()
+                .expect("an object")
+                .retain(|_, value| !value.is_null());
+            plan
+        })
+    }
+
+    #[test]
+    fn f04_mixed_documents_change_nothing_outside() {
+        let Some(world) = world() else { return };
+        let web = world.subhost("web", "CABLES==");
+        let strict = subhost(&world, "strict", "PROTECT=strict\nCABLES==");
+        let hand = world.subhost("hand", "CABLES==");
+        let third = subhost(&world, "c", "CABLES==\nSTOP_TIMEOUT=1");
+        world.ok(&format!(
+            "mkdir shared; overlay-boot {web}; overlay-boot {strict}"
+        ));
+        // Its mounts are those of the host.
+        world.ok(&format!(
+            "d=$(ob-conf {hand} | ob-mount | ob-cable | ob-unshare &)"
+        ));
+        for name in VICTIMS {
+            let _ = world.snapshot_of_idle(name);
+        }
+        let states = VICTIMS.map(|name| world.document(name));
+        let is_fact = |key: &str| key.starts_with(|c: char| c.is_ascii_lowercase());
+        let mut facts: Map<String, Value> = json!({
+            "netfound": [true], "ifindex": [[2, 3]], "steps": [["true"]], "cgroup": ["/sys/fs/cgroup/web"],
+            "guard": [1], "guardstart": [1], "userns": ["100000:65536"], "mountids": [[1]],
+        })
+        .as_object()
+        .cloned()
+        .expect("an object");
+        for (key, value) in states
+            .iter()
+            .flat_map(|state| state.as_object().into_iter().flatten())
+        {
+            if is_fact(key) {
+                let values = facts.entry(key).or_insert_with(|| json!([]));
+                values.as_array_mut().expect("a list").push(value.clone());
+            }
+        }
+        let facts: Vec<(String, Vec<Value>)> = facts
+            .into_iter()
+            .map(|(key, values)| (key, values.as_array().cloned().unwrap_or_default()))
+            .collect();
+        let plans = [&web, &strict, &hand, &third].map(|conf| {
+            let line = world.ok(&format!("ob-conf {conf} | ob-conf - NAME=c LOG=$W/c.log"));
+            serde_json::from_str(&line).expect("a document")
+        });
+
+        world.ok("ip netns add other; ob-conf c/c.conf | ob-mount | ob-mount --undo");
+        let before = (world.snapshot(), victims(&world));
+        let clock = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let seed = number("OB_SEED").unwrap_or(u64::from(clock.subsec_nanos()));
+        println!("OB_SEED={seed}");
+        let config = ProptestConfig {
+            cases: number("OB_CASES").map_or(CASES, |cases| u32::try_from(cases).unwrap_or(CASES)),
+            failure_persistence: None,
+            max_shrink_iters: 0,
+            ..Default::default()
+        };
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed.to_le_bytes().repeat(4));
+        let mut runner = TestRunner::new_with_rng(config, rng);
+        let outcome = runner.run(&document(plans.to_vec(), facts), |document| {
+            let done = world.line(FEED).input(&document.to_string()).run();
+            prop_assert_eq!(done.out, "");
+            world.until_same(&before.0);
+            prop_assert_eq!(&victims(&world), &before.1);
+            Ok(())
+        });
+        outcome.unwrap_or_else(|error| panic!("OB_SEED={seed}: {error}"));
+        world.ok("overlay-stop web strict; read -r d </run/overlay-boot/hand/subhost; printf '%s\n' \"$d\" | ob-unshare --undo | ob-cable --undo | ob-mount --undo");
     }
 }
