@@ -122,11 +122,6 @@ impl Subhost {
         )
     }
 
-    /// Whether its root is somebody else on the host, who may not open what is the host's.
-    pub fn has_users(&self) -> bool {
-        self.ids.is_some()
-    }
-
     /// Makes root of its user namespace the owner of what we have made for the command, who may have to open it again by /dev/stdout
     /// or /dev/tty.
     pub fn give(&self, inside: &Inside) -> Result<()> {
