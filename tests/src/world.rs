@@ -1,5 +1,6 @@
 //! Namespaces that a process holds open, a directory, and lines of shell that are run in them.
 
+use crate::snapshot::nodes;
 use crate::{BOUND, bin, is_root, scripts, until};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs};
 use std::fs::{self, File};
@@ -61,6 +62,8 @@ pub struct World {
     /// Locked, which tells other test programs that the directory is in use.
     _held: File,
     group: Option<PathBuf>,
+    /// The nodes of the machine's /dev, which no test may change.
+    nodes: Vec<String>,
 }
 
 impl World {
@@ -109,6 +112,7 @@ impl World {
             directory,
             _held: held,
             group,
+            nodes: nodes(),
         };
         assert!(
             world.pid != 0,
@@ -320,8 +324,9 @@ impl Drop for World {
             remove_group(group);
         }
         let removed = remove_directory(&self.directory);
-        if !removed && !thread::panicking() {
-            panic!("{} cannot be removed", self.directory.display());
+        if !thread::panicking() {
+            assert!(removed, "{} cannot be removed", self.directory.display());
+            assert_eq!(nodes(), self.nodes, "the machine's /dev has changed");
         }
     }
 }

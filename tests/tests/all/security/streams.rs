@@ -382,3 +382,32 @@ fn f16_output_of_pid_1_is_copied_whole() {
     until("its end", || world.has("status"));
     assert_eq!(world.ok("ls /run/overlay-boot"), "");
 }
+
+/// As the host's /dev/null is: `>/dev/null` must not give root inside a node of the host.
+#[test]
+fn f21_null_of_the_caller_keeps_its_mode() {
+    if !is_root_or_tell("device nodes") {
+        return;
+    }
+    for level in LEVELS {
+        let (world, conf) = world(level);
+        world.ok("mount -t tmpfs tmpfs lib && mknod -m 666 lib/null c 1 3");
+        let change = "for fd in 0 1 2; do chmod 444 /proc/self/fd/$fd; chown 1:1 /proc/self/fd/$fd; done; true";
+        let line = format!("{} <lib/null >lib/null 2>&1", as_pid_1(&conf, ""));
+        world.line(&line).env("COMMAND", change).run().ok();
+        assert_eq!(
+            world.ok("stat -c '%a %u:%g' lib/null"),
+            "666 0:0",
+            "{level}"
+        );
+        world.ok(&format!("overlay-boot {conf}"));
+        world.ok(&format!(
+            "ob-enter mta sh -c '{change}' <lib/null >lib/null 2>&1"
+        ));
+        assert_eq!(
+            world.ok("stat -c '%a %u:%g' lib/null"),
+            "666 0:0",
+            "{level}"
+        );
+    }
+}
