@@ -93,7 +93,7 @@ fn enter(request: &Request) -> Result<ExitCode> {
         user: request.user.as_deref(),
         name: &request.name,
     };
-    let (child, news) = subhost.spawn(&command, &inside, proxy.is_idle())?;
+    let (child, news) = subhost.spawn(&command, &inside)?;
     drop(inside);
     let end = proxy.serve(&child)?;
     if let Some(failure) = Failure::receive(&news) {

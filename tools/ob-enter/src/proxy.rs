@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, Whence, lseek};
-use ob_sys::process::{Child, pidfd_signal};
+use nix::unistd::{Pid, Whence, getpgrp, lseek, setsid, tcgetpgrp};
+use ob_sys::process::{Child, close_all_but, pidfd_open, pidfd_signal, spawn};
 use ob_sys::terminal::waiting;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -117,13 +117,6 @@ impl Proxy {
         Ok(())
     }
 
-    /// Whether there is nothing to carry, so that this process holds nothing which the command must not come by, not even in the
-    /// moment before its exec.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.inputs.is_empty() && self.feed.is_none() && self.outputs.is_empty()
-    }
-
     /// Carries over what there is until the command has ended, and gives the terminal back.
     ///
     /// Fails if output could not be written, for want of room on a disk for instance.
@@ -180,7 +173,7 @@ impl Proxy {
                             self.outputs.clear();
                             break;
                         }
-                        Some(Signal::SIGTSTP) => self.stop(),
+                        Some(Signal::SIGTSTP) => self.stop(None),
                         Some(Signal::SIGCONT) => self.go_on(),
                         _ => {}
                     },
@@ -210,8 +203,7 @@ impl Proxy {
             events.push((Event::Feed, fd, flags));
         }
         for (number, input) in self.inputs.iter().enumerate() {
-            let is_keys = number == 0 && self.keys();
-            if !(is_keys && self.patience.is_some()) {
+            if self.patience.is_none() {
                 push(
                     &mut events,
                     Event::Input(number),
@@ -284,6 +276,10 @@ impl Proxy {
             return;
         }
         let Some(terminal) = self.terminal.as_ref().filter(|_| is_keys) else {
+            if is_in_background(source.as_fd()) {
+                self.patience = Some(Instant::now() + NOT_OURS);
+                return;
+            }
             if channel.receive() == Some(0) {
                 channel.finish();
             }
@@ -345,7 +341,7 @@ impl Proxy {
                     if !is_whole {
                         tell(child, Signal::SIGSTOP);
                     }
-                    self.stop();
+                    self.stop(Some(child));
                 }
                 Signal::SIGCONT => {
                     self.go_on();
@@ -359,12 +355,21 @@ impl Proxy {
         }
     }
 
-    /// Stops this process, with the terminal as its user's shell wants it.
-    fn stop(&mut self) {
+    /// Stops this process, with the terminal as its user's shell wants it; until it is continued, or `child` has ended: a pid
+    /// namespace does not end before this process has waited for its child (`zap_pid_ns_processes`), and no stop of the subhost.
+    fn stop(&mut self, child: Option<&Child>) {
         if let Some(terminal) = &mut self.terminal {
             terminal.restore();
         }
+        let waker = child.and_then(|child| {
+            let us = pidfd_open(Pid::this()).ok()?;
+            spawn(0, None, || wake(&us, child)).ok()
+        });
         let _ = raise(Signal::SIGSTOP);
+        if let Some(waker) = waker {
+            let _ = pidfd_signal(&waker.pidfd, Signal::SIGKILL);
+            let _ = waitid(Id::PIDFd(waker.pidfd.as_fd()), WaitPidFlag::WEXITED);
+        }
     }
 
     fn go_on(&mut self) {
@@ -425,6 +430,22 @@ fn look(fd: BorrowedFd) -> (bool, bool) {
 fn ends_within(child: &Child, milliseconds: u16) -> bool {
     let mut end = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
     poll(&mut end, PollTimeout::from(milliseconds)).is_ok_and(|ended| ended > 0)
+}
+
+/// Continues the process `us` when `child` has ended.
+fn wake(us: &OwnedFd, child: &Child) -> u8 {
+    // Out of reach of what stops a process group.
+    let _ = setsid();
+    let _ = close_all_but(&[us.as_fd(), child.pidfd.as_fd()]);
+    let mut ends = [us, &child.pidfd].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+    while poll(&mut ends, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    let _ = pidfd_signal(us, Signal::SIGCONT);
+    0
+}
+
+/// Whether the terminal is another process group's, and a read would stop this process. Not of what is no terminal.
+fn is_in_background(terminal: BorrowedFd) -> bool {
+    tcgetpgrp(terminal).is_ok_and(|group| group != getpgrp())
 }
 
 /// Sends a signal to the process group that the command leads, as a terminal does; to itself before it leads one.

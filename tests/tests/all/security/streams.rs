@@ -411,3 +411,22 @@ fn f21_null_of_the_caller_keeps_its_mode() {
         );
     }
 }
+
+/// ^Z in a pipeline stops ob-enter, whose child is in the pid namespace that must end.
+#[test]
+fn r06_stopped_enter_does_not_keep_its_subhost() {
+    let world = booted("no");
+    let mut enter = world.line("ob-enter mta sleep 1000 | cat").start();
+    let state = |state: &str| {
+        let line = format!("grep -q State:.{state} /proc/$(pgrep -ox ob-enter)/status");
+        world.run(&line).status == 0
+    };
+    until("the command", || {
+        world.run("pidof sleep").status == 0 && state("S")
+    });
+    world.ok("kill -TSTP $(pgrep -ox ob-enter)");
+    until("ob-enter to stop", || state("T"));
+    world.ok("timeout 60 overlay-stop mta");
+    until("the end of ob-enter", || !enter.is_running());
+    assert_eq!(world.ok("ls /run/overlay-boot"), "");
+}
