@@ -96,20 +96,16 @@ impl Home {
         }
     }
 
-    /// Fails if others may put files into the directory, or another directory in its place.
+    /// Fails if others may put a directory in the place of this one.
     fn is_ours_alone(&self) -> Result<()> {
-        for directory in self.0.ancestors().take(2) {
-            // Removed meanwhile: it is made again.
-            let Ok(status) = std::fs::symlink_metadata(directory) else {
-                continue;
-            };
-            let ours = status.is_dir() && status.uid() == geteuid().as_raw();
-            ensure!(
-                ours && status.mode() & 0o022 == 0,
-                "{} is not a directory of root alone; remove it",
-                directory.display()
-            );
-        }
+        let directory = self.0.parent().context("it has no directory")?;
+        let status = std::fs::symlink_metadata(directory)?;
+        let ours = status.uid() == 0 || status.uid() == geteuid().as_raw();
+        ensure!(
+            status.is_dir() && ours && status.mode() & 0o022 == 0,
+            "{} is not a directory of root alone; remove it",
+            directory.display()
+        );
         Ok(())
     }
 
