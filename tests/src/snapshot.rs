@@ -3,10 +3,11 @@
 use crate::{BOUND, World, until};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Mounts, links, network namespaces, control groups, files in /run and /tmp, and processes of a world.
+/// Mounts, links, network namespaces, control groups, files in /run and /tmp, device nodes, and processes of a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// All but the processes, one a line.
@@ -29,6 +30,24 @@ const EXIT: Duration = Duration::from_secs(2);
 
 /// How often the processes are listed at least: on a loaded machine the tests are as slow as what they wait for.
 const LOOKS: usize = 100;
+
+/// The nodes of the machine that every program relies on. A world has the machine's own /dev.
+const NODES: [&str; 9] = [
+    "console", "full", "kmsg", "null", "ptmx", "random", "tty", "urandom", "zero",
+];
+
+/// Type, mode, owner and number of each node of the machine, a line each.
+pub(crate) fn nodes() -> Vec<String> {
+    let nodes = NODES.iter().map(|name| {
+        let path = format!("/dev/{name}");
+        let state = fs::symlink_metadata(&path).map_or_else(
+            |_| "missing".to_owned(),
+            |it| format!("{:o} {}:{} {:x}", it.mode(), it.uid(), it.gid(), it.rdev()),
+        );
+        format!("node {path} {state}")
+    });
+    nodes.collect()
+}
 
 /// What the first boot leaves for good: the directory of namespaces is a shared mount, as `ip netns add` makes it; the directory of
 /// the states; and the log of each, which is there to be read.
@@ -84,7 +103,7 @@ impl World {
         let things = self.ok(LOOK);
         let things = things.lines().filter(|thing| !is_for_good(thing));
         Snapshot {
-            things: things.map(str::to_owned).collect(),
+            things: things.map(str::to_owned).chain(nodes()).collect(),
             processes: self.processes(),
         }
     }

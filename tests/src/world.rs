@@ -1,5 +1,6 @@
 //! Namespaces that a process holds open, a directory, and lines of shell that are run in them.
 
+use crate::snapshot::nodes;
 use crate::{BOUND, NO_LOOP, NOT_INSTALLED, NOT_ROOT, bin, is_root, not_done, scripts, until};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs};
 use std::fs::{self, File};
@@ -63,6 +64,8 @@ pub struct World {
     /// Locked, which tells other test programs that the directory is in use.
     _held: File,
     group: Option<PathBuf>,
+    /// The nodes of the machine's /dev, which no test may change.
+    nodes: Vec<String>,
 }
 
 impl World {
@@ -111,6 +114,7 @@ impl World {
             directory,
             _held: held,
             group,
+            nodes: nodes(),
         };
         assert!(
             world.pid != 0,
@@ -337,8 +341,9 @@ impl Drop for World {
             remove_group(group);
         }
         let removed = remove_directory(&self.directory);
-        if !removed && !thread::panicking() {
-            panic!("{} cannot be removed", self.directory.display());
+        if !thread::panicking() {
+            assert!(removed, "{} cannot be removed", self.directory.display());
+            assert_eq!(nodes(), self.nodes, "the machine's /dev has changed");
         }
     }
 }

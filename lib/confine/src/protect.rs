@@ -44,6 +44,9 @@ pub struct Protection {
     pub read_only: Vec<PathBuf>,
     /// Whether /dev/console is to be nothing but /dev/null: the real one is the host's.
     pub no_console: bool,
+    /// Whether the nodes of devices in the root do not open. Without MKNOD none is made, but one may have come with an image, or
+    /// been made at another level.
+    pub no_devices: bool,
 }
 
 /// Which filter of system calls is to be used.
@@ -120,8 +123,10 @@ impl Protection {
         }
         // The kernel itself refuses these writes to the root of a user namespace, but for what is the subhost's own.
         let read_only = if protected && !mapped { READ_ONLY } else { &[] };
+        let capabilities = capabilities(document, protected && !mapped)?;
+        let makes_nodes = capabilities.is_none_or(|kept| kept & bit("MKNOD").unwrap_or(0) != 0);
         Ok(Protection {
-            capabilities: capabilities(document, protected && !mapped)?,
+            capabilities,
             seccomp: match document.optional("SECCOMP") {
                 None if protected => Seccomp::Default,
                 None => Seccomp::None,
@@ -144,6 +149,8 @@ impl Protection {
             masks,
             read_only: read_only.iter().map(PathBuf::from).collect(),
             no_console: protected,
+            // A root that is mapped has the flag from ob-mount, which may be out of reach here: it is locked.
+            no_devices: protected && !mapped && !makes_nodes,
         })
     }
 

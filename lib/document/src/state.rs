@@ -3,10 +3,10 @@
 //! A subhost runs while somebody holds its `lock` and its pid 1 can be proven. Nothing is found by the name of a process.
 
 use crate::Document;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
-use nix::unistd::{Pid, linkat};
+use nix::unistd::{Pid, geteuid, linkat};
 use ob_sys::process::pidfd_open;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
@@ -69,6 +69,7 @@ impl Home {
                 }
                 made => made.with_context(context)?,
             }
+            self.is_ours_alone()?;
             let file = match OpenOptions::new().write(true).open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => match self.make_lock(&path) {
                     Ok(lock) => return Ok(Some(lock)),
@@ -93,6 +94,19 @@ impl Home {
                 Err(TryLockError::Error(error)) => return Err(error).with_context(context),
             }
         }
+    }
+
+    /// Fails if others may put a directory in the place of this one.
+    fn is_ours_alone(&self) -> Result<()> {
+        let directory = self.0.parent().context("it has no directory")?;
+        let status = std::fs::symlink_metadata(directory)?;
+        let ours = status.uid() == 0 || status.uid() == geteuid().as_raw();
+        ensure!(
+            status.is_dir() && ours && status.mode() & 0o022 == 0,
+            "{} is not a directory of root alone; remove it",
+            directory.display()
+        );
+        Ok(())
     }
 
     /// Makes the lock's file with the lock on it, in one step: so one that nobody holds was left behind.

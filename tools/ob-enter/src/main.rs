@@ -84,7 +84,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
 
 fn enter(request: &Request) -> Result<ExitCode> {
     let subhost = Subhost::find(&request.name)?;
-    let streams = Streams::of_caller(request.terminals, !subhost.has_users())?;
+    let streams = Streams::of_caller(request.terminals)?;
     subhost.join()?;
     let (proxy, inside) = streams.connect(subhost::root()?)?;
     subhost.give(&inside)?;
@@ -93,7 +93,7 @@ fn enter(request: &Request) -> Result<ExitCode> {
         user: request.user.as_deref(),
         name: &request.name,
     };
-    let (child, news) = subhost.spawn(&command, &inside, proxy.is_idle())?;
+    let (child, news) = subhost.spawn(&command, &inside)?;
     drop(inside);
     let end = proxy.serve(&child)?;
     if let Some(failure) = Failure::receive(&news) {

@@ -1,6 +1,6 @@
 //! The life of a command that runs elsewhere, seen from the caller's terminal.
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Feed, asked};
 use crate::signals::Signals;
 use crate::terminal::Terminal;
 use anyhow::{Context, Result, bail};
@@ -8,14 +8,17 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, Whence, lseek};
-use ob_sys::process::{Child, pidfd_signal};
+use nix::unistd::{Pid, Whence, getpgrp, lseek, setsid, tcgetpgrp};
+use ob_sys::process::{Child, close_all_except, pidfd_open, pidfd_signal, spawn};
 use ob_sys::terminal::waiting;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long a command may take to end when its terminal is gone.
+/// How long a command may take to end when its terminal is gone, and a reader to take the output when we were told to end.
 const HUNG_UP: Duration = Duration::from_secs(2);
+
+/// How long a command that has closed its output may take to end, before the peer of a socket is sent the end alone.
+const HALF_CLOSED: u16 = 100;
 
 /// How long to leave keys alone that are not for us, before looking again whose they are.
 const NOT_OURS: Duration = Duration::from_millis(100);
@@ -51,18 +54,23 @@ pub struct Proxy {
     inputs: Vec<Channel>,
     /// From it.
     outputs: Vec<Channel>,
+    /// What the command gets of a pipe on our standard input.
+    feed: Option<Feed>,
     /// The command's end of the pipe that is fed from our standard input.
     fed: Option<OwnedFd>,
     /// Until when keys are left alone.
     patience: Option<Instant>,
     /// When to give up on a command that was hung up, and why it was.
     deadline: Option<(Instant, Signal)>,
+    /// Whether a signal that asks us to end was passed on.
+    is_ending: bool,
 }
 
 /// What there is to wait for.
 enum Event {
     Child,
     Signal,
+    Feed,
     Input(usize),
     Output(usize),
 }
@@ -74,14 +82,22 @@ impl Proxy {
             terminal: None,
             inputs: Vec::new(),
             outputs: Vec::new(),
+            feed: None,
             fed: None,
             patience: None,
             deadline: None,
+            is_ending: false,
         }
     }
 
     pub(crate) fn feed(&mut self, channel: Channel, reading: OwnedFd) {
         self.inputs.push(channel);
+        self.fed = Some(reading);
+    }
+
+    /// Like [`Proxy::feed`], from a pipe.
+    pub(crate) fn feed_pipe(&mut self, feed: Feed, reading: OwnedFd) {
+        self.feed = Some(feed);
         self.fed = Some(reading);
     }
 
@@ -101,13 +117,6 @@ impl Proxy {
         Ok(())
     }
 
-    /// Whether there is nothing to carry, so that this process holds nothing which the command must not come by, not even in the
-    /// moment before its exec.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.inputs.is_empty() && self.outputs.is_empty()
-    }
-
     /// Carries over what there is until the command has ended, and gives the terminal back.
     ///
     /// Fails if output could not be written, for want of room on a disk for instance.
@@ -121,8 +130,11 @@ impl Proxy {
                 match event {
                     Event::Child => has_ended = true,
                     Event::Signal => self.take_signal(child),
+                    Event::Feed => {
+                        self.feed.as_mut().map(Feed::carry);
+                    }
                     Event::Input(number) => self.carry_input(number),
-                    Event::Output(number) => self.carry_output(number),
+                    Event::Output(number) => self.carry_output(number, child),
                 }
             }
             if has_ended {
@@ -146,7 +158,12 @@ impl Proxy {
         for output in &mut self.outputs {
             output.take_last();
         }
+        let limit = Instant::now() + HUNG_UP;
         while self.outputs.iter().any(|output| output.target().is_some()) {
+            self.deadline = self.is_ending.then_some((limit, Signal::SIGTERM));
+            if self.is_ending && Instant::now() >= limit {
+                break;
+            }
             for event in self.wait(None)? {
                 match event {
                     Event::Output(number) => self.outputs[number].send(),
@@ -156,7 +173,7 @@ impl Proxy {
                             self.outputs.clear();
                             break;
                         }
-                        Some(Signal::SIGTSTP) => self.stop(),
+                        Some(Signal::SIGTSTP) => self.stop(None),
                         Some(Signal::SIGCONT) => self.go_on(),
                         _ => {}
                     },
@@ -182,9 +199,11 @@ impl Proxy {
         if let Some(child) = child {
             events.push((Event::Child, child.pidfd.as_fd(), PollFlags::POLLIN));
         }
+        if let Some((fd, flags)) = self.feed.as_ref().and_then(Feed::event) {
+            events.push((Event::Feed, fd, flags));
+        }
         for (number, input) in self.inputs.iter().enumerate() {
-            let is_keys = number == 0 && self.keys();
-            if !(is_keys && self.patience.is_some()) {
+            if self.patience.is_none() {
                 push(
                     &mut events,
                     Event::Input(number),
@@ -257,6 +276,10 @@ impl Proxy {
             return;
         }
         let Some(terminal) = self.terminal.as_ref().filter(|_| is_keys) else {
+            if is_in_background(source.as_fd()) {
+                self.patience = Some(Instant::now() + NOT_OURS);
+                return;
+            }
             if channel.receive() == Some(0) {
                 channel.finish();
             }
@@ -273,7 +296,7 @@ impl Proxy {
         }
     }
 
-    fn carry_output(&mut self, number: usize) {
+    fn carry_output(&mut self, number: usize, child: &Child) {
         let Some(channel) = self.outputs.get_mut(number) else {
             return;
         };
@@ -286,10 +309,10 @@ impl Proxy {
             channel.finish();
         }
         // At once, which saves a round in the common case; what does not fit waits.
-        if let Some(target) = channel.target()
-            && can_take(target.as_fd())
-        {
-            channel.send();
+        channel.send();
+        // A socket may be shared with processes of the caller: it is shut down for them too, so not if the command just ends.
+        if channel.is_half_closed() && !ends_within(child, HALF_CLOSED) {
+            channel.shut_down();
         }
         let broken = channel.to.is_none() && channel.from.is_none();
         let is_screen = self.terminal.is_some() && number + 1 == self.outputs.len();
@@ -300,6 +323,8 @@ impl Proxy {
 
     fn take_signal(&mut self, child: &Child) {
         while let Some(signal) = self.signals.next() {
+            // Not INT: the reader, a pager perhaps, goes on after a ^C.
+            self.is_ending |= matches!(signal, Signal::SIGTERM | Signal::SIGHUP);
             let is_whole = self
                 .terminal
                 .as_ref()
@@ -316,7 +341,7 @@ impl Proxy {
                     if !is_whole {
                         tell(child, Signal::SIGSTOP);
                     }
-                    self.stop();
+                    self.stop(Some(child));
                 }
                 Signal::SIGCONT => {
                     self.go_on();
@@ -330,12 +355,21 @@ impl Proxy {
         }
     }
 
-    /// Stops this process, with the terminal as its user's shell wants it.
-    fn stop(&mut self) {
+    /// Stops this process, with the terminal as its user's shell wants it; until it is continued, or `child` has ended: a pid
+    /// namespace does not end before this process has waited for its child (`zap_pid_ns_processes`), and no stop of the subhost.
+    fn stop(&mut self, child: Option<&Child>) {
         if let Some(terminal) = &mut self.terminal {
             terminal.restore();
         }
+        let waker = child.and_then(|child| {
+            let us = pidfd_open(Pid::this()).ok()?;
+            spawn(0, None, || wake(&us, child)).ok()
+        });
         let _ = raise(Signal::SIGSTOP);
+        if let Some(waker) = waker {
+            let _ = pidfd_signal(&waker.pidfd, Signal::SIGKILL);
+            let _ = waitid(Id::PIDFd(waker.pidfd.as_fd()), WaitPidFlag::WEXITED);
+        }
     }
 
     fn go_on(&mut self) {
@@ -359,10 +393,12 @@ impl Proxy {
 
     /// Sets our standard input back by what the command has not read, as if it had read the file itself.
     fn give_back(&mut self) {
-        let (Some(fed), Some(input)) = (&self.fed, self.inputs.last()) else {
-            return;
-        };
-        let unread = waiting(fed).unwrap_or(0) + input.held();
+        let Some(fed) = &self.fed else { return };
+        let unread = waiting(fed).unwrap_or(0);
+        if let Some(mut feed) = self.feed.take() {
+            return feed.finish(unread);
+        }
+        let unread = unread + self.inputs.last().map_or(0, Channel::held);
         if let Ok(unread) = i64::try_from(unread)
             && unread > 0
         {
@@ -386,18 +422,30 @@ fn push<'a>(
 /// Whether there is something to read, and whether the other side is gone.
 fn look(fd: BorrowedFd) -> (bool, bool) {
     let events = asked(fd, PollFlags::POLLIN);
-    let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+    // POLLNVAL: a descriptor of open(2) with O_PATH, which reads nothing.
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
     (events.contains(PollFlags::POLLIN), events.intersects(gone))
 }
 
-fn can_take(fd: BorrowedFd) -> bool {
-    !asked(fd, PollFlags::POLLOUT).is_empty()
+fn ends_within(child: &Child, milliseconds: u16) -> bool {
+    let mut end = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut end, PollTimeout::from(milliseconds)).is_ok_and(|ended| ended > 0)
 }
 
-fn asked(fd: BorrowedFd, flags: PollFlags) -> PollFlags {
-    let mut event = [PollFd::new(fd, flags)];
-    let _ = poll(&mut event, PollTimeout::ZERO);
-    event[0].revents().unwrap_or(PollFlags::empty())
+/// Continues the process `us` when `child` has ended.
+fn wake(us: &OwnedFd, child: &Child) -> u8 {
+    // Out of reach of what stops a process group.
+    let _ = setsid();
+    let _ = close_all_except(&[us.as_fd(), child.pidfd.as_fd()]);
+    let mut ends = [us, &child.pidfd].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+    while poll(&mut ends, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    let _ = pidfd_signal(us, Signal::SIGCONT);
+    0
+}
+
+/// Whether the terminal is another process group's, and a read would stop this process. Not of what is no terminal.
+fn is_in_background(terminal: BorrowedFd) -> bool {
+    tcgetpgrp(terminal).is_ok_and(|group| group != getpgrp())
 }
 
 /// Sends a signal to the process group that the command leads, as a terminal does; to itself before it leads one.

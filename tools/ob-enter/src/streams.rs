@@ -1,34 +1,37 @@
 //! The three standard descriptors: what the caller's are, and what the command gets for them.
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Feed};
 use crate::proxy::Proxy;
 use crate::signals::Signals;
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::libc::dev_t;
 use nix::pty::{PtyMaster, posix_openpt};
+use nix::sys::socket::{getsockopt, sockopt::AcceptConn};
 use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, isatty, pipe2};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// How one of the caller's descriptors reaches the command.
+/// How one of the caller's descriptors reaches the command. None goes along itself: root inside could change the mode and the
+/// flags of what it leads to, open it anew for what it is not open for, and ask a socket for the process at its other end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// As it is: pipes and sockets, which belong to nobody's filesystem.
-    Itself,
-    /// As the subhost's own /dev/null. The host's is a file of the host: its mode could be changed through it.
+    /// As the subhost's own /dev/null.
     Null,
     /// As a pseudo terminal of the subhost. Through the host's own, its user's shell could be typed into (TIOCSTI).
     Terminal,
-    /// As a pipe. A regular file of the host could be made setuid through it, a device opened anew.
+    /// As a pipe that ends in this process.
     Pipe,
 }
 
 /// What the caller's standard descriptors are.
 pub struct Streams {
     ways: [Way; 3],
+    caller: [OwnedFd; 3],
+    /// The first of them that is a terminal.
+    terminal: Option<OwnedFd>,
     /// A pair of the host's, for a root that has no terminals.
     spare: Option<PtyMaster>,
     signals: Signals,
@@ -43,7 +46,7 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// What is neither the caller's nor a file: pipes and terminals. Only where none of the caller's own pipes is among them.
+    /// The pipes and the terminal among them, which were made for the command.
     pub fn made(&self) -> nix::Result<Vec<&OwnedFd>> {
         let mut made: Vec<&OwnedFd> = self.terminal.iter().collect();
         for fd in &self.standard {
@@ -59,38 +62,40 @@ const NULL: dev_t = makedev(1, 3);
 const PTMX: dev_t = makedev(5, 2);
 
 impl Streams {
-    /// Looks at 0, 1 and 2 of this process. Without `terminals`, one that is a terminal is treated as a device like any other; without
-    /// `pipes`, one that is a pipe is.
+    /// Looks at 0, 1 and 2 of this process. Without `terminals`, one that is a terminal is treated as a device like any other.
     ///
-    /// From here on signals wait until the proxy hands them on. To be called where the host's /dev is still in view.
-    pub fn of_caller(terminals: bool, pipes: bool) -> Result<Self> {
+    /// From here on signals wait until the proxy hands them on. To be called where the host's /dev and /proc are still in view:
+    /// those of the subhost may lead anywhere.
+    pub fn of_caller(terminals: bool) -> Result<Self> {
+        let caller = standard()?;
         let mut ways = [Way::Pipe; 3];
-        for (way, fd) in ways.iter_mut().zip(standard()?) {
-            *way = classify(&fd, terminals, pipes)?;
+        for (way, fd) in ways.iter_mut().zip(&caller) {
+            *way = classify(fd, terminals)?;
         }
+        let first = ways.iter().position(|way| *way == Way::Terminal);
+        let terminal = first.map(|first| terminal::reopen(&caller[first]));
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         Ok(Streams {
             ways,
-            spare: ways
-                .contains(&Way::Terminal)
-                .then(|| posix_openpt(flags).ok())
-                .flatten(),
+            caller,
+            spare: first.and_then(|_| posix_openpt(flags).ok()),
+            terminal: terminal.transpose()?,
             signals: Signals::catch()?,
         })
     }
 
     /// Makes what the command gets, with the devices found below `root`, the command's own.
     pub fn connect(self, root: impl AsFd) -> Result<(Proxy, Inside)> {
-        let caller = standard()?;
-        let terminal = match self.ways.iter().position(|way| *way == Way::Terminal) {
+        let caller = self.caller;
+        let terminal = match self.terminal {
             None => None,
-            Some(_) => {
+            Some(host) => {
                 let inside = open_device(&root, "dev/ptmx", PTMX);
                 let master = inside
                     .or_else(|_| self.spare.map(OwnedFd::from).ok_or(Errno::ENODEV))
                     .context("make a terminal for it")?;
                 let is_terminal = self.ways.map(|way| way == Way::Terminal);
-                Some(Terminal::new(&caller, is_terminal, master)?)
+                Some(Terminal::new(host, is_terminal, master)?)
             }
         };
         let mut proxy = Proxy::new(self.signals);
@@ -101,7 +106,6 @@ impl Streams {
 
         let mut connect = |number: usize, fd: &OwnedFd| -> Result<OwnedFd> {
             Ok(match (self.ways[number], &terminal, &null) {
-                (Way::Itself, ..) => fd.try_clone()?,
                 (Way::Terminal, Some(terminal), _) => terminal.peer.try_clone()?,
                 (Way::Null, _, Some(null)) => {
                     replace(number, null)?;
@@ -109,8 +113,17 @@ impl Streams {
                 }
                 _ if number == 0 => {
                     let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
-                    unblock(&writing)?;
-                    proxy.feed(Channel::new(fd.try_clone()?, writing), reading.try_clone()?);
+                    let (fd, fed) = (fd.try_clone()?, reading.try_clone()?);
+                    // A read of a listening socket fails, which poll(2) does not show.
+                    if getsockopt(&fd, AcceptConn) == Ok(true) {
+                        return Ok(reading);
+                    }
+                    if kind(&fstat(&fd)?) == SFlag::S_IFIFO {
+                        proxy.feed_pipe(Feed::new(fd, writing)?, fed);
+                    } else {
+                        unblock(&writing)?;
+                        proxy.feed(Channel::new(fd, writing), fed);
+                    }
                     reading
                 }
                 _ => {
@@ -166,15 +179,17 @@ fn replace(number: usize, with: &OwnedFd) -> nix::Result<()> {
     }
 }
 
-fn classify(fd: &OwnedFd, terminals: bool, pipes: bool) -> Result<Way> {
+fn classify(fd: &OwnedFd, terminals: bool) -> Result<Way> {
     let status = fstat(fd)?;
     Ok(match kind(&status) {
-        SFlag::S_IFIFO if pipes => Way::Itself,
-        SFlag::S_IFSOCK => Way::Itself,
         SFlag::S_IFCHR if status.st_rdev == NULL => Way::Null,
         SFlag::S_IFCHR if terminals && isatty(fd) == Ok(true) => Way::Terminal,
         _ => Way::Pipe,
     })
+}
+
+pub(crate) fn is_socket(fd: impl AsFd) -> bool {
+    fstat(fd).is_ok_and(|status| kind(&status) == SFlag::S_IFSOCK)
 }
 
 fn kind(status: &FileStat) -> SFlag {

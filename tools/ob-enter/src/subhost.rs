@@ -123,11 +123,6 @@ impl Subhost {
         )
     }
 
-    /// Whether its root is somebody else on the host, who may not open what is the host's.
-    pub fn has_users(&self) -> bool {
-        self.ids.is_some()
-    }
-
     /// Makes root of its user namespace the owner of what we have made for the command, who may have to open it again by /dev/stdout
     /// or /dev/tty.
     pub fn give(&self, inside: &Inside) -> Result<()> {
@@ -142,28 +137,17 @@ impl Subhost {
 
     /// Starts the command in its pid namespace and its control group. Also returns where a failure is told.
     ///
-    /// If this process holds more than the command may have, such as the directory of the group, or is not `idle`, a process in
-    /// between lets go of it first: who can trace the command can take from it all that it is born with.
-    pub fn spawn(&self, command: &Command, inside: &Inside, idle: bool) -> Result<(Child, File)> {
+    /// A process in between lets go of all that this one holds and the command must not have: who can trace the command can
+    /// take from it all that it is born with.
+    pub fn spawn(&self, command: &Command, inside: &Inside) -> Result<(Child, File)> {
         let (news, teller) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        let group = self.group.as_ref().map(AsFd::as_fd);
         let run = || command.become_it(self, inside, &teller);
-        let child = if idle && group.is_none() {
-            self.join_pids()?;
-            spawn(0, None, run).map_err(anyhow::Error::from)
-        } else {
-            self.spawn_bare(inside, &teller, group, run)
-        };
+        let child = self.spawn_bare(inside, &teller, run);
         Ok((child.context("start a process in it")?, news.into()))
     }
 
-    fn spawn_bare(
-        &self,
-        inside: &Inside,
-        teller: &OwnedFd,
-        group: Option<BorrowedFd>,
-        run: impl Fn() -> u8,
-    ) -> Result<Child> {
+    fn spawn_bare(&self, inside: &Inside, teller: &OwnedFd, run: impl Fn() -> u8) -> Result<Child> {
+        let group = self.group.as_ref().map(AsFd::as_fd);
         let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
         let mut kept: Vec<BorrowedFd> = inside.standard.iter().map(AsFd::as_fd).collect();
         kept.extend(inside.terminal.as_ref().map(AsFd::as_fd));

@@ -31,10 +31,8 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Takes `master`, and the first of the caller's descriptors that is a terminal. The pair begins with its size and mode.
-    pub fn new(caller: &[OwnedFd; 3], is_terminal: [bool; 3], master: OwnedFd) -> Result<Self> {
-        let first = is_terminal.iter().position(|is| *is).unwrap_or(0);
-        let host = reopen(&caller[first])?;
+    /// Takes `master`, and the caller's terminal as [`reopen`] returns it. The pair begins with its size and mode.
+    pub fn new(host: OwnedFd, is_terminal: [bool; 3], master: OwnedFd) -> Result<Self> {
         let peer = open_peer(&master).context("open its terminal")?;
         super::streams::unblock(&master)?;
         let found = tcgetattr(&host).context("read the mode of the terminal")?;
@@ -125,8 +123,10 @@ impl Drop for Terminal {
     }
 }
 
+/// Opens the caller's terminal anew, with flags of its own. By the host's /proc: in that of the subhost `self` may be anything.
+///
 /// Where it cannot be opened anew, a duplicate will do: then a write may have to wait for the window.
-fn reopen(terminal: &OwnedFd) -> Result<OwnedFd> {
+pub fn reopen(terminal: &OwnedFd) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", terminal.as_raw_fd());
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     match open(path.as_str(), flags, Mode::empty()) {

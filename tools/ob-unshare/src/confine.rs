@@ -75,6 +75,9 @@ impl Confinement {
         for path in &protection.read_only {
             make_read_only(path).with_context(|| format!("make {} read-only", path.display()))?;
         }
+        if protection.no_devices {
+            close_devices().context("make / a mount without devices")?;
+        }
         if protection.no_console {
             hide_console().context("cover /dev/console")?;
         }
@@ -162,6 +165,18 @@ fn empty() -> Result<OwnedFd> {
     openat(&tree, "file", flags, Mode::from_bits_truncate(0o444))?;
     set_attributes(&tree, Depth::One, READ_ONLY, 0, None)?;
     Ok(tree)
+}
+
+/// Sets `nodev` on the mount of the root, unless that is where /dev lies.
+fn close_devices() -> Result<()> {
+    let look = |path| find(Path::new(path), OFlag::O_DIRECTORY);
+    let (Some(root), Some(dev)) = (look("/")?, look("/dev")?) else {
+        return Ok(());
+    };
+    if fstat(&root)?.st_dev != fstat(&dev)?.st_dev {
+        set_attributes(&root, Depth::One, MOUNT_ATTR_NODEV, 0, None)?;
+    }
+    Ok(())
 }
 
 /// Lays the subhost's /dev/null on its /dev/console: services may go on writing there, but the console is the host's, and who can

@@ -36,8 +36,8 @@ pub struct Plan<'a> {
     pub environment: Vec<CString>,
     /// What it is not to have.
     pub confinement: Confinement,
-    /// Where output and errors go; none for what the supervisor itself has.
-    pub output: Option<BorrowedFd<'a>>,
+    /// Where output and errors go: pipes that were made for it.
+    pub output: [BorrowedFd<'a>; 2],
     /// The reaper, and the number it is to have.
     pub reaper: Option<(BorrowedFd<'a>, i32)>,
 }
@@ -142,13 +142,9 @@ fn stdin() -> Result<OwnedFd> {
 
 /// Execs the command, looked up on the path inside.
 fn run(plan: &Plan, stdin: &OwnedFd) -> (u8, anyhow::Error) {
-    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    let [stdout, stderr] = plan.output;
     let descriptors = Descriptors {
-        standard: [
-            stdin.as_fd(),
-            plan.output.unwrap_or(stdout.as_fd()),
-            plan.output.unwrap_or(stderr.as_fd()),
-        ],
+        standard: [stdin.as_fd(), stdout, stderr],
         extra: plan.reaper,
     };
     let program = find(&plan.command[0]);

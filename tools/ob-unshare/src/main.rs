@@ -15,6 +15,7 @@ mod limits;
 mod logger;
 mod notify;
 mod pipeline;
+mod relay;
 mod room;
 mod steps;
 mod supervise;

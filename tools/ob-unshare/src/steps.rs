@@ -175,6 +175,9 @@ fn remarks(document: &Document) -> Result<Vec<String>> {
     if !covered.is_empty() {
         remarks.push(format!("these covered or read-only: {}", covered.join(" ")));
     }
+    if protection.no_devices {
+        remarks.push("a root in which no device opens".to_owned());
+    }
     let told = remarks
         .iter()
         .map(|remark| format!("pid 1 also gets {remark}"));

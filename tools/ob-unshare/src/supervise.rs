@@ -5,6 +5,7 @@ use crate::facts::Facts;
 use crate::init::{REAPER_FD, Reaper, stop_timeout, text};
 use crate::inside::{self, NAMESPACES, Plan};
 use crate::logger::Logger;
+use crate::relay::Relay;
 use crate::watch::Watch;
 use crate::{cgroup, end, userns};
 use anyhow::{Context, Result, anyhow, bail};
@@ -38,8 +39,9 @@ pub const FACTS: &[&str] = &["pid", "pidns", "start", "cgroup", "guard", "guards
 /// A subhost that has just begun.
 struct Subhost {
     child: Child,
-    /// What it prints, the reading end; none if it has the supervisor's own output.
+    /// What it prints, the reading end; none if that is copied to the supervisor's own output.
     output: Option<File>,
+    relay: Option<Relay>,
     logger: Logger,
 }
 
@@ -72,9 +74,11 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
             };
         }
     };
-    let subhost = subhost.unless(step_back(&held, &document, command.is_empty()))?;
+    let mut subhost = subhost.unless(step_back(&held, &document, command.is_empty()))?;
+    let relay = subhost.relay.take();
     let status = supervise(&document, subhost)?;
     held.clean_up(&document, &home)?;
+    relay.as_ref().map_or(Ok(()), Relay::finish)?;
     Ok(if command.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -203,6 +207,7 @@ fn begin(
     let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
     let (news, teller) = high_pipe()?;
     let confinement = Confinement::of(document, ids.is_some())?;
+    let mut relay = (!command.is_empty()).then(Relay::new).transpose()?;
     let plan = Plan {
         supervisor: pidfd_open(Pid::this()).context("open ourselves")?,
         root: document.path("root")?.to_owned(),
@@ -211,7 +216,7 @@ fn begin(
         command: words,
         environment: environment(document, reaper, &confinement)?,
         confinement,
-        output: command.is_empty().then_some(writing.as_fd()),
+        output: relay.as_ref().map_or([writing.as_fd(); 2], Relay::ends),
         reaper: reaper.copy.as_ref().map(|copy| (copy.as_fd(), REAPER_FD)),
     };
     let group = cgroup::make(document)?;
@@ -226,6 +231,7 @@ fn begin(
         Some(ids) => userns::start(ids, &plan, group.as_ref(), run),
     }?;
     drop((teller, writing));
+    relay.iter_mut().for_each(Relay::close_ends);
     // Exec closes the teller: nothing to read means that the shell has begun.
     let mut message = String::new();
     File::from(news).read_to_string(&mut message)?;
@@ -259,6 +265,7 @@ fn begin(
     Ok(Subhost {
         child,
         output,
+        relay,
         logger,
     })
 }

@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// It is a child of this process all the same, whose death it is to follow.
 pub fn start(ids: Ids, plan: &Plan, group: Option<&File>, run: impl Fn() -> u8) -> Result<Child> {
     let namespace = namespace(ids, plan.net.as_ref())?;
-    if let Some(output) = plan.output {
+    for output in plan.output {
         // Services open /dev/stdout, which asks for rights on the pipe.
         fchown(output, Some(ids.user(0)), Some(ids.group(0))).context("give it its output")?;
     }

@@ -1,0 +1,100 @@
+//! What a command that is pid 1 prints. Root inside could change the mode of a file of the host that it has open, open it anew,
+//! or read what is typed at a terminal; so it has a pipe, and a child of the supervisor copies that to the supervisor's output.
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::stat::fstat;
+use nix::unistd::{pipe2, read, write};
+use nix::{fcntl::OFlag, sys::wait::Id, sys::wait::WaitPidFlag, sys::wait::waitid};
+use ob_sys::process::{Child, close_all_except, pidfd_signal, spawn};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The pipes for standard output and standard error; one if both are the same file, so that the order is kept.
+pub struct Relay {
+    ends: Vec<OwnedFd>,
+    children: Vec<Child>,
+}
+
+impl Relay {
+    /// Starts to copy to our own standard output and standard error.
+    pub fn new() -> Result<Self> {
+        let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+        let identity = |fd: BorrowedFd| fstat(fd).map(|status| (status.st_dev, status.st_ino));
+        let mut relay = Relay {
+            ends: Vec::new(),
+            children: Vec::new(),
+        };
+        relay.copy_to(stdout.as_fd())?;
+        if identity(stdout.as_fd())? != identity(stderr.as_fd())? {
+            relay.copy_to(stderr.as_fd())?;
+        }
+        Ok(relay)
+    }
+
+    /// The ends that pid 1 gets.
+    pub fn ends(&self) -> [BorrowedFd<'_>; 2] {
+        let end = |number: usize| self.ends[number.min(self.ends.len() - 1)].as_fd();
+        [end(0), end(1)]
+    }
+
+    /// Closes our duplicates of the ends: the children read the end of file when pid 1 has closed its own.
+    pub fn close_ends(&mut self) {
+        self.ends.clear();
+    }
+
+    /// Waits until all has been written, for which TERM, INT and HUP end the waiting.
+    pub fn finish(&self) -> Result<()> {
+        let mask: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+            .into_iter()
+            .collect();
+        mask.thread_block()?;
+        let signals = SignalFd::new(&mask)?;
+        for child in &self.children {
+            let mut events =
+                [child.pidfd.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            while poll(&mut events, PollTimeout::NONE) == Err(Errno::EINTR) {}
+            let _ = pidfd_signal(&child.pidfd, Signal::SIGKILL);
+            waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+        }
+        Ok(())
+    }
+
+    fn copy_to(&mut self, target: BorrowedFd) -> Result<()> {
+        let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
+        let child = spawn(0, None, || {
+            // What asks the supervisor to end is no reason to lose what the subhost prints last.
+            let _ = SigSet::all().thread_block();
+            let copied = close_all_except(&[reading.as_fd(), target]);
+            u8::from(copied.and_then(|()| copy(&reading, target)).is_err())
+        });
+        self.children
+            .push(child.context("start to copy its output")?);
+        self.ends.push(writing);
+        Ok(())
+    }
+}
+
+/// Copies to the end of file. A reader that is gone, a full disk: then pid 1 gets EPIPE.
+fn copy(from: &OwnedFd, to: BorrowedFd) -> nix::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let mut rest = match read(from, &mut buffer)? {
+            0 => return Ok(()),
+            length => &buffer[..length],
+        };
+        while !rest.is_empty() {
+            match write(to, rest) {
+                Ok(length) => rest = &rest[length..],
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    let mut event = [PollFd::new(to, PollFlags::POLLOUT)];
+                    poll(&mut event, PollTimeout::NONE)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
