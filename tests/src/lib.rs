@@ -25,7 +25,9 @@
 //!   test program can be copied to another machine. `OB_TMP` is the directory for the worlds' directories.
 
 mod cost;
+mod host;
 mod instructions;
+mod line;
 mod snapshot;
 pub mod soak;
 #[cfg(target_arch = "x86_64")]
@@ -36,9 +38,10 @@ pub mod trace;
 mod world;
 
 pub use cost::Cost;
+pub use line::{Done, Line, Running};
 pub use snapshot::Snapshot;
 pub use tools::{attack, bin, scripts};
-pub use world::{Done, Line, Running, World};
+pub use world::World;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
