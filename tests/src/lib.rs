@@ -41,7 +41,7 @@ pub use cost::Cost;
 pub use line::{Done, Line, Running};
 pub use snapshot::Snapshot;
 pub use tools::{attack, bin, scripts};
-pub use world::World;
+pub use world::{World, booted};
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -220,6 +220,12 @@ impl World {
         )
     }
 
+    /// Boots the configuration `conf`.
+    #[track_caller]
+    pub fn boot(&self, conf: &str) {
+        self.ok(&format!("overlay-boot {conf}"));
+    }
+
     /// A line of sh to run in the world; see [`Line`].
     #[must_use]
     pub fn line(&self, line: &str) -> Line {
@@ -293,6 +299,17 @@ impl World {
     pub fn ok(&self, line: &str) -> String {
         self.run(line).ok()
     }
+}
+
+/// Makes a world in which the subhost mta runs, with `lines` in its configuration; returns the world
+/// and the path of the configuration.
+#[must_use]
+#[track_caller]
+pub fn booted(lines: &str) -> (World, String) {
+    let world = World::new();
+    let conf = world.subhost("mta", lines);
+    world.boot(&conf);
+    (world, conf)
 }
 
 impl Default for World {

@@ -392,3 +392,54 @@ fn hazard_6_of_four_boots_at_once_one_wins() {
     world.ok("cd /; overlay-stop mta");
     world.assert_same(&before);
 }
+
+#[test]
+fn hazard_14_a_boot_that_fails_says_so_and_leaves_nothing() {
+    let world = World::new();
+    let before = world.snapshot();
+    for (index, (more, words)) in [
+        ("BASE=/no/such", "BASE"),
+        ("UPPER=no", "UPPER"),
+        ("LOWER=no", "LOWER"),
+        ("WORK=no", "WORK"),
+        ("LIVE=no", "LIVE"),
+        ("PREMOUNT=./no", "PREMOUNT"),
+        ("POSTMOUNT=./no", "POSTMOUNT"),
+        ("INIT=./no", "INIT"),
+        ("INIT=true", "INIT"),
+        ("LOG=/no/such/log", "log"),
+        ("START=!true", "START"),
+        ("CABLES=nobridge=", "nobridge"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let conf = world.subhost(&format!("f{index}"), more);
+        world
+            .run(&format!("overlay-boot {conf}"))
+            .fails(1, &[words]);
+        world.assert_same(&before);
+    }
+    world.ok("echo START=none >nobase.conf");
+    world.run("overlay-boot nobase.conf").fails(1, &["BASE"]);
+    world.run("overlay-boot busybox").fails(1, &["busybox"]);
+    world.assert_same(&before);
+}
+
+#[test]
+fn hazard_34_a_bad_bridge_or_mac_is_refused() {
+    let world = World::new();
+    world.ok("ip link add br0 type bridge; ip link add nobridge type veth");
+    let before = world.snapshot();
+    for (cables, word) in [
+        ("CABLES=br9=", "br9"),
+        ("CABLES=nobridge=", "nobridge"),
+        ("CABLES=br0= br0=02:zz:5e:10:00:01", "02:zz"),
+        ("CABLES=br0=01:00:5e:10:00:01", "01:00"),
+        ("CABLES=word", "word"),
+    ] {
+        let conf = world.subhost("mta", cables);
+        world.run(&format!("overlay-boot {conf}")).fails(1, &[word]);
+        world.assert_same(&before);
+    }
+}

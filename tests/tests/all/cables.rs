@@ -1,6 +1,6 @@
 //! The forms of CABLES.
 
-use end_to_end::{World, until};
+use end_to_end::{World, booted, until};
 
 /// A world with a bridge br0, up, with an address.
 fn world() -> World {
@@ -150,4 +150,83 @@ fn hazard_15_what_a_failed_boot_would_have_left_is_not_taken_over() {
         world.inside("mta", "cat /sys/class/net/eth0/address; ls /sys/class/net"),
         "02:00:5e:10:00:02\neth0\nlo"
     );
+}
+
+#[test]
+fn hazard_15_what_was_left_is_not_taken_over() {
+    let world = World::new();
+    world.ok("ip link add br0 type bridge");
+    // A cable of an earlier attempt, and a namespace that was made by hand, with lo down.
+    let conf = world.subhost("mta", "CABLES=br0=02:00:5e:10:00:01 no=");
+    world.run(&format!("overlay-boot {conf}")).fails(1, &["no"]);
+    let conf = world.subhost("mta", "CABLES=br0=02:00:5e:10:00:02");
+    world.ok("ip netns add mta");
+    world.boot(&conf);
+    assert_eq!(
+        world.inside("mta", "cat /sys/class/net/eth0/address; ls /sys/class/net; ip -o link show lo | grep -c LOOPBACK,UP"),
+        "02:00:5e:10:00:02\neth0\nlo\n1"
+    );
+}
+
+#[test]
+fn hazard_19_sys_shows_the_links_of_the_subhost() {
+    let (world, _) = booted("CABLES==");
+    world.ok("ip link add other0 type dummy 2>/dev/null || ip link add other0 type bridge");
+    assert_eq!(world.inside("mta", "ls /sys/class/net"), "eth0\nlo");
+    world.inside("mta", "ip link set eth0 up");
+    until("a carrier", || {
+        world.inside("mta", "cat /sys/class/net/eth0/carrier") == "1"
+    });
+}
+
+#[test]
+fn hazard_21_the_down_commands_run_at_stop() {
+    let world = World::new();
+    world.script("fake/ifup", "mkdir -p /run/network; ip link set $1 up; echo \"$1=$1\" >>/run/network/ifstate; echo up $1 >>$W/told");
+    world.script("fake/ifdown", "for link; do :; done; sed -i \"/^$link=/d\" /run/network/ifstate; echo down $link >>$W/told; [ -e /sys/class/net/$link ] && echo there >>$W/told");
+    let conf = world.subhost("mta", "CABLES==");
+    world.ok(&format!(
+        "PATH=$W/fake:$PATH; overlay-boot {conf}; overlay-stop mta"
+    ));
+    assert_eq!(world.read("told"), "up mta0\ndown mta0\nthere\n");
+    assert_eq!(world.read("/run/network/ifstate"), "");
+    // Who ends by itself has them run too.
+    world.ok(&format!("PATH=$W/fake:$PATH; overlay-boot {conf}; rm told"));
+    until("the stand-in", || {
+        world.inside("mta", "ls /run").contains("dummy_service")
+    });
+    // From outside: who is inside ends with it.
+    let pid = world.document("mta")["pid"].clone();
+    world.ok(&format!("echo >/proc/{pid}/root/run/dummy_service"));
+    until("its end", || world.has("told"));
+}
+
+#[test]
+fn hazard_22_a_name_that_leaves_no_room_for_a_cable_is_refused() {
+    let world = World::new();
+    let conf = world.subhost("fifteen-letters", "CABLES==");
+    let before = world.snapshot();
+    world
+        .run(&format!("overlay-boot {conf}"))
+        .fails(1, &["fifteen-letters", "15"]);
+    world.assert_same(&before);
+}
+
+#[test]
+fn hazard_36_the_default_interfaces_file_has_a_stanza_for_each_link() {
+    let (world, _) = booted("CABLES== =02:00:5e:10:00:01");
+    let file = world.read("mta/root/etc/network/interfaces");
+    for line in [
+        "auto lo",
+        "iface lo inet loopback",
+        "auto eth0",
+        "iface eth0 inet manual",
+        "auto eth1",
+        "iface eth1 inet manual",
+    ] {
+        assert!(
+            file.lines().any(|there| there == line),
+            "no {line} in {file}"
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! overlay-go: a command, or a shell, in a running subhost.
 
-use end_to_end::{World, until};
+use end_to_end::{World, booted, until};
 
 fn world() -> World {
     let world = World::new();
@@ -183,4 +183,20 @@ fn services_are_stopped_in_reverse_order_and_daemons_get_their_term() {
         2,
         "hazard 2: {order}"
     );
+}
+
+#[test]
+fn hazard_17_overlay_go_runs_commands_returns_their_status_and_needs_no_bash() {
+    let (world, _) = booted("");
+    assert!(!world.has("busybox/bin/bash"));
+    assert_eq!(world.run("overlay-go mta sh -c 'exit 7'").status, 7);
+    let shell = world
+        .line("overlay-go mta")
+        .env("SECRET_TOKEN", "x")
+        .input("readlink /proc/1/root; env; readlink /proc/self/ns/time; exit 8\n")
+        .run();
+    assert_eq!(shell.status, 8, "{shell:#?}");
+    assert!(!shell.out.contains("SECRET"), "{shell:#?}");
+    let time = world.inside("mta", "readlink /proc/1/ns/time");
+    assert!(shell.out.contains(&time), "{shell:#?} {time}");
 }

@@ -115,3 +115,33 @@ fn what_is_installed_boots_and_shells_find_their_completions() {
         );
     }
 }
+
+#[test]
+fn hazard_packaging_no_other_programs_are_needed() {
+    let world = World::new();
+    world.ok("ip link add br0 type bridge");
+    for program in [
+        "brctl",
+        "bc",
+        "fdisk",
+        "ldd",
+        "pivot_root",
+        "unshare",
+        "nsenter",
+        "ip",
+        "ps",
+        "pgrep",
+        "pkill",
+        "mount",
+        "umount",
+        "bash",
+        "sudo",
+    ] {
+        world.script(format!("fake/{program}"), "echo \"$0\" >>$W/needed; exit 1");
+    }
+    let conf = world.subhost("mta", "CABLES=br0=");
+    world.ok(&format!(
+        "PATH=$W/fake:$PATH; overlay-boot {conf} && overlay-go mta true && overlay-stop mta"
+    ));
+    assert!(!world.has("needed"), "{}", world.read("needed"));
+}

@@ -1,6 +1,6 @@
 //! A subhost boots, looks as it should from inside and outside, and ends without a trace.
 
-use end_to_end::{World, is_root, is_root_or_tell, not_done, until};
+use end_to_end::{World, booted, is_root, is_root_or_tell, not_done, until};
 
 /// Where something is mounted in the subhost. Without root of the host the devices are the host's, each bound.
 fn mounts(world: &World, name: &str) -> String {
@@ -654,4 +654,18 @@ fn overlay_boot_in_the_foreground_ends_with_the_subhost_and_the_subhost_with_it(
     boot.wait();
     world.ok("rm /run/go");
     world.assert_same(&before);
+}
+
+#[test]
+fn hazard_20_dev_belongs_to_root_and_terminals_to_tty() {
+    let (world, _) = booted("");
+    assert_eq!(
+        world.inside("mta", "stat -c %a /dev /dev/pts/ptmx; grep ' /dev/pts ' /proc/mounts | grep -oE '(mode|ptmxmode)=[0-9]+'"),
+        "755\n666\nmode=620\nptmxmode=666"
+    );
+    let terminal = "exec 3<>/dev/ptmx; ls /dev/pts; stat -c '%a %g' /dev/pts/0";
+    // A user namespace may have no group 5.
+    let group = if is_root() { "5" } else { "" };
+    let seen = world.inside("mta", terminal);
+    assert!(seen.starts_with(&format!("0\nptmx\n620 {group}")), "{seen}");
 }

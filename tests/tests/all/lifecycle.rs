@@ -576,3 +576,24 @@ fn a_damaged_document_is_cleaned_up_by_its_name() {
     world.ok("overlay-stop mta");
     world.until_same(&before);
 }
+
+#[test]
+fn hazard_32_a_subhost_that_ends_by_itself_leaves_nothing() {
+    let world = World::new();
+    world.ok("ip link add br0 type bridge");
+    world.script(
+        "busybox/etc/one",
+        "(until [ -e /go ]; do sleep 0.05; done) &",
+    );
+    let conf = world.subhost("mta", "START=/etc/one\nCABLES=br0= =");
+    let before = world.snapshot();
+    boot(&world, &conf);
+    // Else it has nothing to wait for, and is kept up by a stand-in.
+    until("the service to have started", || {
+        world.inside("mta", "cat /proc/1/comm") == "ob-reaper"
+    });
+    // From outside, for who is inside ends with it.
+    let pid = &world.document("mta")["pid"];
+    world.ok(&format!("touch /proc/{pid}/root/go"));
+    world.until_same(&before);
+}

@@ -50,3 +50,16 @@ fn without_sudo_it_is_one_line() {
             .fails(1, &[command.split(' ').next().unwrap(), words]);
     }
 }
+
+#[test]
+fn hazard_sudo_gets_arguments_whole() {
+    let world = World::new();
+    world.script("fake/sudo", "printf '<%s>' \"$@\"");
+    world.ok(if is_root() {
+        "mount -t tmpfs -o uid=1 tmpfs /run"
+    } else {
+        "mount --bind /usr /run"
+    });
+    let called = world.ok("PATH=$W/fake:$PATH; overlay-boot 'a  b'\"'\"'c.conf'");
+    assert!(called.ends_with("<a  b'c.conf>"), "{called}");
+}

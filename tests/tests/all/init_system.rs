@@ -1,0 +1,129 @@
+//! The init script, the systemd unit and the examples for other supervisors.
+
+use end_to_end::{Done, World, scripts, until};
+
+/// The source tree's etc/, beside the scripts.
+fn etc(file: &str) -> String {
+    let source = scripts().parent().expect("the scripts are in a tree");
+    source.join("etc").join(file).display().to_string()
+}
+
+/// A world whose commands are where the init script looks for them, with three subhosts in $W/subhosts.conf, which tell of their
+/// start and stop in $W/order, and another one, that is not in the file.
+fn machine() -> World {
+    let world = World::new();
+    world.ok("mkdir sbin; for d in $(echo $PATH | tr : ' '); do case $d in /usr/*|/bin|/sbin) ;; *) ln -s $d/o* sbin ;; esac; done; mount --bind sbin /usr/local/sbin");
+    world.script(
+        "busybox/etc/one",
+        "echo $1 $(cat /etc/name) >>/order/order; sleep 1000 &",
+    );
+    world.ok("mkdir order");
+    for name in ["a", "b", "c", "d"] {
+        let share = format!("SHARE={}/order:/order\nSTART=/etc/one", world.directory());
+        world.subhost(name, &share);
+        world.write(format!("{name}/root/etc/name"), name);
+    }
+    let w = world.directory();
+    world.write(
+        "subhosts.conf",
+        &format!(
+            "# remark\n{w}/c/c.conf {w}/a/a.conf # two, and a remark\n\n{w}/b/b.conf#right behind"
+        ),
+    );
+    world
+}
+
+/// Runs etc/init.d/subhosts.
+fn init(world: &World, action: &str) -> Done {
+    let script = etc("init.d/subhosts");
+    let file = format!("{}/subhosts.conf", world.directory());
+    world
+        .line(&format!("{script} {action}"))
+        .env("SUBHOSTS_CONF", &file)
+        .run()
+}
+
+#[test]
+fn hazard_28_the_init_script_starts_in_order_and_stops_in_reverse_and_what_the_file_names() {
+    let world = machine();
+    world.ok("overlay-boot d/d.conf");
+    until("d", || world.has("order/order"));
+    assert_eq!(init(&world, "status").status, 3);
+    init(&world, "start").ok();
+    assert_eq!(world.ok("ob-list --names | sort | tr '\n' ' '"), "a b c d ");
+    until("all services", || {
+        world.read("order/order").lines().count() == 4
+    });
+    init(&world, "status").ok();
+    let running = world.snapshot();
+    init(&world, "start").ok(); // those that run are left alone
+    world.assert_same(&running);
+    for refused in ["restart", "force-reload"] {
+        init(&world, refused).fails(3, &["stop"]);
+    }
+    init(&world, "fly").fails(2, &["Usage"]);
+    world.ok("rm order/order");
+    init(&world, "stop").ok();
+    assert_eq!(world.read("order/order"), "stop b\nstop a\nstop c\n");
+    assert_eq!(world.ok("ob-list --names"), "d");
+    init(&world, "stop").ok(); // LSB: stopped already is no failure
+    assert_eq!(init(&world, "status").status, 3);
+    // One that fails is told, and the others are started.
+    world.ok("mv a/live a/gone");
+    init(&world, "start").fails(1, &["a/live"]);
+    assert_eq!(world.ok("ob-list --names | sort | tr '\n' ' '"), "b c d ");
+}
+
+#[test]
+fn hazard_29_an_instance_of_the_unit_is_a_path_or_a_name_and_tells_that_it_is_up() {
+    let unit = std::fs::read_to_string(etc("systemd/subhosts@.service")).expect("the unit");
+    for line in [
+        "Type=notify",
+        "ExecStart=/usr/sbin/overlay-subhosts run %I",
+        "ExecStop=/usr/sbin/overlay-subhosts end %I",
+    ] {
+        assert!(unit.lines().any(|there| there == line), "no {line}");
+    }
+    let world = machine();
+    let w = world.directory();
+    let file = format!("{w}/subhosts.conf");
+    for name in ["my-web", "usr"] {
+        let conf = world.subhost(name, "");
+        world.ok(&format!("printf '\\n%s' {conf} >>subhosts.conf"));
+    }
+    let before = world.snapshot();
+    // As systemd unescapes it: a path loses its first slash, and a name its dashes. /usr is there, and no configuration.
+    for (instance, name) in [
+        (format!("{}/d/d.conf", &w[1..]), "d"),
+        ("a".to_owned(), "a"),
+        ("my/web".to_owned(), "my-web"),
+        ("usr".to_owned(), "usr"),
+    ] {
+        let told = format!("{w}/told-{name}");
+        let listen = format!(
+            "python3 -c 'import socket,sys; s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(\"{w}/notify\"); print(s.recv(99).decode(), file=open(\"{told}\",\"w\"))'"
+        );
+        let _listener = world.line(&listen).start();
+        until("the socket", || world.has("notify"));
+        let mut unit = world
+            .line(&format!("exec overlay-subhosts run {instance}"))
+            .env("NOTIFY_SOCKET", &format!("{w}/notify"))
+            .env("SUBHOSTS_CONF", &file)
+            .start();
+        until("to be told", || {
+            assert!(unit.is_running(), "{instance}");
+            world.has(&told) && !world.read(&told).is_empty()
+        });
+        assert_eq!(world.read(&told).trim(), "READY=1");
+        assert_eq!(world.ok("ob-list --names"), name);
+        assert!(unit.is_running());
+        world
+            .line(&format!("overlay-subhosts end {instance}"))
+            .env("SUBHOSTS_CONF", &file)
+            .run()
+            .ok();
+        assert_eq!(unit.wait().status, 0);
+        world.ok("rm notify");
+        world.until_same(&before);
+    }
+}
