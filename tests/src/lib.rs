@@ -30,6 +30,7 @@ mod instructions;
 mod line;
 mod snapshot;
 pub mod soak;
+mod subhost;
 #[cfg(target_arch = "x86_64")]
 pub mod sweep;
 mod tools;
@@ -40,8 +41,9 @@ mod world;
 pub use cost::Cost;
 pub use line::{Done, Line, Running};
 pub use snapshot::Snapshot;
+pub use subhost::booted;
 pub use tools::{attack, bin, scripts};
-pub use world::{World, booted};
+pub use world::World;
 
 use std::io::Write;
 use std::time::{Duration, Instant};

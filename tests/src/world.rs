@@ -202,30 +202,6 @@ impl World {
         fs::write(root.join("etc/group"), "root:x:0:\ntty:x:5:\n").expect("write");
     }
 
-    /// Writes `$W/NAME/NAME.conf` and makes live, root and work beside it; returns its path.
-    pub fn conf(&self, name: &str, text: &str) -> String {
-        for directory in ["live", "root", "work"] {
-            fs::create_dir_all(self.at(name).join(directory)).expect("make directories");
-        }
-        self.write(format!("{name}/{name}.conf"), text);
-        format!("{}/{name}/{name}.conf", self.directory())
-    }
-
-    /// The same with a configuration that boots at once: over the busybox root, no services. The lines of `more` come first, so that
-    /// they count.
-    pub fn subhost(&self, name: &str, more: &str) -> String {
-        self.conf(
-            name,
-            &format!("{more}\nBASE=.\nLOWER=../busybox\nSTART=none\n"),
-        )
-    }
-
-    /// Boots the configuration `conf`.
-    #[track_caller]
-    pub fn boot(&self, conf: &str) {
-        self.ok(&format!("overlay-boot {conf}"));
-    }
-
     /// A line of sh to run in the world; see [`Line`].
     #[must_use]
     pub fn line(&self, line: &str) -> Line {
@@ -263,31 +239,6 @@ impl World {
         Line::new(command, line)
     }
 
-    /// The document at rest of the subhost `name`.
-    #[must_use]
-    pub fn document(&self, name: &str) -> serde_json::Value {
-        let line = self.read(format!("/run/overlay-boot/{name}/subhost"));
-        serde_json::from_str(&line).expect("a document")
-    }
-
-    /// Whether the subhost `name` has begun: whether its document tells of a pid 1.
-    #[must_use]
-    pub fn is_up(&self, name: &str) -> bool {
-        let line = fs::read_to_string(self.at(format!("/run/overlay-boot/{name}/subhost")));
-        line.is_ok_and(|line| line.contains("\"pid\":"))
-    }
-
-    /// Runs a line of the subhost's own sh inside of it, without the tools' help: to look at what they have made.
-    #[track_caller]
-    pub fn inside(&self, name: &str, line: &str) -> String {
-        let pid = &self.document(name)["pid"];
-        let enter = format!("nsenter --target {pid} --mount --uts --ipc --net --pid");
-        self.line(&format!("exec {enter} /bin/sh -c \"$LINE\""))
-            .env("LINE", line)
-            .run()
-            .ok()
-    }
-
     /// Runs a line of sh to its end.
     #[track_caller]
     pub fn run(&self, line: &str) -> Done {
@@ -299,17 +250,6 @@ impl World {
     pub fn ok(&self, line: &str) -> String {
         self.run(line).ok()
     }
-}
-
-/// Makes a world in which the subhost mta runs, with `lines` in its configuration; returns the world
-/// and the path of the configuration.
-#[must_use]
-#[track_caller]
-pub fn booted(lines: &str) -> (World, String) {
-    let world = World::new();
-    let conf = world.subhost("mta", lines);
-    world.boot(&conf);
-    (world, conf)
 }
 
 impl Default for World {

@@ -230,3 +230,52 @@ fn hazard_36_the_default_interfaces_file_has_a_stanza_for_each_link() {
         );
     }
 }
+
+#[test]
+fn hazard_36_the_default_interfaces_have_every_link_and_a_file_that_is_there_stays() {
+    let world = World::new();
+    let conf = world.subhost("mta", "CABLES== =.7 =");
+    world.run(&format!("overlay-boot {conf}"));
+    let file = world.read("mta/root/etc/network/interfaces");
+    let words = [
+        "auto lo\niface lo inet loopback\n",
+        "auto eth0\niface eth0 inet manual\n",
+        "auto eth1\n",
+    ];
+    assert!(
+        words.iter().all(|words| file.contains(words)) && !file.contains("eth2"),
+        "{file}"
+    );
+    let conf = world.subhost("own", "");
+    world.write("own/root/etc/network/interfaces", "# mine\n");
+    world.ok(&format!("overlay-boot {conf}"));
+    assert_eq!(world.read("own/root/etc/network/interfaces"), "# mine\n");
+}
+
+#[test]
+fn hazard_21_the_down_commands_of_a_bridgeless_cable_run_at_its_end() {
+    let world = World::new();
+    let state = "/run/network/ifstate";
+    world.ok("mkdir -p /run/network; : >/run/network/ifstate; : >called");
+    world.script(
+        "bin/ifup",
+        &format!("echo \"up $1\" >>$W/called; ip link set $1 up; echo $1=$1 >>{state}"),
+    );
+    world.script("bin/ifdown", &format!("echo \"down $1 $(cat /sys/class/net/$1/operstate >/dev/null && echo there)\" >>$W/called; sed -i \"/^$1=/d\" {state}"));
+    world.script("bin/ifquery", "exit 0");
+    let conf = world.subhost("mta", "CABLES==");
+    let before = world.snapshot();
+    let mut expected = String::new();
+    for way in [
+        "overlay-stop mta",
+        "kill -9 $(ob-list --json mta | grep -o '\"pid\":[0-9]*' | cut -d: -f2)",
+    ] {
+        world.ok(&format!("PATH=$W/bin:$PATH overlay-boot {conf}"));
+        expected.push_str("up mta0\n");
+        assert_eq!(world.read("called"), expected);
+        world.ok(&format!("PATH=$W/bin:$PATH; {way}"));
+        world.until_same(&before);
+        expected.push_str("down mta0 there\n");
+        assert_eq!(world.read("called"), expected);
+    }
+}

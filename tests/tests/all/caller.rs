@@ -91,3 +91,115 @@ fn hazard_boot_returns_when_the_subhost_is_there() {
         ));
     }
 }
+
+#[test]
+fn hazard_23_pid_1_has_nothing_of_the_callers() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    let line = format!("umask 077; exec 7</etc; overlay-boot {conf}");
+    world.line(&line).env("SECRET_TOKEN", "x").run().ok();
+    let pid = &world.document("mta")["pid"];
+    let environment = world.ok(&format!("tr '\\0' '\\n' </proc/{pid}/environ | sort"));
+    let allowed = [
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME=/root",
+        "NAME=mta",
+        "LANG=C.UTF-8",
+        "container=overlay-boot",
+    ];
+    for variable in environment
+        .lines()
+        .filter(|variable| !matches!(*variable, "PWD=/" | "SHLVL=0" | "SHLVL=1" | "OLDPWD=/"))
+    {
+        assert!(allowed.contains(&variable), "{variable}");
+    }
+    for variable in allowed {
+        assert!(
+            environment.lines().any(|line| line == variable),
+            "no {variable} in {environment}"
+        );
+    }
+    let files = world.ok(&format!(
+        "cd /proc/{pid}/fd; for n in *; do echo $n $(readlink $n); done"
+    ));
+    let files: Vec<&str> = files
+        .lines()
+        .filter(|file| !file.starts_with("9 /memfd:ob-reaper"))
+        .collect();
+    assert_eq!(files[0], "0 /dev/null");
+    assert!(
+        files[1].starts_with("1 pipe:") && files[2].starts_with("2 pipe:"),
+        "{files:?}"
+    );
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert_eq!(
+        world.inside(
+            "mta",
+            "readlink /proc/1/cwd; readlink /proc/1/root; grep Umask /proc/1/status"
+        ),
+        "/\n/\nUmask:\t0022"
+    );
+    assert_eq!(
+        world.mounts("mta"),
+        "/ /dev /dev/pts /dev/shm /proc /run /sys"
+    );
+    // Nothing of the host is mapped into it either.
+    assert_eq!(
+        world.ok(&format!(
+            "grep ' /' /proc/{pid}/maps | grep -cv /memfd:ob-reaper || :"
+        )),
+        "0"
+    );
+}
+
+#[test]
+fn hazard_30_the_callers_umask_does_not_close_the_subhost() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    world.ok(&format!("umask 077; overlay-boot {conf}"));
+    assert_eq!(
+        world.ok("stat -c %a mta/root/etc mta/root/etc/network mta/root/etc/network/interfaces"),
+        "755\n755\n644"
+    );
+    assert_eq!(
+        world.inside("mta", "stat -c %a / /etc /dev /run"),
+        "755\n755\n755\n755"
+    );
+}
+
+#[test]
+fn overlay_boot_does_not_keep_its_callers_pipe_or_terminal() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    // These return only if nothing that stays holds what they hold.
+    assert_eq!(world.ok(&format!("overlay-boot {conf} 2>&1 | cat")), "");
+    let document = world.document("mta");
+    for fact in ["pid", "guard"] {
+        let ids = world.ok(&format!("cut -d' ' -f5,6 /proc/{}/stat", document[fact]));
+        assert_ne!(ids, world.ok("cut -d' ' -f5,6 /proc/1/stat"), "{fact}");
+        assert_eq!(
+            world.ok(&format!("readlink /proc/{}/cwd", document[fact])),
+            "/"
+        );
+    }
+    assert_eq!(world.ok("overlay-stop mta 2>&1 | cat"), "");
+}
+
+#[test]
+fn overlay_boot_in_the_foreground_ends_with_the_subhost_and_the_subhost_with_it() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    let before = world.snapshot();
+    let boot = world
+        .line(&format!("exec overlay-boot --foreground {conf}"))
+        .start();
+    until("the subhost to be up", || world.is_up("mta"));
+    world.ok("overlay-stop mta");
+    assert_eq!(boot.wait().status, 0);
+    let boot = world.line(&format!("overlay-boot -f {conf} & boot=$!; until [ -e /run/go ]; do sleep 0.05; done; kill $boot; wait $boot")).start();
+    until("the subhost to be up", || world.is_up("mta"));
+    world.ok("touch /run/go");
+    boot.wait();
+    world.ok("rm /run/go");
+    world.assert_same(&before);
+}

@@ -1,6 +1,6 @@
 //! overlay-go: a command, or a shell, in a running subhost.
 
-use end_to_end::{World, booted, until};
+use end_to_end::{NO_CGROUP, World, booted, not_done, until};
 
 fn world() -> World {
     let world = World::new();
@@ -199,4 +199,34 @@ fn hazard_17_overlay_go_runs_commands_returns_their_status_and_needs_no_bash() {
     assert!(!shell.out.contains("SECRET"), "{shell:#?}");
     let time = world.inside("mta", "readlink /proc/1/ns/time");
     assert!(shell.out.contains(&time), "{shell:#?} {time}");
+}
+
+#[test]
+fn its_control_group_is_joined_by_who_enters_and_goes_with_it() {
+    let world = World::new();
+    if !world.has_cgroup() {
+        return not_done("the control group of who enters", NO_CGROUP);
+    }
+    let conf = world.subhost("mta", "");
+    let before = world.snapshot();
+    world.boot(&conf);
+    let group = "/sys/fs/cgroup/mta/cgroup.procs";
+    let count = || world.ok(&format!("cat {group}")).lines().count();
+    until("the reaper and the stand-in", || count() == 2);
+    let guest = world
+        .line("exec overlay-go mta sh -c 'sleep 100000 & exec sleep 100000'")
+        .start();
+    until("the guests to be in the group", || count() == 4);
+    // Groups that were made below it go too.
+    world.ok("mkdir /sys/fs/cgroup/mta/below /sys/fs/cgroup/mta/below/below");
+    world.ok("overlay-stop mta");
+    assert_ne!(guest.wait().status, 0);
+    world.assert_same(&before);
+    // One that is somebody else's is not taken, and nobody in it comes to harm.
+    world.ok("mkdir /sys/fs/cgroup/mta; sleep 100000 >/dev/null 2>&1 </dev/null & echo $! >/run/other; echo $! >/sys/fs/cgroup/mta/cgroup.procs");
+    world
+        .run(&format!("overlay-boot {conf}"))
+        .fails(1, &["control group", "in use"]);
+    world.ok("kill $(cat /run/other); rm /run/other; until rmdir /sys/fs/cgroup/mta; do sleep 0.01; done 2>/dev/null");
+    world.until_same(&before);
 }

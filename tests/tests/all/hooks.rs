@@ -1,6 +1,6 @@
 //! Hooks, and INIT scripts.
 
-use end_to_end::World;
+use end_to_end::{World, until};
 
 #[test]
 fn hazard_08_hooks_read_the_configuration_that_was_given_by_a_relative_path() {
@@ -22,4 +22,133 @@ fn hazard_26_postmounts_first_argument_is_live() {
         world.read("mta/args"),
         format!("word {w}/mta/live {w}/mta/root\n")
     );
+}
+
+#[test]
+fn an_init_of_ones_own_decides_what_pid_1_is() {
+    let world = World::new();
+    world.script(
+        "mta/init",
+        "echo 'exec sleep 1000'; env >$BASE/env; pwd >$BASE/pwd; echo $*>$BASE/args",
+    );
+    let conf = world.subhost("mta", "INIT=./init a *.conf");
+    world.ok(&format!("overlay-boot {conf}"));
+    assert_eq!(
+        world.inside(
+            "mta",
+            "tr '\\0' ' ' </proc/1/cmdline; ls -l /.reaper | cut -c1-10"
+        ),
+        "sleep 1000 -rwxr-xr-x"
+    );
+    let w = world.directory();
+    assert_eq!(world.read("mta/pwd"), format!("{w}/mta\n"));
+    assert_eq!(world.read("mta/args"), "a mta.conf\n");
+    let environment = world.read("mta/env");
+    for variable in [
+        "ACTION=overlay-boot",
+        "UNSHARED=yes",
+        "NAME=mta",
+        "START=none",
+        "RAM_SIZE=50M",
+        &format!("CONFIG={conf}"),
+        &format!("LIVE={w}/mta/live"),
+        &format!("LOWER={w}/mta/../busybox"),
+    ] {
+        assert!(
+            environment.lines().any(|line| line == variable),
+            "no {variable} in {environment}"
+        );
+    }
+    let before = world.ok("date +%s");
+    world.ok("overlay-stop mta"); // sleep heeds TERM only when it is no pid 1; it is alone, so it is not waited for
+    assert!(world.ok("date +%s").parse::<u64>().unwrap() - before.parse::<u64>().unwrap() < 9);
+}
+
+#[test]
+fn hazard_16_what_init_prints_reaches_pid_1_unchanged() {
+    let world = World::new();
+    world.script(
+        "mta/init",
+        r#"cat <<'X'
+printf '%s\n' 'a\b\\c' "$(echo d)" `echo e` '\$f' >/root/printed
+sleep 1000 &
+exec /.reaper mta
+X"#,
+    );
+    let conf = world.subhost("mta", "INIT=./init");
+    world.ok(&format!("overlay-boot {conf}"));
+    until("pid 1 to be the reaper", || {
+        world.inside("mta", "tr '\\0' ' ' </proc/1/cmdline") == "/.reaper mta "
+    });
+    assert_eq!(
+        world.inside("mta", "cat /root/printed"),
+        "a\\b\\\\c\nd\ne\n\\$f"
+    );
+    world.ok("overlay-stop mta");
+}
+
+#[test]
+fn hooks_get_their_words_the_plan_and_the_log() {
+    let world = World::new();
+    let hook = "{ echo \"$0 $*\"; pwd; readlink /proc/self/fd/0; env; } >$BASE/$1; echo said by $1; echo loud >&2
+        [ $1 = pre ] || { mount -t tmpfs tmpfs $LIVE/dev; : >$LIVE/dev/null; }; exit 3";
+    world.script("mta/hook", hook);
+    let conf = world.subhost("mta", "PREMOUNT=./hook pre x?.y \"q\nPOSTMOUNT=./hook post $HOME\nRAM_SIZE=7M\nSHARE=/x:/y\nSHARE=/z\nMINE=no");
+    world.ok("touch mta/x1.y mta/x2.y");
+    world.ok(&format!("overlay-boot {conf}"));
+    let w = world.directory();
+    let (pre, post) = (world.read("mta/pre"), world.read("mta/post"));
+    assert!(
+        pre.starts_with(&format!(
+            "./hook pre x1.y x2.y \"q {w}/mta/root\n{w}/mta\n/dev/null\n"
+        )),
+        "{pre}"
+    );
+    assert!(
+        post.starts_with(&format!("./hook post $HOME {w}/mta/live {w}/mta/root\n")),
+        "{post}"
+    );
+    for variable in [
+        "ACTION=overlay-boot",
+        "UNSHARED=yes",
+        &format!("CONFIG={conf}"),
+        &format!("BASE={w}/mta"),
+        "RAM_SIZE=7M",
+        "SHARE=/x:/y",
+        "/z",
+    ] {
+        assert!(
+            pre.lines().any(|line| line == variable),
+            "no {variable} in {pre}"
+        );
+    }
+    assert!(!pre.contains("MINE="));
+    let log = world.read("/tmp/overlay-mta.log");
+    assert!(
+        log.contains("said by pre\nloud\n")
+            && log.contains("said by post\nloud\n")
+            && log.contains("PREMOUNT ended with exit status: 3"),
+        "{log}"
+    );
+    // POSTMOUNT stands for all of the default's work.
+    assert_eq!(world.mounts("mta"), "/ /dev /proc /sys");
+}
+
+#[test]
+fn a_mount_of_a_hook_is_seen_inside_below_live_and_nowhere_on_the_host() {
+    let world = World::new();
+    world.script("mta/post", "ob-mount --furnish $1; mkdir -p $1/extra /run/aside; mount -t tmpfs tmpfs $1/extra; mount -t tmpfs tmpfs /run/aside");
+    let conf = world.subhost("mta", "POSTMOUNT=./post");
+    let before = world.snapshot();
+    world.ok(&format!("overlay-boot {conf}"));
+    assert_eq!(
+        world.mounts("mta"),
+        "/ /dev /dev/pts /dev/shm /extra /proc /run /sys"
+    );
+    assert_eq!(
+        world.ok("grep -c -e /extra -e /run/aside /proc/self/mountinfo || :"),
+        "0"
+    );
+    world.ok("overlay-stop mta; rmdir /run/aside");
+    world.assert_same(&before);
 }

@@ -17,6 +17,7 @@ mod init_system;
 mod install;
 mod life;
 mod lifecycle;
+mod list;
 mod migration;
 mod names;
 mod pages;

@@ -76,3 +76,113 @@ fn hazard_07_any_name_and_suffix_can_be_stopped_and_entered() {
     world.ok("cd mta; overlay-boot plain; cd /; overlay-stop other");
     world.assert_same(&before);
 }
+
+#[test]
+fn hazard_6_a_second_boot_is_refused_and_names_the_one_that_runs() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    world.boot(&conf);
+    let pid = world.document("mta")["pid"].to_string();
+    let before = world.snapshot_of_idle("mta");
+    let again = world.run(&format!("overlay-boot {conf}"));
+    again.fails(1, &["mta", "it runs already", &format!("pid {pid}"), &conf]);
+    world.assert_same(&before);
+}
+
+#[test]
+fn another_conf_with_its_name_live_or_upper_is_refused_and_told_whose_it_is() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    world.boot(&conf);
+    let before = world.snapshot_of_idle("mta");
+    let namesake = world.subhost("namesake", "NAME=mta");
+    let live = world.subhost("live", "LIVE=../mta/live");
+    let upper = world.subhost("upper", "UPPER=../mta/root\nWORK=../mta/work");
+    let bound = world.subhost("bound", "UPPER=../mta/root\nLOWER=../mta/root");
+    world.ok("ln -s mta/root elsewhere");
+    let link = world.subhost("link", "UPPER=../elsewhere\nWORK=../mta/work");
+    let refused = world.run(&format!("overlay-boot {namesake}"));
+    refused.fails(1, &["mta", "it runs already", &conf]);
+    for (conf, variable) in [
+        (live, "LIVE"),
+        (upper, "UPPER"),
+        (bound, "UPPER"),
+        (link, "UPPER"),
+    ] {
+        let refused = world.run(&format!("overlay-boot {conf}"));
+        refused.fails(1, &[variable, "mta"]);
+    }
+    world.assert_same(&before);
+    world.ok("overlay-stop mta");
+    world.boot(&namesake);
+    // The conf that it was not started from is another's.
+    world
+        .run(&format!("overlay-stop {conf}"))
+        .fails(1, &["mta", &namesake]);
+    world.ok(&format!("overlay-stop {namesake}"));
+}
+
+#[test]
+fn hazards_3_to_7_what_is_called_nearly_the_same_is_another() {
+    let world = World::new();
+    let before = world.snapshot();
+    let confs = [
+        ("one", "one/web.conf", "NAME=web-one"),
+        ("two", "two/web.conf", "NAME=web-two"),
+        ("dots", "dots/a.d", ""),
+        ("letters", "letters/axd", ""),
+        ("suffix", "suffix/a.conf.old", ""),
+        ("plain", "plain/mta", ""),
+        ("unlike", "unlike/mta.conf", "NAME=other"),
+        ("plus", "plus/c+.conf", "NAME=c+"),
+    ];
+    let mut expected = Vec::new();
+    for (directory, path, more) in confs {
+        let conf = world.subhost(directory, more);
+        let path = format!("{}/{path}", world.directory());
+        world.ok(&format!("[ -e {path} ] || mv {conf} {path}"));
+        let name = match more.strip_prefix("NAME=") {
+            Some(name) => name.to_owned(),
+            None => world.ok(&format!(
+                "ob-conf --env {path} NAME | cut -d= -f2 | tr -d \\'"
+            )),
+        };
+        world.boot(&path);
+        expected.push((name, path));
+    }
+    // What only speaks of a subhost is none, and hides none.
+    let talk =
+        "echo $$ >/run/talk; sh -c 'sleep 100000; : overlay-boot dots/a.d /plain/mta one/web.conf'";
+    let _talk = world.line(talk).start();
+    until("it to be told", || world.has("/run/talk"));
+    let mut running: Vec<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    running.sort_unstable();
+    assert_eq!(
+        world.names().split_whitespace().collect::<Vec<_>>(),
+        running
+    );
+    world
+        .run("overlay-go a.. true")
+        .fails(125, &["a..", "not running"]);
+    while let Some((name, path)) = expected.pop() {
+        world.ok(&format!("overlay-go {name} true"));
+        // By name or by conf, also one that is given without a slash.
+        match expected.len() % 3 {
+            0 => world.ok(&format!("overlay-stop {name}")),
+            1 => world.ok(&format!("overlay-stop {path}")),
+            _ => world.ok(&format!(
+                "cd $(dirname {path}); overlay-stop ./$(basename {path})"
+            )),
+        };
+        for (name, _) in &expected {
+            assert_eq!(
+                world.run(&format!("overlay-go {name} true")).status,
+                0,
+                "{name}"
+            );
+        }
+        assert_eq!(world.names().split_whitespace().count(), expected.len());
+    }
+    world.ok("pkill -9 -P $(cat /run/talk); pkill -9 -x sleep; rm /run/talk");
+    world.until_same(&before);
+}

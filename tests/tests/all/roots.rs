@@ -1,6 +1,6 @@
 //! The kinds of roots: an overlay, a bind mount, a mount that exists already.
 
-use end_to_end::{World, until};
+use end_to_end::{World, is_root_or_tell, until};
 
 #[test]
 fn hazard_10_a_root_that_is_mounted_already_is_taken_however_its_path_is_written() {
@@ -38,4 +38,79 @@ fn hazard_35_a_root_needs_no_tmp_and_it_is_not_hidden_while_booting() {
     until("the service", || {
         world.has("with/root/var/seen") && world.read("with/root/var/seen") == "there\n"
     });
+}
+
+#[test]
+fn a_root_without_devices_stays_up_without_a_service() {
+    let world = World::new();
+    world.ok("cp -r busybox bare && rm -rf bare/dev && mkdir -p bare/proc bare/sys");
+    let bare = format!("{}/bare", world.directory());
+    let conf = world.conf(
+        "mta",
+        &format!(
+            "BASE=.\nLOWER={bare}\nUPPER={bare}\nLIVE={bare}\nSTART=none\nCABLES==\nPOSTMOUNT=/bin/true"
+        ),
+    );
+    world.ok(&format!("overlay-boot {conf}"));
+    until("the stand-in", || {
+        world.inside("mta", "ps").contains("dummy_service")
+    });
+    assert!(!world.has("bare/dev"));
+    world.ok("overlay-stop mta");
+}
+
+#[test]
+fn a_root_is_an_overlay_or_bound_or_there_already() {
+    let world = World::new();
+    let overlay = world.subhost("overlay", "");
+    let bind = world.subhost("bind", "LOWER=../busybox\nUPPER=../busybox/\nWORK=nowhere");
+    world.make_busybox("there/live");
+    let there = world.conf(
+        "there",
+        "BASE=.\nSTART=none\nLOWER=live\nUPPER=live\nLIVE=live",
+    );
+    world.make_busybox("mounted/live");
+    let mounted = world.conf(
+        "mounted",
+        "BASE=.\nSTART=none\nLOWER=live\nUPPER=live\nLIVE=live",
+    );
+    world.ok("mount --bind mounted/live mounted/live");
+    let before = world.snapshot();
+    for (conf, name, kind) in [
+        (overlay, "overlay", "overlay"),
+        (bind, "bind", "ext"),
+        (there, "there", ""),
+        (mounted, "mounted", ""),
+    ] {
+        world.ok(&format!("overlay-boot {conf}"));
+        world.inside(name, &format!("touch /var/{name}"));
+        let root = world.inside(
+            name,
+            "grep ' / / ' /proc/1/mountinfo || grep ' / rw' /proc/1/mountinfo",
+        );
+        assert!(
+            kind != "overlay" || root.contains("- overlay overlay "),
+            "{root}"
+        );
+    }
+    assert!(world.has("overlay/root/var/overlay") && world.has("busybox/var/bind"));
+    assert!(world.has("there/live/var/there") && world.has("mounted/live/var/mounted"));
+    assert!(!world.has("busybox/var/overlay"));
+    world.ok("overlay-stop overlay bind there mounted");
+    world.assert_same(&before);
+    assert!(world.has("there/live/bin/busybox"));
+}
+
+#[test]
+fn the_hosts_adjtime_is_bound_over_one_that_is_there() {
+    if !is_root_or_tell("a file in /etc") {
+        return;
+    }
+    let world = World::new();
+    world.write("etc/adjtime", "host\n");
+    world.ok("cp -a /etc/passwd /etc/group etc; mount --bind etc /etc");
+    world.write("busybox/etc/adjtime", "own\n");
+    let conf = world.subhost("mta", "");
+    world.ok(&format!("overlay-boot {conf}"));
+    assert_eq!(world.inside("mta", "cat /etc/adjtime"), "host");
 }

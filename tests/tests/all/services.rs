@@ -66,3 +66,84 @@ fn hazard_39_start_with_several_words_is_no_shell_error() {
     world.ok("overlay-stop odd");
     assert_eq!(world.read("odd/root/var/order"), "x start\nx stop\n");
 }
+
+#[test]
+fn services_are_started_in_order_by_path_and_by_name() {
+    let world = World::new();
+    world.script(
+        "busybox/bin/service",
+        "echo \"service $* $(stat -c %N /proc/self/fd/0)\" >>/var/order",
+    );
+    world.script(
+        "busybox/etc/one",
+        "echo \"one $*\" >>/var/order; echo spoken",
+    );
+    let conf = world.subhost("mta", "START=/etc/one two\tthree *");
+    world.ok(&format!("overlay-boot {conf}"));
+    let order = || world.inside("mta", "cat /var/order 2>/dev/null || :");
+    until("all services to be started", || {
+        order().lines().count() == 4
+    });
+    assert!(
+        order().starts_with("one start\nservice two start"),
+        "{}",
+        order()
+    );
+    assert!(
+        order()
+            .lines()
+            .nth(3)
+            .unwrap()
+            .starts_with("service * start"),
+        "{}",
+        order()
+    );
+    until("the stand-in", || {
+        world.inside("mta", "ps").contains("dummy_service")
+    });
+    assert!(world.read("/tmp/overlay-mta.log").contains("Z spoken\n"));
+}
+
+#[test]
+fn hazard_37_a_root_without_a_service_command_boots_and_leaves_no_odd_file() {
+    let world = World::new();
+    world.ok("rm -f busybox/bin/service");
+    let conf = world.conf("mta", "BASE=.\nLOWER=../busybox");
+    world.ok(&format!("overlay-boot {conf}"));
+    until("the log to tell", || {
+        world
+            .read("/tmp/overlay-mta.log")
+            .contains("ssh is not started: this root has no service command")
+    });
+    assert_eq!(world.ok("ls -A mta/root"), "etc");
+}
+
+#[test]
+fn services_are_stopped_inside_the_last_one_first() {
+    let world = World::new();
+    let script = "echo \"$(basename $0) $1 $(readlink /proc/self/ns/pid)\" >>/var/order";
+    for service in ["one", "two", "three"] {
+        world.script(format!("busybox/etc/{service}"), script);
+    }
+    let conf = world.subhost("mta", "START=/etc/one /etc/two /etc/three");
+    world.boot(&conf);
+    let order = || world.read("mta/root/var/order");
+    until("the services to be started", || {
+        world.has("mta/root/var/order") && order().lines().count() == 3
+    });
+    let namespace = world.inside("mta", "readlink /proc/self/ns/pid");
+    world.ok("overlay-stop mta");
+    let expected = [
+        "one start",
+        "two start",
+        "three start",
+        "three stop",
+        "two stop",
+        "one stop",
+    ];
+    let expected: Vec<String> = expected
+        .iter()
+        .map(|line| format!("{line} {namespace}"))
+        .collect();
+    assert_eq!(order().lines().collect::<Vec<_>>(), expected);
+}

@@ -1,6 +1,7 @@
 //! overlay-stop: how running and starting subhosts are stopped.
 
-use end_to_end::{World, until};
+use end_to_end::{Done, World, until};
+use std::time::Instant;
 
 #[test]
 fn hazard_31_stop_ends_a_boot_that_is_under_way() {
@@ -27,5 +28,100 @@ fn hazard_31_stop_ends_a_boot_that_is_under_way() {
             "{done:#?}"
         );
         world.until_same(&before);
+    }
+}
+
+#[test]
+fn every_process_is_told_to_end_whatever_pid_1_is() {
+    let world = World::new();
+    let heedful = "(trap 'echo told >>/root/told; exit' TERM; : >/root/ready$N; while :; do sleep 0.05; done) &";
+    let conf = world.subhost("mta", "INIT=./init\nSTOP_TIMEOUT=60");
+    world.init(
+        "mta",
+        &format!("N=1; {heedful}\nN=2; {heedful}\nexec sleep 100000"),
+    );
+    let before = world.snapshot();
+    world.boot(&conf);
+    until("both to be ready", || {
+        world.has("mta/root/root/ready1") && world.has("mta/root/root/ready2")
+    });
+    let start = Instant::now();
+    world.ok("overlay-stop mta");
+    // Pid 1 heeds nothing, but is alone at once: nobody waits for it.
+    assert!(start.elapsed().as_secs() < 50);
+    assert_eq!(world.read("mta/root/root/told"), "told\ntold\n");
+    world.assert_same(&before);
+}
+
+#[test]
+fn a_stop_while_it_is_starting_cancels_the_start() {
+    let world = World::new();
+    for (name, hook) in [
+        ("before", "PREMOUNT"),
+        ("after", "POSTMOUNT"),
+        ("at", "INIT"),
+    ] {
+        let conf = world.subhost(name, &format!("{hook}=./hook\nCABLES=="));
+        world.script(format!("{name}/hook"), ": >$BASE/begun; sleep 100000");
+        let before = world.snapshot();
+        let boot = world.line(&format!("overlay-boot {conf}")).start();
+        until("the hook to begin", || world.has(format!("{name}/begun")));
+        assert_eq!(world.state(name), "starting");
+        world
+            .run(&format!("overlay-go {name} true"))
+            .fails(125, &[name, "is starting"]);
+        world
+            .run(&format!("overlay-boot {conf}"))
+            .fails(1, &[name, "it is starting", &conf]);
+        world.ok(&format!("overlay-stop {name}"));
+        world.assert_same(&before);
+        assert_eq!(boot.wait().status, 1);
+    }
+}
+
+#[test]
+fn several_are_stopped_at_once() {
+    let world = World::new();
+    world.script("busybox/etc/hangs", "[ $1 = start ] || exec sleep 100000");
+    let deaf: Vec<String> = (0..5)
+        .map(|number| {
+            let name = format!("s{number}");
+            let conf = world.subhost(&name, "INIT=./init\nSTOP_TIMEOUT=8");
+            world.init(
+                &name,
+                "trap '' TERM; sleep 100000 & : >/root/ready; exec sleep 100000",
+            );
+            world.boot(&conf);
+            until("it to be deaf", || {
+                world.has(format!("{name}/root/root/ready"))
+            });
+            name
+        })
+        .collect();
+    let start = Instant::now();
+    world.ok(&format!("overlay-stop {}", deaf.join(" ")));
+    let seconds = start.elapsed().as_secs();
+    assert!(
+        (7..35).contains(&seconds),
+        "{seconds} s for five that take 8 s each"
+    );
+    assert_eq!(world.names(), "");
+}
+
+#[test]
+fn two_stops_of_the_same_both_return_when_it_is_gone() {
+    let world = World::new();
+    let conf = world.subhost("mta", "CABLES==");
+    let before = world.snapshot();
+    for _ in 0..5 {
+        world.boot(&conf);
+        let stops: Vec<_> = (0..3).map(|_| world.line("overlay-stop mta; status=$?; [ ! -e /run/netns/mta ] || exit 9; exit $status").start()).collect();
+        let stops: Vec<Done> = stops.into_iter().map(|stop| stop.wait()).collect();
+        for stop in &stops {
+            let late = stop.status == 1 && stop.err.contains("mta: not running");
+            assert!(stop.status == 0 || late, "{stop:?}");
+        }
+        assert!(stops.iter().any(|stop| stop.status == 0));
+        world.assert_same(&before);
     }
 }
