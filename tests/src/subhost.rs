@@ -33,6 +33,19 @@ impl World {
         self.ok(&format!("overlay-boot {conf}"));
     }
 
+    /// Boots by the line `boot`, finds the subhost `name` running, and stops it by the line `stop`.
+    #[track_caller]
+    pub fn boot_and_stop(&self, name: &str, boot: &str, stop: &str) {
+        self.ok(boot);
+        assert_eq!(
+            self.inside(name, "echo $$ >/root/was-here; cat /etc/passwd | wc -l"),
+            "1",
+            "{boot}"
+        );
+        self.ok(stop);
+        assert!(!self.has(format!("/run/netns/{name}")), "{stop}");
+    }
+
     /// The document at rest of the subhost `name`.
     #[must_use]
     pub fn document(&self, name: &str) -> serde_json::Value {

@@ -127,3 +127,61 @@ fn hazard_29_an_instance_of_the_unit_is_a_path_or_a_name_and_tells_that_it_is_up
         world.until_same(&before);
     }
 }
+
+/// A file of docs/examples, with the world's directory in place of /opt/subhost.
+fn example(world: &World, file: &str) -> String {
+    let source = scripts().parent().expect("the scripts are in a tree");
+    let text =
+        std::fs::read_to_string(source.join("docs/examples").join(file)).expect("an example");
+    world.script(file, &text.replace("/opt/subhost", world.directory()));
+    format!("./{file}")
+}
+
+#[test]
+fn the_examples_for_supervisors_start_and_end_a_subhost() {
+    let world = World::new();
+    let conf = world.subhost("mta", "CABLES==");
+    let before = world.snapshot();
+
+    // s6 waits for a newline on descriptor 3, and sends TERM.
+    assert_eq!(
+        std::fs::read_to_string(scripts().with_file_name("docs/examples/s6/mta/notification-fd"))
+            .expect("a number"),
+        "3\n"
+    );
+    let run = example(&world, "s6/mta/run");
+    let s6 = world.line(&format!("mkfifo ready; {run} 3>ready & run=$!; exec 3<>ready; head -n 1 <&3 >up; exec 3<&-; read -r go; kill $run; wait $run; echo $?"));
+    let s6 = s6.input("go\n").start();
+    assert_eq!(s6.wait().ok(), "0");
+    assert_eq!(world.read("up"), "\n");
+    world.until_same(&before);
+
+    // runit asks ./check, and runs control/t in place of TERM.
+    let (run, check, control) = (
+        example(&world, "runit/mta/run"),
+        example(&world, "runit/mta/check"),
+        example(&world, "runit/mta/control/t"),
+    );
+    assert_ne!(world.run(&check).status, 0);
+    let runit = world.line(&format!("exec {run}")).start();
+    until("runit's subhost", || world.run(&check).status == 0);
+    world.ok(&control);
+    let runit = runit.wait(); // 1 if it was stopped before it could tell that it is up
+    assert!([0, 1].contains(&runit.status), "{runit:#?}");
+    world.until_same(&before);
+
+    // OpenRC sources its services.
+    let openrc = example(&world, "openrc/subhost");
+    let source = format!(
+        "ebegin() {{ :; }}; eend() {{ return $1; }}; RC_SVCNAME=subhost.mta; conf={conf}; . {openrc}"
+    );
+    world.ok(&format!("{source}; start && status && stop"));
+    world.assert_same(&before);
+    assert_ne!(world.run(&format!("{source}; status")).status, 0);
+    let supervised = example(&world, "openrc/subhost-supervised");
+    let source = source.replace(&openrc, &supervised);
+    assert_eq!(
+        world.ok(&format!("{source}; echo $command $command_args")),
+        format!("/usr/sbin/overlay-boot --foreground --notify-fd 3 {conf}")
+    );
+}

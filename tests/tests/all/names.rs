@@ -186,3 +186,49 @@ fn hazards_3_to_7_what_is_called_nearly_the_same_is_another() {
     world.ok("pkill -9 -P $(cat /run/talk); pkill -9 -x sleep; rm /run/talk");
     world.until_same(&before);
 }
+
+#[test]
+fn hazard_7_name_is_what_it_says_and_not_the_files() {
+    let world = World::new();
+    let conf = world.subhost("file", "NAME=other");
+    world.ok(&format!("overlay-boot {conf}"));
+    assert!(
+        world.has("/run/netns/other")
+            && !world.has("/run/netns/file")
+            && world.has("/tmp/overlay-other.log")
+    );
+    assert_eq!(
+        world.ok("overlay-go other true && cd / && overlay-stop other && ls /run/netns"),
+        ""
+    );
+    world.boot_and_stop(
+        "other",
+        &format!("overlay-boot {conf}"),
+        &format!("overlay-stop {conf}"),
+    );
+}
+
+#[test]
+fn hazard_3_two_files_of_one_name_are_two_subhosts_if_they_say_so_and_never_mixed_up() {
+    let world = World::new();
+    for directory in ["A", "B"] {
+        world.ok(&format!(
+            "mkdir -p {directory}/live {directory}/root {directory}/work"
+        ));
+        world.write(
+            format!("{directory}/web.conf"),
+            "BASE=.\nLOWER=../busybox\nSTART=none\n",
+        );
+    }
+    world.ok("overlay-boot A/web.conf");
+    let running = world.snapshot_of_idle("web");
+    world
+        .run("overlay-boot B/web.conf")
+        .fails(1, &["web: it runs already", "A/web.conf"]);
+    world
+        .run("overlay-stop B/web.conf")
+        .fails(1, &["web", "A/web.conf"]);
+    world.assert_same(&running);
+    assert_eq!(world.inside("web", "echo lives"), "lives");
+    world.ok("overlay-stop A/web.conf");
+}
