@@ -356,7 +356,7 @@ fn hazard_6_a_configuration_that_runs_is_not_booted_again() {
     let conf = world.subhost("mta", "CABLES==");
     let same_upper = world.subhost("other", "UPPER=../mta/root\nWORK=../mta/work");
     let same_live = world.subhost("third", "LIVE=../mta/live");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let running = world.snapshot_of_idle("mta");
     world
         .run(&format!("overlay-boot {conf}"))

@@ -98,7 +98,7 @@ fn a_tool_executes_no_more_instructions_than_its_budget() {
     within("ob-unshare -- true <3 >4", 480_000);
     within("ob-cable --undo <3 >4", 280_000);
     world.ok("ob-mount --undo <2 >4");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     within("ob-enter mta true", 400_000);
     within("ob-list --documents mta >5", 300_000);
     world.ok("overlay-stop mta");

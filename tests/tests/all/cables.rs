@@ -17,7 +17,7 @@ fn every_form_of_a_cable() {
         "mta",
         "CABLES== br0= =02:00:5e:10:00:01\tbr0=02:00:5E:10:0:2",
     );
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world.inside("mta", "ls /sys/class/net"),
         "eth0\neth1\neth2\neth3\nlo"
@@ -62,7 +62,7 @@ fn two_subhosts_on_a_bridge_reach_each_other_and_the_host() {
     let world = world();
     for (name, address) in [("one", 2), ("two", 3)] {
         let conf = world.subhost(name, "CABLES=br0=");
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         world.inside(
             name,
             &format!("ip addr add 10.0.0.{address}/24 dev eth0 && ip link set eth0 up"),
@@ -98,9 +98,7 @@ fn a_cable_without_a_bridge_is_a_wire_to_the_host() {
 
 #[test]
 fn without_cables_there_is_lo_alone() {
-    let world = World::new();
-    let conf = world.subhost("mta", "");
-    world.ok(&format!("overlay-boot {conf}"));
+    let (world, _) = booted("");
     assert_eq!(
         world.inside(
             "mta",
@@ -127,7 +125,7 @@ fn hazard_19_sys_shows_the_links_of_the_subhost_alone() {
 fn a_name_of_fourteen_characters_has_room_for_a_cable() {
     let world = World::new();
     let conf = world.subhost("fourteen-chars", "CABLES==");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     world.ok("ip link show fourteen-chars0");
     assert_eq!(
         world.inside("fourteen-chars", "ls /sys/class/net"),
@@ -145,7 +143,7 @@ fn hazard_15_what_a_failed_boot_would_have_left_is_not_taken_over() {
         .fails(1, &["no bridge nobridge"]);
     world.assert_same(&before);
     let conf = world.subhost("mta", "CABLES=br0=02:00:5e:10:00:02");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world.inside("mta", "cat /sys/class/net/eth0/address; ls /sys/class/net"),
         "02:00:5e:10:00:02\neth0\nlo"
@@ -248,7 +246,7 @@ fn hazard_36_the_default_interfaces_have_every_link_and_a_file_that_is_there_sta
     );
     let conf = world.subhost("own", "");
     world.write("own/root/etc/network/interfaces", "# mine\n");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(world.read("own/root/etc/network/interfaces"), "# mine\n");
 }
 

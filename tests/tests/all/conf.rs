@@ -50,7 +50,7 @@ fn commands_are_run_once_each_and_where_the_manual_says() {
         "mta",
         "NAME=!mta/value NAME named\nLOG=!mta/value LOG /tmp/x.log\nSTART=!./value START none\nRAM_SIZE=! ./value RAM_SIZE 3M\nCABLES=!./value CABLES =\nSTOP_TIMEOUT=!./value STOP 4",
     );
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let w = world.directory();
     let mut calls: Vec<String> = world.read("calls").lines().map(str::to_owned).collect();
     calls.sort();

@@ -58,7 +58,7 @@ fn a_dry_run_changes_nothing_and_tells_all() {
         .run(&format!("ob-conf {conf} | ob-mount -n | ob-unshare"))
         .fails(1, &["ob-unshare: mta: ", "dry run"]);
     // One that runs would not be started again.
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     world
         .run(&format!("overlay-boot -n {conf}"))
         .fails(1, &["in use by the subhost mta"]);
@@ -124,7 +124,7 @@ fn the_steps_of_a_dry_run_make_the_same_subhost() {
     ] {
         let conf = world.subhost("mta", &format!("{more}\nCABLES=br0="));
         world.ok("chmod 700 mta");
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         let booted = world.ok(LOOK);
         world.ok("overlay-stop mta");
         world.ok(&format!("overlay-boot -n {conf} >steps"));

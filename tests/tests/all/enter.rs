@@ -3,9 +3,7 @@
 use end_to_end::{NO_CGROUP, World, booted, not_done, until};
 
 fn world() -> World {
-    let world = World::new();
-    let conf = world.subhost("mta", "");
-    world.ok(&format!("overlay-boot {conf}"));
+    let (world, _) = booted("");
     world
 }
 
@@ -146,7 +144,7 @@ fn without_arguments_the_running_subhosts_are_listed() {
     let world = world();
     let conf = format!("{}/mta/mta.conf", world.directory());
     let other = world.subhost("other", "");
-    world.ok(&format!("overlay-boot {other}"));
+    world.boot(&other);
     assert_eq!(
         world.ok("overlay-go"),
         format!("Running subhosts:\n{conf}\n{other}")
@@ -166,7 +164,7 @@ fn services_are_stopped_in_reverse_order_and_daemons_get_their_term() {
     }
     let conf = world.subhost("mta", "START=/etc/one /etc/two");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     until("the start of the last", || {
         world.has("mta/root/var/order") && world.read("mta/root/var/order").contains("two start")
     });

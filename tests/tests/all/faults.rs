@@ -49,7 +49,7 @@ fn a_full_disk_below_upper_keeps_nobody_from_cleaning_up() {
     // One that runs already, too.
     world.ok("rm small/fill small/rest small/more");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     world.run("dd if=/dev/zero of=small/fill bs=64k; dd if=/dev/zero of=small/rest bs=512");
     assert_ne!(
         world.run("overlay-go mta sh -c 'echo x >/var/more'").status,
@@ -96,7 +96,7 @@ fn a_subhost_never_waits_for_its_log() {
     );
     world.script("mta/init", "cat <<'END'\nyes 'a line that is not so short' | head -n 100000\n: >/root/done\nuntil [ -e /root/go ]; do sleep 0.05; done; while :; do echo spoken again; sleep 0.05; done\nEND");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     until("all to be said", || world.has("mta/root/root/done"));
     // The disk is full; those who come still come in, and when there is space again what was lost is told.
     world.ok("overlay-go mta true");

@@ -32,7 +32,7 @@ fn an_init_of_ones_own_decides_what_pid_1_is() {
         "echo 'exec sleep 1000'; env >$BASE/env; pwd >$BASE/pwd; echo $*>$BASE/args",
     );
     let conf = world.subhost("mta", "INIT=./init a *.conf");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world.inside(
             "mta",
@@ -76,7 +76,7 @@ exec /.reaper mta
 X"#,
     );
     let conf = world.subhost("mta", "INIT=./init");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     until("pid 1 to be the reaper", || {
         world.inside("mta", "tr '\\0' ' ' </proc/1/cmdline") == "/.reaper mta "
     });
@@ -95,7 +95,7 @@ fn hooks_get_their_words_the_plan_and_the_log() {
     world.script("mta/hook", hook);
     let conf = world.subhost("mta", "PREMOUNT=./hook pre x?.y \"q\nPOSTMOUNT=./hook post $HOME\nRAM_SIZE=7M\nSHARE=/x:/y\nSHARE=/z\nMINE=no");
     world.ok("touch mta/x1.y mta/x2.y");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let w = world.directory();
     let (pre, post) = (world.read("mta/pre"), world.read("mta/post"));
     assert!(
@@ -140,7 +140,7 @@ fn a_mount_of_a_hook_is_seen_inside_below_live_and_nowhere_on_the_host() {
     world.script("mta/post", "ob-mount --furnish $1; mkdir -p $1/extra /run/aside; mount -t tmpfs tmpfs $1/extra; mount -t tmpfs tmpfs /run/aside");
     let conf = world.subhost("mta", "POSTMOUNT=./post");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world.mounts("mta"),
         "/ /dev /dev/pts /dev/shm /extra /proc /run /sys"

@@ -5,7 +5,7 @@ use end_to_end::{World, booted, is_root, is_root_or_tell, not_done, until};
 fn live_ten_times(world: &World, conf: &str) {
     let before = world.snapshot();
     for _ in 0..10 {
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(conf);
         assert_eq!(
             world.inside("mta", "echo $$ >/root/number; ls /sys/class/net"),
             "eth0\nlo"
@@ -78,9 +78,7 @@ fn a_configuration_with_every_variable_boots() {
 
 #[test]
 fn pid_1_is_alone_in_its_namespaces() {
-    let world = World::new();
-    let conf = world.subhost("mta", "");
-    world.ok(&format!("overlay-boot {conf}"));
+    let (world, _) = booted("");
     let pid = &world.document("mta")["pid"];
     for namespace in ["mnt", "net", "pid", "ipc", "uts", "time"] {
         let differ = format!(
@@ -103,9 +101,7 @@ fn pid_1_is_alone_in_its_namespaces() {
 
 #[test]
 fn the_devices_are_those_of_the_table() {
-    let world = World::new();
-    let conf = world.subhost("mta", "");
-    world.ok(&format!("overlay-boot {conf}"));
+    let (world, _) = booted("");
     let nodes = world.inside(
         "mta",
         "cd /dev; stat -L -c '%n %a %u:%g %t:%T' console full null ptmx random tty urandom zero",
@@ -161,7 +157,7 @@ fn ram_size_takes_every_form() {
     {
         let name = format!("r{index}");
         let conf = world.subhost(&name, size);
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         assert_eq!(
             world.inside(&name, "df -k /run | tail -n 1 | tr -s ' ' | cut -d' ' -f2"),
             *kilobytes,
@@ -169,14 +165,14 @@ fn ram_size_takes_every_form() {
         );
     }
     let conf = world.subhost("percent", "RAM_SIZE=1%");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world.inside("percent", "grep -c ' /run ' /proc/mounts"),
         "1"
     );
     for (name, size) in [("without", "none"), ("bad", "lots")] {
         let conf = world.subhost(name, &format!("RAM_SIZE={size}"));
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         assert_eq!(
             world.inside(name, "grep -c ' /run ' /proc/mounts || :"),
             "0",
@@ -195,7 +191,7 @@ fn the_host_sees_the_names_that_others_rely_on() {
     let world = World::new();
     world.ok("ip link add br0 type bridge");
     let conf = world.subhost("mta", "CABLES=br0= br0=");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world.ok("ls /run/netns; ip netns exec mta ls -1 /sys/class/net"),
         "mta\neth0\neth1\nlo"

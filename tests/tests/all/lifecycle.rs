@@ -211,7 +211,7 @@ fn pid_1_killed_leaves_nothing() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     world.ok(&format!("kill -9 {}", world.document("mta")["pid"]));
     world.until_same(&before);
     assert!(
@@ -228,7 +228,7 @@ fn the_stand_in_ends_when_something_is_written_to_its_fifo_and_the_subhost_with_
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     until("the stand-in", || {
         world
             .inside("mta", "ps; ls /run")

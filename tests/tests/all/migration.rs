@@ -194,7 +194,7 @@ fn functions_does_what_it_did() {
     ] {
         assert_eq!(run(line).ok(), printed, "{line}");
     }
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let running = format!("yes\nyes\nno\n{conf}\n{conf}");
     let line = "is_live && echo yes; is_live other && echo yes; is_live mta || echo no; list_running; subhost_config other";
     assert_eq!(run(line).ok(), running);
@@ -209,7 +209,7 @@ fn functions_does_what_it_did() {
 /// Boots, looks whether the subhost lives, and ends it; nothing may be left.
 fn lives(world: &World, name: &str, conf: &str) {
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(conf);
     assert_eq!(
         world.inside(
             name,
@@ -251,7 +251,7 @@ fn roots_of_all_kinds() {
     );
     world.script("alpine-two/init", "echo 'exec /sbin/init'");
     let conf = world.subhost("alpine-two", "LOWER=../alpine\nINIT=./init");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     until("init's child", || {
         world.inside("alpine-two", "ps").contains("sleep 1000")
     });
@@ -322,7 +322,7 @@ fn debians_sshd_and_nginx_serve() {
     );
     world.ok("ssh-keygen -q -t ed25519 -N '' -f key && mkdir -p -m 700 web/root/root/.ssh && chmod 700 web/root/root && cp key.pub web/root/root/.ssh/authorized_keys && mkdir -p web/root/etc/ssh && ssh-keygen -q -A -f web/root >&2");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert!(fetch(&world, "10.0.0.2", "").contains("nginx"));
     let ssh = "ssh -i key -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@10.0.0.2";
     until("sshd", || world.run(&format!("{ssh} true")).status == 0);
@@ -358,7 +358,7 @@ fn the_hosts_ifupdown_sees_to_a_cable_without_a_bridge() {
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
     for round in 1..3 {
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         assert!(world.ok("ip -o -4 addr show mta0").contains("10.9.0.1/24"));
         world.inside("mta", "ip addr add 10.9.0.2/24 dev eth0; ip link set eth0 up; ping -c 1 -W 20 10.9.0.1 >/dev/null");
         world.ok("overlay-stop mta");

@@ -79,9 +79,7 @@ fn hazard_07_any_name_and_suffix_can_be_stopped_and_entered() {
 
 #[test]
 fn hazard_6_a_second_boot_is_refused_and_names_the_one_that_runs() {
-    let world = World::new();
-    let conf = world.subhost("mta", "");
-    world.boot(&conf);
+    let (world, conf) = booted("");
     let pid = world.document("mta")["pid"].to_string();
     let before = world.snapshot_of_idle("mta");
     let again = world.run(&format!("overlay-boot {conf}"));
@@ -91,9 +89,7 @@ fn hazard_6_a_second_boot_is_refused_and_names_the_one_that_runs() {
 
 #[test]
 fn another_conf_with_its_name_live_or_upper_is_refused_and_told_whose_it_is() {
-    let world = World::new();
-    let conf = world.subhost("mta", "");
-    world.boot(&conf);
+    let (world, conf) = booted("");
     let before = world.snapshot_of_idle("mta");
     let namesake = world.subhost("namesake", "NAME=mta");
     let live = world.subhost("live", "LIVE=../mta/live");
@@ -191,7 +187,7 @@ fn hazards_3_to_7_what_is_called_nearly_the_same_is_another() {
 fn hazard_7_name_is_what_it_says_and_not_the_files() {
     let world = World::new();
     let conf = world.subhost("file", "NAME=other");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert!(
         world.has("/run/netns/other")
             && !world.has("/run/netns/file")

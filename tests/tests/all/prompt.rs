@@ -1,6 +1,6 @@
 //! At the prompt: help, mistakes, dry runs, what is new, what is different, completion.
 
-use end_to_end::{World, bin, not_done, scripts, until};
+use end_to_end::{World, bin, booted, not_done, scripts, until};
 use std::path::Path;
 
 /// All that can be typed; the hooks, overlay-init and the like, are for configurations.
@@ -208,7 +208,7 @@ fn a_shell_inside_feels_like_one_in_any_terminal() {
         return not_done("a real terminal", "needs tmux");
     }
     let conf = world.subhost("mta", "");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     // tmux reads the size of no terminal of ours.
     let tmux = |line: &str| {
         world
@@ -266,9 +266,7 @@ fn a_shell_inside_feels_like_one_in_any_terminal() {
 
 #[test]
 fn commands_inside_run_with_and_without_a_terminal() {
-    let world = World::new();
-    let conf = world.subhost("mta", "");
-    world.ok(&format!("overlay-boot {conf}"));
+    let (world, _) = booted("");
     // In a terminal that can do nothing: script(1) makes one, and has the status.
     let inside = "overlay-go mta sh -c \"tty; echo is \\$TERM; exit 3\"";
     let done = world

@@ -10,7 +10,7 @@ fn boot(variables: &str) -> Option<World> {
     let world = World::new();
     let conf = world.subhost("a", &format!("CABLES==\n{variables}"));
     world.ok("chmod 700 a; mkdir -p lib && mount --bind lib /var/lib");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     Some(world)
 }
 
@@ -170,7 +170,7 @@ fn a_profile_of_ones_own_is_loaded() {
                {"names":["kill"],"action":"SCMP_ACT_ERRNO","args":[{"index":1,"value":10,"op":"SCMP_CMP_EQ"}]}"#,
         ),
     );
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(status(&world, "Seccomp"), "2");
     refused(&world, "mkdir /new", "No space left");
     refused(&world, "kill -USR1 1", "permitted");
@@ -225,7 +225,7 @@ fn a_root_that_is_read_only_and_one_that_forgets() {
         );
         world.ok("chmod 700 a");
         let before = world.snapshot();
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         refused(&world, "echo x >/etc/new", "Read-only");
         refused(&world, "rm /etc/passwd", "Read-only");
         go(&world, "echo x >/run/new && cat /srv/shared/file");
@@ -234,7 +234,7 @@ fn a_root_that_is_read_only_and_one_that_forgets() {
         world.assert_same(&before);
 
         world.ok("sed -i s/READONLY=yes/READONLY=volatile/ a/a.conf; rm -rf a/root; mkdir a/root; echo kept >a/root/mine");
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         go(
             &world,
             "echo x >/etc/new; rm /etc/group /mine; mkdir /srv/shared/.. /deep; test -s /etc/network/interfaces",
@@ -248,7 +248,7 @@ fn a_root_that_is_read_only_and_one_that_forgets() {
             world.ok("cd a/root; find . | sort; cat mine"),
             ".\n./mine\nkept"
         );
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         go(
             &world,
             "test ! -e /etc/new && test -e /mine && test -e /etc/group",
@@ -337,7 +337,7 @@ fn a_subhost_is_held_to_its_limits() {
             not_done(variable, NO_CGROUP);
             continue;
         }
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         let (hog, told) = match controller {
             "pids" => (
                 "for i in $(seq 40); do sleep 1000 >/dev/null 2>&1 & done",

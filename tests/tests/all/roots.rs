@@ -51,7 +51,7 @@ fn a_root_without_devices_stays_up_without_a_service() {
             "BASE=.\nLOWER={bare}\nUPPER={bare}\nLIVE={bare}\nSTART=none\nCABLES==\nPOSTMOUNT=/bin/true"
         ),
     );
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     until("the stand-in", || {
         world.inside("mta", "ps").contains("dummy_service")
     });
@@ -82,7 +82,7 @@ fn a_root_is_an_overlay_or_bound_or_there_already() {
         (there, "there", ""),
         (mounted, "mounted", ""),
     ] {
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         world.inside(name, &format!("touch /var/{name}"));
         let root = world.inside(
             name,
@@ -111,6 +111,6 @@ fn the_hosts_adjtime_is_bound_over_one_that_is_there() {
     world.ok("cp -a /etc/passwd /etc/group etc; mount --bind etc /etc");
     world.write("busybox/etc/adjtime", "own\n");
     let conf = world.subhost("mta", "");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(world.inside("mta", "cat /etc/adjtime"), "host");
 }

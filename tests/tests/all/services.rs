@@ -79,7 +79,7 @@ fn services_are_started_in_order_by_path_and_by_name() {
         "echo \"one $*\" >>/var/order; echo spoken",
     );
     let conf = world.subhost("mta", "START=/etc/one two\tthree *");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let order = || world.inside("mta", "cat /var/order 2>/dev/null || :");
     until("all services to be started", || {
         order().lines().count() == 4
@@ -109,7 +109,7 @@ fn hazard_37_a_root_without_a_service_command_boots_and_leaves_no_odd_file() {
     let world = World::new();
     world.ok("rm -f busybox/bin/service");
     let conf = world.conf("mta", "BASE=.\nLOWER=../busybox");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     until("the log to tell", || {
         world
             .read("/tmp/overlay-mta.log")

@@ -40,7 +40,7 @@ fn the_same_upper_boots_with_and_without() {
     world.ok("echo x >busybox/etc/gone; mkdir -p busybox/etc/replaced/below busybox/etc/renamed; echo x >busybox/etc/renamed/file");
     world.ok("echo kept >mta/root/mine; chown 1000:1000 mta/root/mine; chmod 640 mta/root/mine");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world.ok("overlay-go mta -- stat -c '%u:%g %a' /mine"),
         "1000:1000 640"
@@ -61,7 +61,7 @@ fn the_same_upper_boots_with_and_without() {
     world.assert_same(&before);
 
     world.ok("sed -i 's/^USERNS=.*/USERNS=no/' mta/mta.conf");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world
             .ok("overlay-go mta -- cat /proc/self/uid_map")
@@ -75,7 +75,7 @@ fn the_same_upper_boots_with_and_without() {
     world.ok("overlay-stop mta");
 
     world.ok("sed -i 's/^USERNS=.*/USERNS=100000/' mta/mta.conf");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(tree(&world, "mta"), without);
     world.ok("overlay-stop mta");
     world.assert_same(&before);
@@ -85,7 +85,7 @@ fn the_same_upper_boots_with_and_without() {
 fn root_inside_is_nobody_outside() {
     let Some(world) = world() else { return };
     let conf = subhost(&world, "mta", "USERNS=300000:70000\nCABLES=br0=");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let pid = world.document("mta")["pid"].to_string();
     let map = |of: &str| {
         world
@@ -146,7 +146,7 @@ fn administration_works_and_the_host_is_out_of_reach() {
         "USERNS=auto\nCABLES=br0=\nMASK=/etc/group /etc/masked",
     );
     world.ok("mkdir -p mta/root/mnt mta/root/etc/masked; touch mta/root/etc/masked/file");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(world.ok("ob-enter -u web mta id -u"), "33");
     for works in [
         "su web -c 'id -u' | grep -x 33",
@@ -197,7 +197,7 @@ fn a_share_has_its_owners_inside_only_where_it_says_so() {
         "mta",
         "USERNS=auto\nSHARE=../shared:/plain\nSHARE=../shared:/mapped:idmap\nSHARE=../shared:/both:ro,idmap",
     );
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let owners = "stat -c '%n %u' /plain/a /mapped/a /both/a";
     assert_eq!(
         world.ok(&format!("overlay-go mta -- {owners}")),
@@ -235,7 +235,7 @@ fn a_postmount_of_ones_own_and_a_bound_root() {
         "echo $USERNS >$BASE/range; ob-mount --furnish \"$1\"",
     );
     let conf = subhost(&world, "mta", "USERNS=auto\nPOSTMOUNT=./post");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(world.read("mta/range"), "2013265920:65536\n");
     assert_eq!(
         world.ok("overlay-go mta -- stat -c '%n %u:%g' /dev /dev/tty /run/lock"),
@@ -251,7 +251,7 @@ fn a_postmount_of_ones_own_and_a_bound_root() {
             "sed -i '/^LIVE/d' bound/bound.conf; echo LIVE={live} >>bound/bound.conf"
         ));
         let before = world.snapshot();
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         assert_eq!(
             world.ok("overlay-go bound -- sh -c 'stat -c %u / /tmp; touch /new'"),
             "0\n7"
@@ -287,7 +287,7 @@ fn pid_1_dies_with_its_supervisor() {
     let Some(world) = world() else { return };
     let conf = subhost(&world, "mta", "USERNS=auto\nCABLES=br0=");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let pid = world.document("mta")["pid"].to_string();
     world.ok(&format!("kill -9 $(cut -d' ' -f4 /proc/{pid}/stat)"));
     until("pid 1 to be gone", || {
@@ -304,7 +304,7 @@ fn the_machines_own_root() {
     let Some(world) = world() else { return };
     let conf = world.conf("mta", "BASE=.\nSTART=none\nUSERNS=auto\n");
     world.ok("chmod 700 mta");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world.ok("overlay-go mta -- stat -c '%u:%g' /etc/shadow"),
         world.ok("stat -c '%u:%g' /etc/shadow")
