@@ -29,6 +29,18 @@ fn hazard_17_the_status_of_a_command_is_its_own() {
             "{done:#?}"
         );
     }
+    // A shell needs no bash inside, and gets neither the environment nor the time namespace of the
+    // caller.
+    assert!(!world.has("busybox/bin/bash"));
+    let shell = world
+        .line("overlay-go mta")
+        .env("SECRET_TOKEN", "x")
+        .input("readlink /proc/1/root; env; readlink /proc/self/ns/time; exit 8\n")
+        .run();
+    assert_eq!(shell.status, 8, "{shell:#?}");
+    assert!(!shell.out.contains("SECRET"), "{shell:#?}");
+    let time = world.inside("mta", "readlink /proc/1/ns/time");
+    assert!(shell.out.contains(&time), "{shell:#?} {time}");
 }
 
 #[test]
@@ -154,49 +166,6 @@ fn without_arguments_the_running_subhosts_are_listed() {
         world.ok("overlay-go"),
         format!("Running subhosts:\n{other}")
     );
-}
-
-#[test]
-fn services_are_stopped_in_reverse_order_and_daemons_get_their_term() {
-    let world = World::new();
-    for service in ["one", "two"] {
-        world.script(format!("busybox/etc/{service}"), &format!("echo {service} $1 >>/var/order\n[ $1 = stop ] || (trap 'echo {service} had its TERM >>/var/order; exit' TERM; while :; do sleep 0.1; done) &"));
-    }
-    let conf = world.subhost("mta", "START=/etc/one /etc/two");
-    let before = world.snapshot();
-    world.boot(&conf);
-    until("the start of the last", || {
-        world.has("mta/root/var/order") && world.read("mta/root/var/order").contains("two start")
-    });
-    world.ok(&format!("overlay-stop {conf}"));
-    world.assert_same(&before);
-    let order = world.read("mta/root/var/order");
-    let stops: Vec<&str> = order
-        .lines()
-        .filter(|line| line.ends_with("stop"))
-        .collect();
-    assert_eq!(stops, ["two stop", "one stop"], "{order}");
-    assert_eq!(
-        order.matches("had its TERM").count(),
-        2,
-        "hazard 2: {order}"
-    );
-}
-
-#[test]
-fn hazard_17_overlay_go_runs_commands_returns_their_status_and_needs_no_bash() {
-    let (world, _) = booted("");
-    assert!(!world.has("busybox/bin/bash"));
-    assert_eq!(world.run("overlay-go mta sh -c 'exit 7'").status, 7);
-    let shell = world
-        .line("overlay-go mta")
-        .env("SECRET_TOKEN", "x")
-        .input("readlink /proc/1/root; env; readlink /proc/self/ns/time; exit 8\n")
-        .run();
-    assert_eq!(shell.status, 8, "{shell:#?}");
-    assert!(!shell.out.contains("SECRET"), "{shell:#?}");
-    let time = world.inside("mta", "readlink /proc/1/ns/time");
-    assert!(shell.out.contains(&time), "{shell:#?} {time}");
 }
 
 #[test]
