@@ -46,6 +46,36 @@ const CONFIGURATIONS: &[Bad] = &[
         &["fifteen-charact0", "longer than 15", "set a shorter NAME"],
     ),
     (
+        "BASE=.\nSTART=!true",
+        2,
+        &["START=!true", "printed nothing on its first line"],
+    ),
+    (
+        "BASE=.\nRAM_SIZE=!false",
+        2,
+        &["RAM_SIZE=!false", "printed nothing on its first line"],
+    ),
+    (
+        "BASE=.\nRAM_SIZE=!no-such-command x",
+        2,
+        &["RAM_SIZE=!no-such-command x: 'no-such-command' is not an executable file"],
+    ),
+    ("BASE=.\nRAM_SIZE=!", 2, &["there is no command"]),
+    (
+        "BASE=.\nSTOP_TIMEOUT=soon",
+        2,
+        &["STOP_TIMEOUT=soon is not a number of seconds"],
+    ),
+    (
+        "BASE=.\nLOG_MAX=lots",
+        2,
+        &["LOG_MAX", "lots is not a size such as 10M"],
+    ),
+];
+
+/// Cables that ob-conf refuses.
+const CABLES: &[Bad] = &[
+    (
         "BASE=.\nCABLES=br0",
         2,
         &["'br0' is no cable: write [bridge]=[MAC or .VLAN]"],
@@ -79,25 +109,9 @@ const CONFIGURATIONS: &[Bad] = &[
         &["'sixteencharacter' cannot be the name of a bridge"],
     ),
     (
-        "BASE=.\nRAM_SIZE=!false",
+        "BASE=.\nCABLES=br0= br0=02:zz:5e:10:00:01",
         2,
-        &["RAM_SIZE=!false", "printed nothing on its first line"],
-    ),
-    (
-        "BASE=.\nRAM_SIZE=!no-such-command x",
-        2,
-        &["RAM_SIZE=!no-such-command x: 'no-such-command' is not an executable file"],
-    ),
-    ("BASE=.\nRAM_SIZE=!", 2, &["there is no command"]),
-    (
-        "BASE=.\nSTOP_TIMEOUT=soon",
-        2,
-        &["STOP_TIMEOUT=soon is not a number of seconds"],
-    ),
-    (
-        "BASE=.\nLOG_MAX=lots",
-        2,
-        &["LOG_MAX", "lots is not a size such as 10M"],
+        &["'02:zz:5e:10:00:01' is not a MAC address"],
     ),
 ];
 
@@ -179,6 +193,11 @@ const PLANS: &[(&str, &[&str])] = &[
         &["'hook' is not on PATH; write ./hook for the one in BASE"],
     ),
     ("INIT=./silent", &["INIT printed nothing for pid 1 to do"]),
+    ("LOWER=../shellless", &["ob-unshare: bad: ", "/bin/sh"]),
+];
+
+/// Cables that ob-cable refuses.
+const BRIDGES: &[(&str, &[&str])] = &[
     (
         "CABLES== nobridge=",
         &["ob-cable: bad: CABLES: there is no bridge nobridge"],
@@ -193,14 +212,12 @@ const PLANS: &[(&str, &[&str])] = &[
             "ip link del taken0",
         ],
     ),
-    ("LOWER=../shellless", &["ob-unshare: bad: ", "/bin/sh"]),
 ];
 
-#[test]
-fn configurations_that_cannot_be() {
-    let world = World::new();
+/// Checks that neither overlay-boot nor ob-conf takes any of `rows`.
+fn refused_by_ob_conf(world: &World, rows: &[Bad]) {
     let before = world.snapshot();
-    for (text, line, words) in CONFIGURATIONS {
+    for (text, line, words) in rows {
         let conf = world.conf("bad", text);
         for boot in ["overlay-boot", "ob-conf"] {
             let done = world.run(&format!("{boot} {conf}"));
@@ -219,25 +236,44 @@ fn configurations_that_cannot_be() {
     }
 }
 
-#[test]
-fn plans_that_cannot_be() {
-    let world = World::new();
-    world.ok("mkdir -p bad/root/in bad/work/up bad/mounted shellless; mount -t tmpfs tmpfs bad/mounted; mkdir /run/other");
-    world.ok("touch bad/plain; ip link add wire type veth peer name other; ip link add taken0 type veth peer name third");
-    world.script("bad/hook", ":");
-    world.script("bad/silent", ":");
+/// Checks that no subhost with any of `rows` boots, and that one without them does.
+fn refused_by_stages(world: &World, rows: &[(&str, &[&str])]) {
     let before = world.snapshot();
-    for (text, words) in PLANS {
+    for (text, words) in rows {
         let conf = world.subhost("bad", text);
         let done = world.run(&format!("overlay-boot {conf}"));
         assert_eq!(done.out, "", "{text}");
         done.fails(1, words);
         world.assert_same(&before);
     }
-    // And with none of that it boots.
     let conf = world.subhost("bad", "");
     world.ok(&format!("overlay-boot {conf} && overlay-stop {conf}"));
     world.assert_same(&before);
+}
+
+#[test]
+fn invalid_configurations_are_refused_with_their_line() {
+    refused_by_ob_conf(&World::new(), CONFIGURATIONS);
+}
+
+#[test]
+fn hazard_14_failing_boot_reports_why_and_leaves_nothing() {
+    let world = World::new();
+    world.ok("mkdir -p bad/root/in bad/work/up bad/mounted shellless; mount -t tmpfs tmpfs bad/mounted; mkdir /run/other");
+    world.ok("touch bad/plain");
+    world.script("bad/hook", ":");
+    world.script("bad/silent", ":");
+    refused_by_stages(&world, PLANS);
+}
+
+#[test]
+fn hazard_34_invalid_bridge_or_mac_is_refused() {
+    let world = World::new();
+    refused_by_ob_conf(&world, CABLES);
+    world.ok(
+        "ip link add wire type veth peer name other; ip link add taken0 type veth peer name third",
+    );
+    refused_by_stages(&world, BRIDGES);
 }
 
 #[test]
@@ -348,98 +384,4 @@ fn undo_of_several_goes_on_after_a_bad_one() {
     assert_eq!(done.out.lines().count(), 2, "{done:#?}");
     done.fails(1, &["the input is no document"]);
     world.assert_same(&before);
-}
-
-#[test]
-fn hazard_6_a_configuration_that_runs_is_not_booted_again() {
-    let world = World::new();
-    let conf = world.subhost("mta", "CABLES==");
-    let same_upper = world.subhost("other", "UPPER=../mta/root\nWORK=../mta/work");
-    let same_live = world.subhost("third", "LIVE=../mta/live");
-    world.boot(&conf);
-    let running = world.snapshot_of_idle("mta");
-    world
-        .run(&format!("overlay-boot {conf}"))
-        .fails(1, &["mta: it runs already", &conf]);
-    world
-        .run(&format!("overlay-boot {same_upper}"))
-        .fails(1, &["UPPER=", "is in use by the subhost mta"]);
-    world
-        .run(&format!("overlay-boot {same_live}"))
-        .fails(1, &["LIVE=", "is in use by the subhost mta"]);
-    world.assert_same(&running);
-    assert_eq!(world.inside("mta", "echo lives"), "lives");
-}
-
-#[test]
-fn hazard_6_of_four_boots_at_once_one_wins() {
-    let world = World::new();
-    let conf = world.subhost("mta", "CABLES==");
-    let before = world.snapshot();
-    let boots: Vec<_> = (0..4)
-        .map(|_| world.line(&format!("overlay-boot {conf}")).start())
-        .collect();
-    let ends: Vec<_> = boots.into_iter().map(end_to_end::Running::wait).collect();
-    assert_eq!(
-        ends.iter().filter(|end| end.status == 0).count(),
-        1,
-        "{ends:#?}"
-    );
-    for end in ends.iter().filter(|end| end.status != 0) {
-        end.fails(1, &["mta: it"]);
-    }
-    assert_eq!(world.inside("mta", "echo lives"), "lives");
-    world.ok("cd /; overlay-stop mta");
-    world.assert_same(&before);
-}
-
-#[test]
-fn hazard_14_a_boot_that_fails_says_so_and_leaves_nothing() {
-    let world = World::new();
-    let before = world.snapshot();
-    for (index, (more, words)) in [
-        ("BASE=/no/such", "BASE"),
-        ("UPPER=no", "UPPER"),
-        ("LOWER=no", "LOWER"),
-        ("WORK=no", "WORK"),
-        ("LIVE=no", "LIVE"),
-        ("PREMOUNT=./no", "PREMOUNT"),
-        ("POSTMOUNT=./no", "POSTMOUNT"),
-        ("INIT=./no", "INIT"),
-        ("INIT=true", "INIT"),
-        ("LOG=/no/such/log", "log"),
-        ("START=!true", "START"),
-        ("CABLES=nobridge=", "nobridge"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let conf = world.subhost(&format!("f{index}"), more);
-        world
-            .run(&format!("overlay-boot {conf}"))
-            .fails(1, &[words]);
-        world.assert_same(&before);
-    }
-    world.ok("echo START=none >nobase.conf");
-    world.run("overlay-boot nobase.conf").fails(1, &["BASE"]);
-    world.run("overlay-boot busybox").fails(1, &["busybox"]);
-    world.assert_same(&before);
-}
-
-#[test]
-fn hazard_34_a_bad_bridge_or_mac_is_refused() {
-    let world = World::new();
-    world.ok("ip link add br0 type bridge; ip link add nobridge type veth");
-    let before = world.snapshot();
-    for (cables, word) in [
-        ("CABLES=br9=", "br9"),
-        ("CABLES=nobridge=", "nobridge"),
-        ("CABLES=br0= br0=02:zz:5e:10:00:01", "02:zz"),
-        ("CABLES=br0=01:00:5e:10:00:01", "01:00"),
-        ("CABLES=word", "word"),
-    ] {
-        let conf = world.subhost("mta", cables);
-        world.run(&format!("overlay-boot {conf}")).fails(1, &[word]);
-        world.assert_same(&before);
-    }
 }

@@ -3,21 +3,33 @@
 use end_to_end::{World, booted, until};
 
 #[test]
-fn hazard_03_stop_takes_no_other_subhost_whose_file_has_the_same_name() {
+fn hazard_03_files_of_the_same_name_are_not_confused() {
     let world = World::new();
     for directory in ["A", "B"] {
-        world.ok(&format!("cd {} && mkdir -p {directory}/live {directory}/root {directory}/work && printf 'BASE=.\nLOWER=../busybox\nSTART=none\n' >{directory}/web.conf", world.directory()));
+        world.ok(&format!(
+            "mkdir -p {directory}/live {directory}/root {directory}/work"
+        ));
+        world.write(
+            format!("{directory}/web.conf"),
+            "BASE=.\nLOWER=../busybox\nSTART=none\n",
+        );
     }
     world.ok("overlay-boot A/web.conf");
+    let running = world.snapshot_of_idle("web");
+    world
+        .run("overlay-boot B/web.conf")
+        .fails(1, &["web: it runs already", "A/web.conf"]);
     world
         .run("overlay-stop B/web.conf")
         .fails(1, &["web", "A/web.conf"]);
+    world.assert_same(&running);
     assert!(world.has("/run/netns/web"));
     assert_eq!(world.inside("web", "echo lives"), "lives");
+    world.ok("overlay-stop A/web.conf");
 }
 
 #[test]
-fn hazard_04_names_are_no_patterns() {
+fn hazard_04_names_are_not_patterns() {
     let world = World::new();
     let conf = world.subhost("axd", "");
     world.boot(&conf);
@@ -27,7 +39,7 @@ fn hazard_04_names_are_no_patterns() {
 }
 
 #[test]
-fn hazard_05_running_is_not_read_from_the_command_lines_of_all_processes() {
+fn hazard_05_command_lines_do_not_decide_what_runs() {
     let world = World::new();
     let conf = world.subhost("mta", "");
     // One that looks like a booting shell, with child and grandchild.
@@ -50,68 +62,35 @@ fn hazard_05_running_is_not_read_from_the_command_lines_of_all_processes() {
 }
 
 #[test]
-fn hazard_06_what_runs_is_not_booted_again_and_upper_not_shared() {
-    let (world, conf) = booted("");
-    let running = world.snapshot();
-    world
-        .run(&format!("overlay-boot {conf}"))
-        .fails(1, &["mta", "runs already"]);
-    world.conf(
-        "other",
-        "BASE=.\nLOWER=../busybox\nSTART=none\nUPPER=../mta/root\nWORK=../mta/work",
-    );
-    world
-        .run("overlay-boot other/other.conf")
-        .fails(1, &["UPPER", "in use by the subhost mta"]);
-    world.assert_same(&running);
-    world.ok("overlay-go mta true && overlay-stop mta");
-}
-
-#[test]
-fn hazard_07_any_name_and_suffix_can_be_stopped_and_entered() {
-    let world = World::new();
-    let before = world.snapshot();
-    world.subhost("mta", "NAME=other");
-    world.ok("mv mta/mta.conf mta/plain; cd mta; overlay-boot plain; overlay-go other true; overlay-stop plain");
-    world.ok("cd mta; overlay-boot plain; cd /; overlay-stop other");
-    world.assert_same(&before);
-}
-
-#[test]
-fn hazard_6_a_second_boot_is_refused_and_names_the_one_that_runs() {
-    let (world, conf) = booted("");
+fn hazard_06_name_live_or_upper_in_use_is_refused() {
+    let (world, conf) = booted("CABLES==");
+    let before = world.snapshot_of_idle("mta");
     let pid = world.document("mta")["pid"].to_string();
-    let before = world.snapshot_of_idle("mta");
-    let again = world.run(&format!("overlay-boot {conf}"));
-    again.fails(1, &["mta", "it runs already", &format!("pid {pid}"), &conf]);
-    world.assert_same(&before);
-}
-
-#[test]
-fn another_conf_with_its_name_live_or_upper_is_refused_and_told_whose_it_is() {
-    let (world, conf) = booted("");
-    let before = world.snapshot_of_idle("mta");
     let namesake = world.subhost("namesake", "NAME=mta");
     let live = world.subhost("live", "LIVE=../mta/live");
     let upper = world.subhost("upper", "UPPER=../mta/root\nWORK=../mta/work");
     let bound = world.subhost("bound", "UPPER=../mta/root\nLOWER=../mta/root");
     world.ok("ln -s mta/root elsewhere");
     let link = world.subhost("link", "UPPER=../elsewhere\nWORK=../mta/work");
-    let refused = world.run(&format!("overlay-boot {namesake}"));
-    refused.fails(1, &["mta", "it runs already", &conf]);
-    for (conf, variable) in [
-        (live, "LIVE"),
-        (upper, "UPPER"),
-        (bound, "UPPER"),
-        (link, "UPPER"),
+    for other in [&conf, &namesake] {
+        let pid = format!("pid {pid}");
+        let refused = world.run(&format!("overlay-boot {other}"));
+        refused.fails(1, &["mta: it runs already", &pid, &conf]);
+    }
+    for (other, variable) in [
+        (live, "LIVE="),
+        (upper, "UPPER="),
+        (bound, "UPPER="),
+        (link, "UPPER="),
     ] {
-        let refused = world.run(&format!("overlay-boot {conf}"));
-        refused.fails(1, &[variable, "mta"]);
+        let refused = world.run(&format!("overlay-boot {other}"));
+        refused.fails(1, &[variable, "is in use by the subhost mta"]);
     }
     world.assert_same(&before);
+    assert_eq!(world.ok("overlay-go mta echo lives"), "lives");
     world.ok("overlay-stop mta");
     world.boot(&namesake);
-    // The conf that it was not started from is another's.
+    // A subhost is not stopped by the configuration of another with the same name.
     world
         .run(&format!("overlay-stop {conf}"))
         .fails(1, &["mta", &namesake]);
@@ -119,7 +98,7 @@ fn another_conf_with_its_name_live_or_upper_is_refused_and_told_whose_it_is() {
 }
 
 #[test]
-fn hazards_3_to_7_what_is_called_nearly_the_same_is_another() {
+fn similar_names_are_different_subhosts() {
     let world = World::new();
     let before = world.snapshot();
     let confs = [
@@ -184,7 +163,7 @@ fn hazards_3_to_7_what_is_called_nearly_the_same_is_another() {
 }
 
 #[test]
-fn hazard_7_name_is_what_it_says_and_not_the_files() {
+fn hazard_07_subhost_is_found_by_its_name_or_its_file() {
     let world = World::new();
     let conf = world.subhost("file", "NAME=other");
     world.boot(&conf);
@@ -202,29 +181,9 @@ fn hazard_7_name_is_what_it_says_and_not_the_files() {
         &format!("overlay-boot {conf}"),
         &format!("overlay-stop {conf}"),
     );
-}
-
-#[test]
-fn hazard_3_two_files_of_one_name_are_two_subhosts_if_they_say_so_and_never_mixed_up() {
-    let world = World::new();
-    for directory in ["A", "B"] {
-        world.ok(&format!(
-            "mkdir -p {directory}/live {directory}/root {directory}/work"
-        ));
-        world.write(
-            format!("{directory}/web.conf"),
-            "BASE=.\nLOWER=../busybox\nSTART=none\n",
-        );
-    }
-    world.ok("overlay-boot A/web.conf");
-    let running = world.snapshot_of_idle("web");
-    world
-        .run("overlay-boot B/web.conf")
-        .fails(1, &["web: it runs already", "A/web.conf"]);
-    world
-        .run("overlay-stop B/web.conf")
-        .fails(1, &["web", "A/web.conf"]);
-    world.assert_same(&running);
-    assert_eq!(world.inside("web", "echo lives"), "lives");
-    world.ok("overlay-stop A/web.conf");
+    // The file needs no suffix.
+    let before = world.snapshot();
+    world.ok("mv file/file.conf file/plain; cd file; overlay-boot plain; overlay-go other true; overlay-stop plain");
+    world.ok("cd file; overlay-boot plain; cd /; overlay-stop other");
+    world.assert_same(&before);
 }
