@@ -38,50 +38,6 @@ fn hazard_18_the_callers_session_and_terminal_are_not_the_subhosts() {
 }
 
 #[test]
-fn hazard_23_the_callers_environment_and_files_stay_outside() {
-    let world = World::new();
-    world.script(
-        "busybox/etc/one",
-        "env >/var/env; ls -l /proc/self/fd >/var/fds; sleep 1000 &",
-    );
-    let conf = world.subhost("mta", "START=/etc/one");
-    let line = format!("exec 7</etc; overlay-boot {conf}");
-    world.line(&line).env("SECRET_TOKEN", "x").run().ok();
-    until("the service", || {
-        world.inside("mta", "ps").contains("sleep 1000")
-    });
-    let environment = world.read("mta/root/var/env");
-    for word in ["SECRET", "ACTION", "UNSHARED", "OLDPWD", "CONFIG", "OB_"] {
-        assert!(!environment.contains(word), "{environment}");
-    }
-    let files = world.read("mta/root/var/fds");
-    assert!(
-        !files.contains(" /etc") && !files.contains(" 7 ->"),
-        "{files}"
-    );
-    assert_eq!(
-        world.inside(
-            "mta",
-            "tr '\\0' '\\n' </proc/1/environ | grep -c SECRET || :"
-        ),
-        "0"
-    );
-}
-
-#[test]
-fn hazard_30_the_callers_umask_closes_nothing_inside() {
-    let world = World::new();
-    world.script("busybox/etc/one", "touch /var/made");
-    let conf = world.subhost("mta", "START=/etc/one");
-    world.ok(&format!("umask 077; overlay-boot {conf}"));
-    until("the service", || world.has("mta/root/var/made"));
-    assert_eq!(
-        world.inside("mta", "stat -c %a / /etc /etc/network/interfaces /var/made"),
-        "755\n755\n644\n644"
-    );
-}
-
-#[test]
 fn hazard_boot_returns_when_the_subhost_is_there() {
     let world = World::new();
     let conf = world.subhost("mta", "");
@@ -93,7 +49,7 @@ fn hazard_boot_returns_when_the_subhost_is_there() {
 }
 
 #[test]
-fn hazard_23_pid_1_has_nothing_of_the_callers() {
+fn hazard_23_environment_and_files_of_the_caller_stay_out() {
     let world = World::new();
     let conf = world.subhost("mta", "");
     let line = format!("umask 077; exec 7</etc; overlay-boot {conf}");
@@ -143,27 +99,60 @@ fn hazard_23_pid_1_has_nothing_of_the_callers() {
         world.mounts("mta"),
         "/ /dev /dev/pts /dev/shm /proc /run /sys"
     );
-    // Nothing of the host is mapped into it either.
+    // No file of the host is mapped into pid 1.
     assert_eq!(
         world.ok(&format!(
             "grep ' /' /proc/{pid}/maps | grep -cv /memfd:ob-reaper || :"
         )),
         "0"
     );
+
+    // A service gets no more than pid 1.
+    world.script(
+        "busybox/etc/one",
+        "env >/var/env; ls -l /proc/self/fd >/var/fds; sleep 1000 &",
+    );
+    let conf = world.subhost("served", "START=/etc/one");
+    let line = format!("exec 7</etc; overlay-boot {conf}");
+    world.line(&line).env("SECRET_TOKEN", "x").run().ok();
+    until("the service", || {
+        world.inside("served", "ps").contains("sleep 1000")
+    });
+    let environment = world.read("served/root/var/env");
+    for word in ["SECRET", "ACTION", "UNSHARED", "OLDPWD", "CONFIG", "OB_"] {
+        assert!(!environment.contains(word), "{environment}");
+    }
+    let files = world.read("served/root/var/fds");
+    assert!(
+        !files.contains(" /etc") && !files.contains(" 7 ->"),
+        "{files}"
+    );
+    assert_eq!(
+        world.inside(
+            "served",
+            "tr '\\0' '\\n' </proc/1/environ | grep -c SECRET || :"
+        ),
+        "0"
+    );
 }
 
 #[test]
-fn hazard_30_the_callers_umask_does_not_close_the_subhost() {
+fn hazard_30_umask_of_the_caller_closes_nothing_inside() {
     let world = World::new();
-    let conf = world.subhost("mta", "");
+    world.script("busybox/etc/one", "touch /var/made");
+    let conf = world.subhost("mta", "START=/etc/one");
     world.ok(&format!("umask 077; overlay-boot {conf}"));
+    until("the service", || world.has("mta/root/var/made"));
     assert_eq!(
         world.ok("stat -c %a mta/root/etc mta/root/etc/network mta/root/etc/network/interfaces"),
         "755\n755\n644"
     );
     assert_eq!(
-        world.inside("mta", "stat -c %a / /etc /dev /run"),
-        "755\n755\n755\n755"
+        world.inside(
+            "mta",
+            "stat -c %a / /etc /dev /run /etc/network/interfaces /var/made"
+        ),
+        "755\n755\n755\n755\n644\n644"
     );
 }
 

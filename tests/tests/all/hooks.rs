@@ -65,24 +65,18 @@ fn an_init_of_ones_own_decides_what_pid_1_is() {
 }
 
 #[test]
-fn hazard_16_what_init_prints_reaches_pid_1_unchanged() {
+fn hazard_16_output_of_init_reaches_pid_1_unchanged() {
     let world = World::new();
-    world.script(
-        "mta/init",
-        r#"cat <<'X'
-printf '%s\n' 'a\b\\c' "$(echo d)" `echo e` '\$f' >/root/printed
-sleep 1000 &
-exec /.reaper mta
-X"#,
-    );
+    let text = "printf '%s\\n' 'a\\b\\\\c' \"\\$x $(echo d)\" `echo e; echo $$` '\\\\' '`' '\\$f' >/root/printed\nexec /.reaper mta";
+    world.init("mta", &format!("sleep 1000 &\n{text}"));
     let conf = world.subhost("mta", "INIT=./init");
     world.boot(&conf);
-    until("pid 1 to be the reaper", || {
+    until("pid 1 to become the reaper", || {
         world.inside("mta", "tr '\\0' ' ' </proc/1/cmdline") == "/.reaper mta "
     });
     assert_eq!(
         world.inside("mta", "cat /root/printed"),
-        "a\\b\\\\c\nd\ne\n\\$f"
+        "a\\b\\\\c\n$x d\ne\n1\n\\\\\n`\n\\$f"
     );
     world.ok("overlay-stop mta");
 }

@@ -36,8 +36,9 @@ fn hazards_7_and_8_a_configuration_boots_by_whatever_path() {
 }
 
 #[test]
-fn hazard_33_blanks_commas_and_colons_in_paths() {
+fn hazard_33_paths_may_have_blanks_commas_and_colons() {
     let world = World::new();
+    world.ok("mkdir 'l o,w:er'; cp -a busybox/* 'l o,w:er'");
     let before = world.snapshot();
     for directory in [
         "a blank",
@@ -50,6 +51,7 @@ fn hazard_33_blanks_commas_and_colons_in_paths() {
         "dollar$HOME",
         "umlaut-ü",
         "new  blanks ",
+        "a b,c:d",
     ] {
         world.script(
             format!("{directory}/hook"),
@@ -60,10 +62,10 @@ fn hazard_33_blanks_commas_and_colons_in_paths() {
             quote(directory)
         ));
         world.write(
-            format!("{directory}/odd.conf"),
-            "BASE=.\nLOWER=../busybox\nSTART=none\nLOG=log\nPOSTMOUNT=./hook\n",
+            format!("{directory}/o d,d.conf"),
+            "BASE=.\nNAME=odd\nLOWER=../l o,w:er\nSTART=none\nLOG=log\nPOSTMOUNT=./hook\n",
         );
-        let conf = quote(&format!("{directory}/odd.conf"));
+        let conf = quote(&format!("{directory}/o d,d.conf"));
         world.boot_and_stop(
             "odd",
             &format!("overlay-boot {conf}"),
@@ -75,7 +77,7 @@ fn hazard_33_blanks_commas_and_colons_in_paths() {
         );
         assert_eq!(world.read(format!("{directory}/log2")), "hook\n");
         world.assert_same(&before);
-        world.ok("rm log"); // relative to the caller's directory
+        world.ok("rm log"); // relative to the directory of the caller
     }
 }
 
