@@ -100,7 +100,7 @@ fn pid_1_is_alone_in_its_namespaces() {
 }
 
 #[test]
-fn the_devices_are_those_of_the_table() {
+fn hazard_20_devices_have_the_right_owners_and_modes() {
     let (world, _) = booted("");
     let nodes = world.inside(
         "mta",
@@ -141,6 +141,18 @@ fn the_devices_are_those_of_the_table() {
         ),
         "3\nworks"
     );
+    assert_eq!(
+        world.inside(
+            "mta",
+            "grep ' /dev/pts ' /proc/mounts | grep -oE '(mode|ptmxmode)=[0-9]+'"
+        ),
+        "mode=620\nptmxmode=666"
+    );
+    let terminal = "exec 3<>/dev/ptmx; ls /dev/pts; stat -c '%a %g' /dev/pts/0";
+    // A user namespace may have no group 5.
+    let group = if is_root() { "5" } else { "" };
+    let seen = world.inside("mta", terminal);
+    assert!(seen.starts_with(&format!("0\nptmx\n620 {group}")), "{seen}");
 }
 
 #[test]
@@ -214,18 +226,4 @@ fn the_host_sees_the_names_that_others_rely_on() {
     let title = format!(": overlay-boot {conf}");
     let mut processes = world.processes().into_iter();
     assert!(processes.any(|process| process.trim_end().ends_with(&title)));
-}
-
-#[test]
-fn hazard_20_dev_belongs_to_root_and_terminals_to_tty() {
-    let (world, _) = booted("");
-    assert_eq!(
-        world.inside("mta", "stat -c %a /dev /dev/pts/ptmx; grep ' /dev/pts ' /proc/mounts | grep -oE '(mode|ptmxmode)=[0-9]+'"),
-        "755\n666\nmode=620\nptmxmode=666"
-    );
-    let terminal = "exec 3<>/dev/ptmx; ls /dev/pts; stat -c '%a %g' /dev/pts/0";
-    // A user namespace may have no group 5.
-    let group = if is_root() { "5" } else { "" };
-    let seen = world.inside("mta", terminal);
-    assert!(seen.starts_with(&format!("0\nptmx\n620 {group}")), "{seen}");
 }
