@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_become_what_the_kernel_reads() {
+    fn limits_are_converted_to_kernel_format() {
         for (name, value, written) in [
             ("MEMORY_MAX", "64M", "67108864"),
             ("MEMORY_HIGH", "max", "max"),

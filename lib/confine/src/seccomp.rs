@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_refuses_what_it_says_and_nothing_else() {
+    fn default_profile_refuses_only_the_listed_calls() {
         let few = bit("CHOWN").unwrap() | bit("SYS_CHROOT").unwrap();
         under(
             &Filters::default_for(few).unwrap(),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn each_outcome_of_a_profile_is_kept_apart() {
+    fn outcomes_of_a_profile_stay_separate() {
         let profile = r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":38,"syscalls":[
             {"names":["exit_group","write","rt_sigprocmask","clone3","gettid","getpid"],"action":"SCMP_ACT_ALLOW"},
             {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]},
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_come_back_from_a_file_whole_or_not_at_all() {
+    fn filters_are_read_back_whole_or_refused() {
         let filters = Filters::default_for(0).unwrap();
         let bytes = filters.to_bytes();
         assert_eq!(Filters::from_bytes(&bytes).unwrap(), filters);

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_comes_out() {
+    fn stored_descriptors_are_returned() {
         let keep = Keep::new().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         keep.put(&file).unwrap();
