@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decimal_has_all_digits_and_no_more() {
+    fn decimal_has_exactly_its_digits() {
         assert_eq!(Decimal::new(0).text(), b"0");
         assert_eq!(Decimal::new(4_194_304).text(), b"4194304");
         assert_eq!(Decimal::new(i32::MAX).text(), b"2147483647");
