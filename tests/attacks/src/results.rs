@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_that_agree_are_one_word() {
+    fn cell_of_agreeing_kernels_is_one_word() {
         let entry = table()[0];
         let show = |outcomes: [Option<Ends>; 3]| {
             let kernels = ["6.1", "6.12", "6.18"].into_iter().zip(outcomes);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_a_line_and_back() {
+    fn result_survives_writing_and_parsing() {
         let one = Measured {
             name: "disk".to_owned(),
             level: Level::Strict,
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_result_is_of_an_entry() {
+    fn results_name_only_known_entries() {
         for (kernel, _) in KERNELS {
             let unknown = |one: &Measured| crate::find(&one.name).is_none();
             assert!(!of_kernel(kernel).iter().any(unknown), "{kernel}");

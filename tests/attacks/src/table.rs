@@ -237,7 +237,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn each_name_is_there_once_and_each_expectation_fits_its_kind() {
+    fn names_are_unique_and_expectations_fit_their_kind() {
         let table = table();
         let names: BTreeSet<_> = table.iter().map(|entry| entry.name).collect();
         assert_eq!(names.len(), table.len());

@@ -153,7 +153,7 @@ fn unlike(recorded: &[Measured], one: &Measured) -> bool {
 }
 
 #[test]
-fn every_attack_and_all_work_ends_as_expected() {
+fn every_attack_and_work_ends_as_expected() {
     if !is_root_or_tell("attacks") {
         return;
     }
@@ -181,7 +181,7 @@ fn every_attack_and_all_work_ends_as_expected() {
 
 /// The watchers would see it, did anybody bring along what belongs to the host.
 #[test]
-fn a_watcher_finds_what_nsenter_brings_along() {
+fn watcher_finds_descriptors_that_nsenter_leaks() {
     if !is_root_or_tell("attacks") {
         return;
     }
@@ -195,7 +195,7 @@ fn a_watcher_finds_what_nsenter_brings_along() {
 }
 
 #[test]
-fn the_page_shows_what_was_measured() {
+fn table_in_security_md_shows_the_results() {
     let page = include_str!("../../../docs/security.md");
     let made = put_into(page).expect("the marks");
     assert!(made == page, "docs/security.md is old: make attacks");

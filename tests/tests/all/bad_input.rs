@@ -277,7 +277,7 @@ fn hazard_34_invalid_bridge_or_mac_is_refused() {
 }
 
 #[test]
-fn files_that_are_no_configuration() {
+fn invalid_files_are_rejected() {
     let world = World::new();
     world.ok("mkdir directory; printf 'BASE=.\\nLIVE=\\377\\n' >latin1.conf; printf 'BASE=.\\nLIVE=a\\0b\\n' >zero.conf; ln -s nowhere dangling.conf; echo BASE=. >.conf; echo BASE=. >'a b.conf'");
     world.ok("echo BASE=. >closed.conf; chmod 0 closed.conf");
@@ -315,7 +315,7 @@ fn files_that_are_no_configuration() {
 }
 
 #[test]
-fn documents_that_are_none() {
+fn malformed_documents_are_rejected() {
     let world = World::new();
     let conf = world.subhost("mta", "");
     let document = world.ok(&format!("ob-conf {conf}"));
@@ -374,7 +374,7 @@ fn documents_that_are_none() {
 }
 
 #[test]
-fn undo_of_several_goes_on_after_a_bad_one() {
+fn undo_continues_after_an_invalid_document() {
     let world = World::new();
     let before = world.snapshot();
     world.ok(

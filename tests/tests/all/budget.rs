@@ -65,7 +65,7 @@ fn count_boot(world: &World, conf: &str) -> Cost {
 }
 
 #[test]
-fn a_life_takes_no_more_than_its_budget() {
+fn boot_enter_list_and_stop_stay_within_budget() {
     let world = World::new();
     world.ok("ip link add br0 type bridge && ip link set br0 up");
     let conf = world.subhost("mta", "CABLES=br0=");
@@ -81,7 +81,7 @@ fn a_life_takes_no_more_than_its_budget() {
 }
 
 #[test]
-fn a_tool_executes_no_more_instructions_than_its_budget() {
+fn instructions_of_each_tool_stay_within_budget() {
     let world = World::new();
     world.ok("ip link add br0 type bridge && ip link set br0 up && mkdir -p /run/netns");
     let conf = world.subhost("mta", "CABLES=br0=");

@@ -11,7 +11,7 @@ fn world() -> World {
 }
 
 #[test]
-fn every_form_of_a_cable() {
+fn cables_of_every_form_are_made() {
     let world = world();
     let conf = world.subhost(
         "mta",
@@ -58,7 +58,7 @@ fn every_form_of_a_cable() {
 }
 
 #[test]
-fn two_subhosts_on_a_bridge_reach_each_other_and_the_host() {
+fn subhosts_on_a_bridge_reach_each_other_and_the_host() {
     let world = world();
     for (name, address) in [("one", 2), ("two", 3)] {
         let conf = world.subhost(name, "CABLES=br0=");
@@ -80,7 +80,7 @@ fn two_subhosts_on_a_bridge_reach_each_other_and_the_host() {
 }
 
 #[test]
-fn a_cable_without_a_bridge_is_a_wire_to_the_host() {
+fn cable_without_a_bridge_reaches_the_host() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     world.ok(&format!(
@@ -97,7 +97,7 @@ fn a_cable_without_a_bridge_is_a_wire_to_the_host() {
 }
 
 #[test]
-fn without_cables_there_is_lo_alone() {
+fn subhost_without_cables_has_only_lo() {
     let (world, _) = booted("");
     assert_eq!(
         world.inside(

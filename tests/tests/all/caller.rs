@@ -8,7 +8,7 @@ fn stat(world: &World, pid: &serde_json::Value, field: u32) -> String {
 }
 
 #[test]
-fn hazard_18_the_callers_session_and_terminal_are_not_the_subhosts() {
+fn hazard_18_session_and_terminal_of_the_caller_stay_out() {
     let world = World::new();
     world.script("busybox/etc/one", "sleep 1000 &");
     let conf = world.subhost("mta", "START=/etc/one");
@@ -38,7 +38,7 @@ fn hazard_18_the_callers_session_and_terminal_are_not_the_subhosts() {
 }
 
 #[test]
-fn hazard_boot_returns_when_the_subhost_is_there() {
+fn boot_returns_when_the_subhost_can_be_entered() {
     let world = World::new();
     let conf = world.subhost("mta", "");
     for _ in 0..5 {
@@ -157,7 +157,7 @@ fn hazard_30_umask_of_the_caller_closes_nothing_inside() {
 }
 
 #[test]
-fn overlay_boot_does_not_keep_its_callers_pipe_or_terminal() {
+fn overlay_boot_keeps_no_pipe_or_terminal_of_its_caller() {
     let world = World::new();
     let conf = world.subhost("mta", "");
     // These return only if nothing that stays holds what they hold.
@@ -175,7 +175,7 @@ fn overlay_boot_does_not_keep_its_callers_pipe_or_terminal() {
 }
 
 #[test]
-fn overlay_boot_in_the_foreground_ends_with_the_subhost_and_the_subhost_with_it() {
+fn foreground_boot_and_its_subhost_end_together() {
     let world = World::new();
     let conf = world.subhost("mta", "");
     let before = world.snapshot();

@@ -83,47 +83,47 @@ fn boots(pipeline: &str) {
 }
 
 #[test]
-fn the_pipeline() {
+fn pipeline_boots_a_subhost() {
     boots("ob-conf $CONF | ob-mount | ob-cable | ob-unshare");
 }
 
 #[test]
-fn ob_conf_in_plain_sh() {
+fn ob_conf_can_be_plain_sh() {
     boots("my_conf | ob-mount | ob-cable | ob-unshare");
 }
 
 #[test]
-fn ob_mount_in_plain_sh() {
+fn ob_mount_can_be_plain_sh() {
     boots("ob-conf $CONF | my_mount | ob-cable | ob-unshare");
 }
 
 #[test]
-fn ob_cable_in_plain_sh() {
+fn ob_cable_can_be_plain_sh() {
     boots("ob-conf $CONF | ob-mount | my_cable | ob-unshare");
 }
 
 #[test]
-fn all_but_the_last_stage_in_plain_sh() {
+fn all_stages_but_the_last_can_be_plain_sh() {
     boots("my_conf | my_mount | my_cable | ob-unshare");
 }
 
 #[test]
-fn a_tee_between_all_stages() {
+fn pipeline_with_tee_between_stages_boots() {
     boots("ob-conf $CONF | tee 1 | ob-mount | tee 2 | ob-cable | tee 3 | ob-unshare");
 }
 
 #[test]
-fn a_fifo_between_all_stages() {
+fn pipeline_through_a_fifo_boots() {
     boots("mkfifo fifo.$$; ob-conf $CONF >fifo.$$ & ob-mount <fifo.$$ | ob-cable | ob-unshare");
 }
 
 #[test]
-fn another_order_of_stages() {
+fn pipeline_with_cables_before_mounts_boots() {
     boots("ob-conf $CONF | ob-cable | ob-mount | ob-unshare");
 }
 
 #[test]
-fn ob_unshare_in_plain_sh() {
+fn ob_unshare_can_be_plain_sh() {
     let (world, conf) = world();
     let before = world.snapshot();
     let script = format!("{STAGES}\nob-conf {conf} | ob-mount | ob-cable | tee made | my_unshare");
@@ -143,7 +143,7 @@ fn ob_unshare_in_plain_sh() {
 }
 
 #[test]
-fn a_plan_changed_by_jq() {
+fn plan_can_be_changed_by_jq() {
     let (world, conf) = world();
     world.write("shared/file", "shared\n");
     let before = world.snapshot();
@@ -157,7 +157,7 @@ fn a_plan_changed_by_jq() {
 }
 
 #[test]
-fn a_plan_changed_by_assignments() {
+fn plan_can_be_changed_by_assignments() {
     let (world, conf) = world();
     world.write("shared/file", "shared\n");
     let before = world.snapshot();
@@ -174,7 +174,7 @@ fn a_plan_changed_by_assignments() {
 }
 
 #[test]
-fn another_program_as_a_stage() {
+fn foreign_program_can_be_a_stage() {
     let (world, conf) = world();
     world.script(
         "bin/my-macvlan",
@@ -195,7 +195,7 @@ fn another_program_as_a_stage() {
 }
 
 #[test]
-fn a_stage_left_out_leaves_the_hosts_network() {
+fn pipeline_without_ob_cable_keeps_the_network_of_the_host() {
     let (world, conf) = world();
     let before = world.snapshot();
     for room in ["", "ob-unshare --room"] {
@@ -220,7 +220,7 @@ fn a_stage_left_out_leaves_the_hosts_network() {
 }
 
 #[test]
-fn a_command_as_pid_1_has_the_status_of_env() {
+fn command_as_pid_1_exits_with_the_status_of_env() {
     let (world, conf) = world();
     world.write("busybox/plain", "");
     for (command, status) in [
@@ -262,7 +262,7 @@ fn a_command_as_pid_1_has_the_status_of_env() {
 }
 
 #[test]
-fn the_pipeline_stopped_between_any_two_stages() {
+fn pipeline_can_pause_between_any_two_stages() {
     let (world, conf) = world();
     let empty = world.snapshot();
     world.ok(&format!("ob-conf {conf} >1"));
@@ -304,7 +304,7 @@ fn the_pipeline_stopped_between_any_two_stages() {
 }
 
 #[test]
-fn a_room_can_be_stood_in_stage_by_stage() {
+fn stages_run_one_by_one_in_a_room() {
     let (world, conf) = world();
     let before = world.snapshot();
     let script = format!(
@@ -342,7 +342,7 @@ fn unknown_keys_pass_through_all_stages() {
 }
 
 #[test]
-fn one_fault_is_one_line_wherever_it_is() {
+fn fault_in_any_stage_prints_one_line() {
     let (world, conf) = world();
     let before = world.snapshot();
     let bad = world.subhost("bad", "CABLES=nobridge=");
@@ -368,7 +368,7 @@ fn one_fault_is_one_line_wherever_it_is() {
 }
 
 #[test]
-fn a_guarded_room_starts_the_stages_of_its_pipe_line_and_says_which_it_cannot() {
+fn guarded_room_starts_the_stages_of_its_pipeline() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     world.ok(&format!("overlay-boot {conf} && overlay-stop mta"));

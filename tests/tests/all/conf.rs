@@ -27,7 +27,7 @@ fn hazard_01_values_are_never_run() {
 }
 
 #[test]
-fn commands_are_run_once_each_and_where_the_manual_says() {
+fn value_commands_run_once_in_the_documented_directory() {
     let world = World::new();
     world.script(
         "mta/value",
@@ -59,7 +59,7 @@ fn commands_are_run_once_each_and_where_the_manual_says() {
 }
 
 #[test]
-fn ob_conf_prints_the_document_in_one_line() {
+fn ob_conf_prints_the_document_on_one_line() {
     let world = World::new();
     let conf = world.subhost("mta", "SHARE=rel:/x\nSHARE = /abs\nUNKNOWN=x");
     let w = world.directory();
@@ -111,7 +111,7 @@ fn ob_conf_prints_the_document_in_one_line() {
 }
 
 #[test]
-fn only_the_wanted_variables_are_evaluated() {
+fn ob_conf_evaluates_only_requested_variables() {
     let world = World::new();
     let conf = world.subhost("mta", "PREMOUNT=!touch ran\nRAM_SIZE=!sh size");
     world.write("mta/size", "echo 7M; echo size >>$W/ran-size");
@@ -123,7 +123,7 @@ fn only_the_wanted_variables_are_evaluated() {
 }
 
 #[test]
-fn files_from_elsewhere_are_read() {
+fn files_from_other_systems_are_read() {
     let world = World::new();
     let conf = world.conf("mta", "\u{feff}RAM_SIZE=lost to the mark\r\nBASE=.\t\r\n LIVE=indented\r\nexport UPPER=x\r\n#WORK=y\r\nNAME = z\r\nSTART=a  b\r\nSTART=second\r\nRAM_SIZE=\r\nRAM_SIZE=9M\r\nLOG=/a\\tb");
     let document: serde_json::Value =
@@ -141,7 +141,7 @@ fn files_from_elsewhere_are_read() {
 }
 
 #[test]
-fn check_reports_every_problem_with_its_line_and_changes_nothing() {
+fn check_reports_each_problem_with_its_line() {
     let world = World::new();
     let conf = world.conf(
         "mta",

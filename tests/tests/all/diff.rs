@@ -3,7 +3,7 @@
 use end_to_end::{World, is_root_or_tell, not_done};
 
 #[test]
-fn what_a_subhost_has_changed() {
+fn diff_lists_added_changed_and_deleted_files() {
     if !is_root_or_tell("opaque directories") {
         return;
     }
@@ -56,7 +56,7 @@ fn what_a_subhost_has_changed() {
 }
 
 #[test]
-fn a_directory_that_was_renamed_is_new_there_and_gone_here() {
+fn renamed_directory_is_added_and_deleted() {
     if !is_root_or_tell("redirects") {
         return;
     }

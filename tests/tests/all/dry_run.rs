@@ -3,7 +3,7 @@
 use end_to_end::{NO_LOOP, World, is_root_or_tell, not_done, until};
 
 #[test]
-fn a_dry_run_changes_nothing_and_tells_all() {
+fn dry_run_changes_nothing_and_prints_all_steps() {
     let world = World::new();
     world.ok("ip link add br0 type bridge; mkdir shared");
     world.script("mta/pre", "echo it ran >$BASE/ran");
@@ -66,7 +66,7 @@ fn a_dry_run_changes_nothing_and_tells_all() {
 }
 
 #[test]
-fn the_steps_of_a_dry_run_boot_a_subhost_when_they_are_typed() {
+fn steps_of_a_dry_run_boot_a_subhost() {
     if !is_root_or_tell("what is typed") {
         return;
     }
@@ -109,7 +109,7 @@ stat -Lc %u /proc/$pid/root/
 "#;
 
 #[test]
-fn the_steps_of_a_dry_run_make_the_same_subhost() {
+fn steps_of_a_dry_run_make_the_same_subhost() {
     if !is_root_or_tell("what is typed") {
         return;
     }
@@ -139,7 +139,7 @@ fn the_steps_of_a_dry_run_make_the_same_subhost() {
 }
 
 #[test]
-fn what_an_image_holds_is_mounted_by_the_steps_of_a_dry_run() {
+fn steps_of_a_dry_run_mount_images() {
     let world = World::new();
     if !is_root_or_tell("what is typed") {
         return;

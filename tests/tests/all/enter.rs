@@ -8,7 +8,7 @@ fn world() -> World {
 }
 
 #[test]
-fn hazard_17_the_status_of_a_command_is_its_own() {
+fn hazard_17_overlay_go_returns_the_status_of_the_command() {
     let world = world();
     world.ok("echo text >mta/root/plain");
     for (command, status) in [
@@ -44,7 +44,7 @@ fn hazard_17_the_status_of_a_command_is_its_own() {
 }
 
 #[test]
-fn arguments_are_kept_whole() {
+fn arguments_reach_the_command_unchanged() {
     let world = world();
     let arguments = r#""a b" "" '$HOME' '*' "it's" -x -- "new
 line""#;
@@ -63,7 +63,7 @@ line""#;
 }
 
 #[test]
-fn input_and_output_pass_through_apart() {
+fn stdin_stdout_and_stderr_stay_separate() {
     let world = world();
     let done = world
         .line("overlay-go mta sh -c 'cat; echo error >&2'")
@@ -88,7 +88,7 @@ fn input_and_output_pass_through_apart() {
 }
 
 #[test]
-fn an_unknown_or_ended_subhost_is_one_line_and_125() {
+fn overlay_go_of_unknown_subhost_exits_125() {
     let world = world();
     world.run("overlay-go nobody true").fails(125, &["nobody"]);
     world.run("overlay-go m..").fails(125, &["m.."]); // hazard 4: no pattern
@@ -100,7 +100,7 @@ fn an_unknown_or_ended_subhost_is_one_line_and_125() {
 }
 
 #[test]
-fn what_is_entered_is_the_subhost_with_a_clean_environment() {
+fn overlay_go_joins_all_namespaces_with_clean_environment() {
     let world = world();
     let pid = &world.document("mta")["pid"];
     for namespace in ["mnt", "net", "pid", "ipc", "uts", "user", "time", "cgroup"] {
@@ -152,7 +152,7 @@ fn what_is_entered_is_the_subhost_with_a_clean_environment() {
 }
 
 #[test]
-fn without_arguments_the_running_subhosts_are_listed() {
+fn overlay_go_without_arguments_lists_subhosts() {
     let world = world();
     let conf = format!("{}/mta/mta.conf", world.directory());
     let other = world.subhost("other", "");
@@ -169,7 +169,7 @@ fn without_arguments_the_running_subhosts_are_listed() {
 }
 
 #[test]
-fn its_control_group_is_joined_by_who_enters_and_goes_with_it() {
+fn control_group_takes_entering_commands_and_is_removed() {
     let world = World::new();
     if !world.has_cgroup() {
         return not_done("the control group of who enters", NO_CGROUP);

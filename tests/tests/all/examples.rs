@@ -171,17 +171,17 @@ fn enter(typist: &mut Typist, command: &str) -> String {
 }
 
 #[test]
-fn the_examples_of_the_tools_work_as_they_are_printed() {
+fn examples_of_the_tools_work_as_printed() {
     try_pages(TOOLS);
 }
 
 #[test]
-fn the_examples_of_the_commands_work_as_they_are_printed() {
+fn examples_of_the_commands_work_as_printed() {
     try_pages(COMMANDS);
 }
 
 #[test]
-fn the_examples_of_the_formats_work_as_they_are_printed() {
+fn examples_of_the_formats_work_as_printed() {
     let has_loop = World::new().run("losetup -f").status == 0;
     for page in FILES {
         if has_loop || page.0 != "overlay-diskfile.8" {
@@ -193,7 +193,7 @@ fn the_examples_of_the_formats_work_as_they_are_printed() {
 }
 
 #[test]
-fn every_page_has_examples_that_are_typed() {
+fn examples_of_every_page_are_tested() {
     let tables = [TOOLS, COMMANDS, FILES].concat();
     let entries = std::fs::read_dir(scripts().join("../man")).expect("the pages");
     for entry in entries {

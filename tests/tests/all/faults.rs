@@ -39,7 +39,7 @@ fn boot_and_stop(world: &World, conf: &str) -> bool {
 }
 
 #[test]
-fn a_full_disk_below_upper_keeps_nobody_from_cleaning_up() {
+fn full_disk_below_upper_does_not_prevent_cleanup() {
     let world = World::new();
     small_filesystem(&world, "", "nr_inodes=500");
     let conf = world.subhost("mta", ON_SMALL);
@@ -60,7 +60,7 @@ fn a_full_disk_below_upper_keeps_nobody_from_cleaning_up() {
 }
 
 #[test]
-fn no_inodes_below_upper_keep_nobody_from_cleaning_up() {
+fn no_inodes_below_upper_does_not_prevent_cleanup() {
     let world = World::new();
     small_filesystem(&world, "-N 64", "nr_inodes=64");
     let conf = world.subhost("mta", ON_SMALL);
@@ -70,7 +70,7 @@ fn no_inodes_below_upper_keep_nobody_from_cleaning_up() {
 }
 
 #[test]
-fn a_read_only_upper_is_told_or_boots_and_leaves_nothing() {
+fn read_only_upper_leaves_nothing() {
     let world = World::new();
     small_filesystem(&world, "", "nr_inodes=500");
     let conf = world.subhost("mta", ON_SMALL);
@@ -84,7 +84,7 @@ fn a_read_only_upper_is_told_or_boots_and_leaves_nothing() {
 }
 
 #[test]
-fn a_subhost_never_waits_for_its_log() {
+fn full_log_disk_does_not_block_the_subhost() {
     let world = World::new();
     world.ok("mkdir log && mount -t tmpfs -o size=64k log log");
     let conf = world.subhost(
@@ -116,7 +116,7 @@ fn a_subhost_never_waits_for_its_log() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_is_refused() {
+fn fifo_as_log_is_refused() {
     let world = World::new();
     let conf = world.subhost(
         "mta",
@@ -135,7 +135,7 @@ fn a_log_that_nobody_reads_is_refused() {
 }
 
 #[test]
-fn with_a_full_run_nothing_boots_and_what_runs_is_stopped() {
+fn full_run_prevents_boot_but_not_stop() {
     let world = World::new();
     // In a user namespace the one that is there may not be made smaller.
     world.ok("mount -t tmpfs -o size=256k,mode=755 small /run");
@@ -174,7 +174,7 @@ mod sweeps {
     }
 
     #[test]
-    fn a_boot_whose_processes_are_killed_leaves_what_the_next_one_finds() {
+    fn killed_boot_is_cleaned_up_by_the_next_command() {
         if is_root_or_tell("tracing what becomes another user") {
             tell(
                 "boots killed",
@@ -184,7 +184,7 @@ mod sweeps {
     }
 
     #[test]
-    fn a_stop_whose_processes_are_killed_leaves_what_the_next_one_finds() {
+    fn killed_stop_is_cleaned_up_by_the_next_command() {
         if is_root_or_tell("tracing what becomes another user") {
             tell(
                 "stops killed",
@@ -194,7 +194,7 @@ mod sweeps {
     }
 
     #[test]
-    fn a_boot_in_which_a_call_fails_tells_so_and_leaves_nothing() {
+    fn boot_with_failing_call_reports_and_leaves_nothing() {
         if is_root_or_tell("tracing what becomes another user") {
             tell(
                 "boots failing",
@@ -204,7 +204,7 @@ mod sweeps {
     }
 
     #[test]
-    fn a_stop_in_which_a_call_fails_tells_so_and_the_next_one_does_it() {
+    fn stop_with_failing_call_is_completed_by_the_next_stop() {
         if is_root_or_tell("tracing what becomes another user") {
             tell(
                 "stops failing",

@@ -4,7 +4,7 @@
 use end_to_end::{Done, World, booted, until};
 
 #[test]
-fn hazard_11_no_program_of_the_subhosts_is_run_outside_of_it() {
+fn hazard_11_programs_of_the_subhost_never_run_outside() {
     let world = World::new();
     let planted = "for n in mnt pid net; do readlink /proc/self/ns/$n; done >>/var/planted 2>&1; echo \"$0\" >>/var/planted";
     for program in [
@@ -59,7 +59,7 @@ fn hazard_11_no_program_of_the_subhosts_is_run_outside_of_it() {
 }
 
 #[test]
-fn hazard_12_a_log_in_tmp_is_not_opened_through_links_and_tells_nothing_of_the_configuration() {
+fn hazard_12_log_in_tmp_follows_no_link_and_holds_no_values() {
     let world = World::new();
     let conf = world.subhost("mta", "PASSWORD=open-sesame");
     world.ok("echo kept >victim; ln -s $W/victim /tmp/overlay-mta.log");
@@ -73,7 +73,7 @@ fn hazard_12_a_log_in_tmp_is_not_opened_through_links_and_tells_nothing_of_the_c
 }
 
 #[test]
-fn hazard_13_links_in_upper_lead_nowhere_on_the_host() {
+fn hazard_13_links_in_upper_do_not_reach_the_host() {
     let world = World::new();
     world.ok("mkdir -p victim/network data; echo kept >victim/file; echo shared >data/file");
     let w = world.directory();
@@ -115,7 +115,7 @@ fn hazard_13_links_in_upper_lead_nowhere_on_the_host() {
 }
 
 #[test]
-fn hazard_24_stop_makes_no_file_in_dev() {
+fn hazard_24_stop_creates_no_file_in_dev() {
     let (world, _) = booted("");
     world.ok("overlay-stop mta");
     assert!(!world.has("/dev/nukk"));

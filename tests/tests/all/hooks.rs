@@ -3,7 +3,7 @@
 use end_to_end::{World, until};
 
 #[test]
-fn hazard_08_hooks_read_the_configuration_that_was_given_by_a_relative_path() {
+fn hazard_08_hook_reads_a_configuration_given_by_relative_path() {
     let world = World::new();
     world.script("mta/pre", "grep MINE \"$CONFIG\" >seen");
     world.subhost("mta", "PREMOUNT=./pre\nMINE=yes");
@@ -12,7 +12,7 @@ fn hazard_08_hooks_read_the_configuration_that_was_given_by_a_relative_path() {
 }
 
 #[test]
-fn hazard_26_postmounts_first_argument_is_live() {
+fn hazard_26_first_argument_of_postmount_is_live() {
     let world = World::new();
     world.script("mta/post", "echo \"$*\" >args; ob-mount --furnish \"$1\"");
     let conf = world.subhost("mta", "POSTMOUNT=./post word");
@@ -25,7 +25,7 @@ fn hazard_26_postmounts_first_argument_is_live() {
 }
 
 #[test]
-fn an_init_of_ones_own_decides_what_pid_1_is() {
+fn custom_init_chooses_pid_1() {
     let world = World::new();
     world.script(
         "mta/init",
@@ -82,7 +82,7 @@ fn hazard_16_output_of_init_reaches_pid_1_unchanged() {
 }
 
 #[test]
-fn hooks_get_their_words_the_plan_and_the_log() {
+fn hooks_get_arguments_plan_and_log() {
     let world = World::new();
     let hook = "{ echo \"$0 $*\"; pwd; readlink /proc/self/fd/0; env; } >$BASE/$1; echo said by $1; echo loud >&2
         [ $1 = pre ] || { mount -t tmpfs tmpfs $LIVE/dev; : >$LIVE/dev/null; }; exit 3";
@@ -129,7 +129,7 @@ fn hooks_get_their_words_the_plan_and_the_log() {
 }
 
 #[test]
-fn a_mount_of_a_hook_is_seen_inside_below_live_and_nowhere_on_the_host() {
+fn mount_by_a_hook_is_visible_inside_but_not_on_the_host() {
     let world = World::new();
     world.script("mta/post", "ob-mount --furnish $1; mkdir -p $1/extra /run/aside; mount -t tmpfs tmpfs $1/extra; mount -t tmpfs tmpfs /run/aside");
     let conf = world.subhost("mta", "POSTMOUNT=./post");

@@ -12,7 +12,7 @@ fn partition(world: &World, image: &str, label: &str, from: &str) {
 }
 
 #[test]
-fn hazard_25_overlay_diskfile_takes_images_partitions_and_subtrees() {
+fn hazard_25_overlay_diskfile_mounts_images_and_partitions() {
     if !is_root_or_tell("overlay-diskfile") {
         return;
     }

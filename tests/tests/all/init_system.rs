@@ -44,7 +44,7 @@ fn init(world: &World, action: &str) -> Done {
 }
 
 #[test]
-fn hazard_28_the_init_script_starts_in_order_and_stops_in_reverse_and_what_the_file_names() {
+fn hazard_28_init_script_starts_in_order_and_stops_in_reverse() {
     let world = machine();
     world.ok("overlay-boot d/d.conf");
     until("d", || world.has("order/order"));
@@ -75,7 +75,7 @@ fn hazard_28_the_init_script_starts_in_order_and_stops_in_reverse_and_what_the_f
 }
 
 #[test]
-fn hazard_29_an_instance_of_the_unit_is_a_path_or_a_name_and_tells_that_it_is_up() {
+fn hazard_29_unit_takes_a_path_or_name_and_signals_readiness() {
     let unit = std::fs::read_to_string(etc("systemd/subhosts@.service")).expect("the unit");
     for line in [
         "Type=notify",
@@ -138,7 +138,7 @@ fn example(world: &World, file: &str) -> String {
 }
 
 #[test]
-fn the_examples_for_supervisors_start_and_end_a_subhost() {
+fn examples_for_supervisors_start_and_stop_a_subhost() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();

@@ -39,7 +39,7 @@ const SHELLS: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn what_is_installed_boots_and_shells_find_their_completions() {
+fn installed_files_boot_and_complete() {
     if !is_root_or_tell("what is installed") {
         return;
     }
@@ -117,7 +117,7 @@ fn what_is_installed_boots_and_shells_find_their_completions() {
 }
 
 #[test]
-fn hazard_packaging_no_other_programs_are_needed() {
+fn boot_needs_no_other_programs() {
     let world = World::new();
     world.ok("ip link add br0 type bridge");
     for program in [

@@ -21,7 +21,7 @@ fn live_ten_times(world: &World, conf: &str) {
 }
 
 #[test]
-fn ten_lives_on_a_busybox_root_leave_nothing() {
+fn ten_boots_of_a_busybox_root_leave_nothing() {
     let world = World::new();
     world.ok("ip link add br0 type bridge && ip link set br0 up");
     let conf = world.subhost("mta", "CABLES=br0=");
@@ -29,7 +29,7 @@ fn ten_lives_on_a_busybox_root_leave_nothing() {
 }
 
 #[test]
-fn ten_lives_on_the_machines_own_root_leave_nothing() {
+fn ten_boots_of_the_root_of_the_machine_leave_nothing() {
     if !is_root_or_tell("LOWER=/") {
         return; // an overlay of / would show what is below its mounts
     }
@@ -40,7 +40,7 @@ fn ten_lives_on_the_machines_own_root_leave_nothing() {
 }
 
 #[test]
-fn a_configuration_with_every_variable_boots() {
+fn configuration_with_every_variable_boots() {
     let world = World::new();
     world.ok("ip link add br0 type bridge; mkdir -p all/shared; echo shared >all/shared/file");
     world.script("all/pre", "echo pre $* >>$BASE/hooks");
@@ -77,7 +77,7 @@ fn a_configuration_with_every_variable_boots() {
 }
 
 #[test]
-fn pid_1_is_alone_in_its_namespaces() {
+fn pid_1_shares_no_namespace_but_user() {
     let (world, _) = booted("");
     let pid = &world.document("mta")["pid"];
     for namespace in ["mnt", "net", "pid", "ipc", "uts", "time"] {
@@ -156,7 +156,7 @@ fn hazard_20_devices_have_the_right_owners_and_modes() {
 }
 
 #[test]
-fn ram_size_takes_every_form() {
+fn ram_size_is_taken_in_every_form() {
     let world = World::new();
     for (index, (size, kilobytes)) in [
         ("", "51200"),
@@ -199,7 +199,7 @@ fn ram_size_takes_every_form() {
 }
 
 #[test]
-fn the_host_sees_the_names_that_others_rely_on() {
+fn host_shows_the_documented_names() {
     let world = World::new();
     world.ok("ip link add br0 type bridge");
     let conf = world.subhost("mta", "CABLES=br0= br0=");

@@ -5,7 +5,7 @@ use end_to_end::{BOUND, World, until};
 use std::time::Instant;
 
 #[test]
-fn what_hangs_hangs_nobody() {
+fn hanging_service_does_not_block_the_stop() {
     let world = World::new();
     world.script("busybox/etc/hangs", "[ $1 = start ] || exec sleep 100000");
     world.script(
@@ -97,7 +97,7 @@ fn supervisor(world: &World) -> String {
 }
 
 #[test]
-fn a_killed_supervisor_takes_the_subhost_along_and_its_guard_cleans_up() {
+fn killed_supervisor_ends_the_subhost_and_leaves_nothing() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
@@ -182,7 +182,7 @@ fn next_command_cleans_up_after_all_were_killed() {
 }
 
 #[test]
-fn a_damaged_document_is_cleaned_up_by_its_name() {
+fn subhost_with_damaged_document_is_cleaned_up() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
@@ -196,7 +196,7 @@ fn a_damaged_document_is_cleaned_up_by_its_name() {
 }
 
 #[test]
-fn pid_1_killed_leaves_nothing() {
+fn killed_pid_1_leaves_nothing() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
@@ -213,7 +213,7 @@ fn pid_1_killed_leaves_nothing() {
 }
 
 #[test]
-fn the_stand_in_ends_when_something_is_written_to_its_fifo_and_the_subhost_with_it() {
+fn write_to_dummy_service_ends_the_subhost() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();

@@ -3,7 +3,7 @@
 use end_to_end::{World, until};
 
 #[test]
-fn the_list_tells_the_states() {
+fn list_shows_the_state_of_each_subhost() {
     let world = World::new();
     let conf = world.subhost("a", "");
     assert_eq!(world.ok("overlay-list --names"), "");
@@ -50,7 +50,7 @@ fn the_list_tells_the_states() {
 }
 
 #[test]
-fn while_its_services_are_stopped_it_is_stopping() {
+fn state_is_stopping_while_services_stop() {
     let world = World::new();
     let conf = world.subhost("mta", "START=/slow\nSTOP_TIMEOUT=100");
     world.script(

@@ -3,7 +3,7 @@
 use end_to_end::World;
 
 #[test]
-fn the_log_tells_what_was_done_and_by_which_stage() {
+fn log_names_each_step_and_its_stage() {
     let world = World::new();
     world.ok("ip link add br0 type bridge");
     let conf = world.subhost("mta", "CABLES=br0=");
@@ -55,7 +55,7 @@ fn the_log_tells_what_was_done_and_by_which_stage() {
 }
 
 #[test]
-fn every_link_is_told_where_that_is_wanted() {
+fn trace_logs_every_link() {
     let world = World::new();
     world.ok("ip link add br0 type bridge");
     // An ifup that knows one link and not the other, and notes it as ifupdown does.

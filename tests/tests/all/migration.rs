@@ -45,7 +45,7 @@ fn fetch(world: &World, address: &str, file: &str) -> String {
 }
 
 #[test]
-fn an_old_host_boots_serves_and_stops() {
+fn host_with_files_of_1_6_4_boots_serves_and_stops() {
     let world = world();
     let w = world.directory().to_owned();
     world.write("shared/page", "shared\n");
@@ -164,7 +164,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
 }
 
 #[test]
-fn functions_does_what_it_did() {
+fn functions_for_hooks_work_as_before() {
     let world = world();
     let conf = world.subhost(
         "mta",
@@ -228,7 +228,7 @@ fn lives(world: &World, name: &str, conf: &str) {
 }
 
 #[test]
-fn roots_of_all_kinds() {
+fn roots_of_all_kinds_boot() {
     let world = World::new();
 
     // Next to nothing: one program, and the directories that cannot be made in a root that is read-only.
@@ -280,7 +280,7 @@ fn roots_of_all_kinds() {
 }
 
 #[test]
-fn images_that_a_command_of_ones_own_mounts() {
+fn image_mounted_by_a_custom_command_boots() {
     if !is_root_or_tell("images") {
         return;
     }
@@ -304,7 +304,7 @@ fn images_that_a_command_of_ones_own_mounts() {
 }
 
 #[test]
-fn debians_sshd_and_nginx_serve() {
+fn sshd_and_nginx_of_debian_serve() {
     if !is_root_or_tell("LOWER=/") {
         return;
     }
@@ -342,7 +342,7 @@ fn debians_sshd_and_nginx_serve() {
 }
 
 #[test]
-fn the_hosts_ifupdown_sees_to_a_cable_without_a_bridge() {
+fn ifupdown_configures_a_cable_without_bridge() {
     if !Path::new("/usr/sbin/ifup").exists() && !Path::new("/sbin/ifup").exists() {
         return not_done("ifupdown", NOT_INSTALLED);
     }

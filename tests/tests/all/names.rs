@@ -39,7 +39,7 @@ fn hazard_04_names_are_not_patterns() {
 }
 
 #[test]
-fn hazard_05_command_lines_do_not_decide_what_runs() {
+fn hazard_05_command_lines_of_processes_are_not_trusted() {
     let world = World::new();
     let conf = world.subhost("mta", "");
     // One that looks like a booting shell, with child and grandchild.

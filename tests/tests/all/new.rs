@@ -3,7 +3,7 @@
 use end_to_end::{World, is_root_or_tell, not_done};
 
 #[test]
-fn a_new_subhost_boots_by_the_command_that_is_told() {
+fn new_subhost_boots_by_the_printed_command() {
     let world = World::new();
     let w = world.directory();
     let said = world.ok("umask 077; overlay-new --lower busybox mta");
@@ -41,7 +41,7 @@ fn a_new_subhost_boots_by_the_command_that_is_told() {
 }
 
 #[test]
-fn a_new_subhost_is_not_taken_for_its_host() {
+fn new_subhost_has_other_keys_than_its_host() {
     let world = World::new();
     if !is_root_or_tell("whiteouts") {
         return;

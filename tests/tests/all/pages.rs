@@ -122,7 +122,7 @@ fn are_like(page: &[String], lines: &[&str]) -> bool {
 }
 
 #[test]
-fn what_stands_for_anything() {
+fn wildcards_in_pages_match_any_text() {
     let page = ["a [...] b".to_owned(), "[...]".to_owned(), "z".to_owned()];
 
     assert!(are_like(&page, &["a 1 b", "z"]));
@@ -132,7 +132,7 @@ fn what_stands_for_anything() {
 }
 
 #[test]
-fn the_tutorial_is_what_happens() {
+fn tutorial_works_as_printed() {
     if !is_root_or_tell("LOWER=/") {
         return;
     }
@@ -308,7 +308,7 @@ fn stand_in_for_fetchers(world: &World) {
 }
 
 #[test]
-fn the_recipes_of_the_manual_work_as_they_are_printed() {
+fn recipes_of_ob_7_work_as_printed() {
     if !is_root_or_tell("LOWER=/") {
         return;
     }

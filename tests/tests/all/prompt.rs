@@ -38,7 +38,7 @@ fn names(directory: &Path, prefix: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_command_helps_on_one_screen_and_knows_what_was_meant() {
+fn every_command_has_help_and_suggests_options() {
     let hooks = ["overlay-init", "overlay-postmount", "overlay-premount"];
     let found = names(scripts(), "overlay-");
     let typed: Vec<&String> = found
@@ -108,7 +108,7 @@ zpty -d shell
 "#;
 
 #[test]
-fn shells_complete_names_configurations_and_options() {
+fn shells_complete_names_files_and_options() {
     let world = World::new();
     let completions = [
         (
@@ -202,7 +202,7 @@ fn shells_complete_names_configurations_and_options() {
 }
 
 #[test]
-fn a_shell_inside_feels_like_one_in_any_terminal() {
+fn shell_inside_works_in_a_real_terminal() {
     let world = World::new();
     if world.run("command -v tmux").status != 0 {
         return not_done("a real terminal", "needs tmux");
@@ -265,7 +265,7 @@ fn a_shell_inside_feels_like_one_in_any_terminal() {
 }
 
 #[test]
-fn commands_inside_run_with_and_without_a_terminal() {
+fn overlay_go_works_with_and_without_a_terminal() {
     let (world, _) = booted("");
     // In a terminal that can do nothing: script(1) makes one, and has the status.
     let inside = "overlay-go mta sh -c \"tty; echo is \\$TERM; exit 3\"";
@@ -296,7 +296,7 @@ fn commands_inside_run_with_and_without_a_terminal() {
 }
 
 #[test]
-fn every_tool_has_help_a_version_and_tells_the_nearest_option() {
+fn usage_errors_are_one_line_with_status_2() {
     let world = World::new();
     for tool in [
         "ob-conf",

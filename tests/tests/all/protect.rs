@@ -57,7 +57,7 @@ fn refused(world: &World, line: &str, why: &str) {
 }
 
 #[test]
-fn without_a_word_nothing_is_taken() {
+fn defaults_restrict_nothing() {
     let Some(world) = boot("") else { return };
     assert_eq!(status(&world, "Seccomp"), "0");
     assert_eq!(status(&world, "NoNewPrivs"), "0");
@@ -70,7 +70,7 @@ fn without_a_word_nothing_is_taken() {
 }
 
 #[test]
-fn the_switch_closes_what_belongs_to_the_host() {
+fn protect_yes_closes_the_interfaces_of_the_host() {
     let Some(world) = boot("PROTECT=yes") else {
         return;
     };
@@ -117,7 +117,7 @@ fn the_switch_closes_what_belongs_to_the_host() {
 }
 
 #[test]
-fn with_a_user_namespace_root_keeps_its_means() {
+fn userns_keeps_capabilities_inside() {
     let Some(world) = boot("PROTECT=strict") else {
         return;
     };
@@ -133,7 +133,7 @@ fn with_a_user_namespace_root_keeps_its_means() {
 }
 
 #[test]
-fn single_variables_count_before_the_switch() {
+fn single_variables_override_protect() {
     let Some(world) = boot(
         "PROTECT=yes\nCAPS=default sys_admin\nDROP_CAPS=CAP_KILL\nSECCOMP=none\nNO_NEW_PRIVS=yes",
     ) else {
@@ -154,7 +154,7 @@ fn single_variables_count_before_the_switch() {
 }
 
 #[test]
-fn a_profile_of_ones_own_is_loaded() {
+fn custom_seccomp_profile_is_loaded() {
     if !is_root_or_tell("SECCOMP") {
         return;
     }
@@ -200,7 +200,7 @@ fn a_profile_of_ones_own_is_loaded() {
 }
 
 #[test]
-fn a_filter_lets_no_other_machines_calls_through() {
+fn default_seccomp_filter_refuses_user_namespaces() {
     let Some(world) = boot("SECCOMP=default\nDROP_CAPS=sys_admin") else {
         return;
     };
@@ -212,7 +212,7 @@ fn a_filter_lets_no_other_machines_calls_through() {
 }
 
 #[test]
-fn a_root_that_is_read_only_and_one_that_forgets() {
+fn readonly_root_refuses_writes_and_volatile_forgets_them() {
     if !is_root_or_tell("READONLY") {
         return;
     }
@@ -261,7 +261,7 @@ fn a_root_that_is_read_only_and_one_that_forgets() {
 }
 
 #[test]
-fn limits_of_processes_names_and_masks() {
+fn rlimits_hostname_environment_and_masks_apply() {
     let Some(world) = boot(
         "RLIMITS=nofile=300:400 core=0\nHOSTNAME=mail.example\nSETENV=GREETING=good day\nSETENV=HOME=/srv\nMASK=/etc/passwd /bin/../var /missing",
     ) else {
@@ -287,7 +287,7 @@ fn limits_of_processes_names_and_masks() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_before_anything_is_made() {
+fn invalid_protection_is_refused_before_anything_is_made() {
     let world = World::new();
     let before = world.snapshot();
     for (line, why) in [
@@ -311,7 +311,7 @@ fn what_cannot_be_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn a_subhost_is_held_to_its_limits() {
+fn cgroup_limits_hold_and_are_logged() {
     if !is_root_or_tell("limits") {
         return;
     }
@@ -367,7 +367,7 @@ fn a_subhost_is_held_to_its_limits() {
 
 /// Attacks 2 and 19 on the way out: root inside, with all capabilities, looks into the process that tells all to end.
 #[test]
-fn who_sees_a_subhost_out_has_nothing_of_the_host() {
+fn shutdown_helper_exposes_no_host_descriptors() {
     let Some(world) = boot("STOP_TIMEOUT=2") else {
         return;
     };

@@ -24,7 +24,7 @@ impl Chance {
 }
 
 #[test]
-fn of_twenty_boots_at_once_exactly_one_runs() {
+fn twenty_boots_of_one_configuration_start_one_subhost() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
@@ -53,7 +53,7 @@ fn of_twenty_boots_at_once_exactly_one_runs() {
 }
 
 #[test]
-fn twenty_subhosts_boot_at_once_and_stop_at_once() {
+fn twenty_subhosts_boot_and_stop_at_once() {
     let world = World::new();
     world.ok("ip link add br0 type bridge");
     let before = world.snapshot();
@@ -76,7 +76,7 @@ fn twenty_subhosts_boot_at_once_and_stop_at_once() {
 }
 
 #[test]
-fn boot_against_stop_against_go() {
+fn concurrent_boot_stop_and_go_leave_nothing() {
     let rounds = number("OB_ROUNDS", 15);
     let seed = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -141,7 +141,7 @@ fn boot_against_stop_against_go() {
 }
 
 #[test]
-fn again_and_again_and_nothing_grows() {
+fn repeated_boots_leak_nothing() {
     let cycles = number("OB_CYCLES", 20);
     let soak = end_to_end::soak::soak(cycles, |_, _| ());
     let medians = soak.medians();

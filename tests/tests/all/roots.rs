@@ -3,7 +3,7 @@
 use end_to_end::{World, is_root_or_tell, until};
 
 #[test]
-fn hazard_10_a_root_that_is_mounted_already_is_taken_however_its_path_is_written() {
+fn hazard_10_mounted_root_is_taken_by_any_spelling() {
     let world = World::new();
     world.make_busybox("mta/tree");
     for path in ["live", "live/", "./live"] {
@@ -22,7 +22,7 @@ fn hazard_10_a_root_that_is_mounted_already_is_taken_however_its_path_is_written
 }
 
 #[test]
-fn hazard_35_a_root_needs_no_tmp_and_it_is_not_hidden_while_booting() {
+fn hazard_35_root_needs_no_tmp_and_keeps_its_own() {
     let world = World::new();
     world.ok("rm -r busybox/tmp");
     let conf = world.subhost("without", "");
@@ -41,7 +41,7 @@ fn hazard_35_a_root_needs_no_tmp_and_it_is_not_hidden_while_booting() {
 }
 
 #[test]
-fn a_root_without_devices_stays_up_without_a_service() {
+fn root_without_dev_stays_up_without_a_service() {
     let world = World::new();
     world.ok("cp -r busybox bare && rm -rf bare/dev && mkdir -p bare/proc bare/sys");
     let bare = format!("{}/bare", world.directory());
@@ -60,7 +60,7 @@ fn a_root_without_devices_stays_up_without_a_service() {
 }
 
 #[test]
-fn a_root_is_an_overlay_or_bound_or_there_already() {
+fn root_may_be_an_overlay_a_bind_mount_or_present() {
     let world = World::new();
     let overlay = world.subhost("overlay", "");
     let bind = world.subhost("bind", "LOWER=../busybox\nUPPER=../busybox/\nWORK=nowhere");
@@ -102,7 +102,7 @@ fn a_root_is_an_overlay_or_bound_or_there_already() {
 }
 
 #[test]
-fn the_hosts_adjtime_is_bound_over_one_that_is_there() {
+fn adjtime_of_the_host_covers_that_of_the_root() {
     if !is_root_or_tell("a file in /etc") {
         return;
     }

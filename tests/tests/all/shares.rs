@@ -3,7 +3,7 @@
 use end_to_end::{World, booted};
 
 #[test]
-fn hazard_09_overlay_share_shares() {
+fn hazard_09_overlay_share_mounts_into_a_running_subhost() {
     let (world, _) = booted("");
     world.ok("mkdir -p data/below busybox/there; echo host >data/file; echo one >single; mount -t tmpfs tmpfs data/below; echo deep >data/below/file");
     let before = world.ok("cut -d' ' -f5 /proc/self/mountinfo");
@@ -36,7 +36,7 @@ fn hazard_09_overlay_share_shares() {
 }
 
 #[test]
-fn hazard_27_a_share_target_without_a_slash_is_inside() {
+fn hazard_27_relative_share_target_is_inside() {
     let world = World::new();
     world.ok("mkdir data; echo shared >data/file");
     let conf = world.subhost("mta", &format!("SHARE={}/data:s", world.directory()));
@@ -46,7 +46,7 @@ fn hazard_27_a_share_target_without_a_slash_is_inside() {
 }
 
 #[test]
-fn hazard_share_of_a_missing_path_leaves_nothing_and_is_told() {
+fn share_of_a_missing_path_is_logged_and_leaves_nothing() {
     let (world, _) = booted("SHARE=/no/such:/mnt/s");
     assert_eq!(
         world.inside("mta", "ls -d /mnt 2>/dev/null || echo none"),

@@ -24,7 +24,7 @@ fn signal_to_overlay_boot_cancels_the_boot() {
 }
 
 #[test]
-fn every_process_is_told_to_end_whatever_pid_1_is() {
+fn every_process_gets_term_whatever_pid_1_is() {
     let world = World::new();
     let heedful = "(trap 'echo told >>/root/told; exit' TERM; : >/root/ready$N; while :; do sleep 0.05; done) &";
     let conf = world.subhost("mta", "INIT=./init\nSTOP_TIMEOUT=60");
@@ -72,7 +72,7 @@ fn hazard_31_stop_cancels_a_boot() {
 }
 
 #[test]
-fn several_are_stopped_at_once() {
+fn several_subhosts_stop_at_the_same_time() {
     let world = World::new();
     let deaf: Vec<String> = (0..5)
         .map(|number| {
@@ -100,7 +100,7 @@ fn several_are_stopped_at_once() {
 }
 
 #[test]
-fn two_stops_of_the_same_both_return_when_it_is_gone() {
+fn concurrent_stops_return_when_the_subhost_is_gone() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();

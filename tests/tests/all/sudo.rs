@@ -15,7 +15,7 @@ fn world() -> World {
 }
 
 #[test]
-fn sudo_gets_every_argument_as_it_is() {
+fn sudo_gets_every_argument_unchanged() {
     let world = world();
     let w = world.directory();
     for (command, arguments) in [
@@ -37,7 +37,7 @@ fn sudo_gets_every_argument_as_it_is() {
 }
 
 #[test]
-fn without_sudo_it_is_one_line() {
+fn commands_without_sudo_print_one_line() {
     let world = world();
     // The commands look in the system's directories whatever PATH is; there, what is no plain file is no command.
     world.ok("for d in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin; do [ ! -f $d/sudo ] || mount --bind /dev/null $d/sudo; done");

@@ -34,7 +34,7 @@ fn tree(world: &World, name: &str) -> String {
 }
 
 #[test]
-fn the_same_upper_boots_with_and_without() {
+fn same_upper_boots_with_and_without_userns() {
     let Some(world) = world() else { return };
     let conf = subhost(&world, "mta", "USERNS=auto\nCABLES=br0=");
     world.ok("echo x >busybox/etc/gone; mkdir -p busybox/etc/replaced/below busybox/etc/renamed; echo x >busybox/etc/renamed/file");
@@ -82,7 +82,7 @@ fn the_same_upper_boots_with_and_without() {
 }
 
 #[test]
-fn root_inside_is_nobody_outside() {
+fn root_inside_is_an_unprivileged_id_outside() {
     let Some(world) = world() else { return };
     let conf = subhost(&world, "mta", "USERNS=300000:70000\nCABLES=br0=");
     world.boot(&conf);
@@ -135,7 +135,7 @@ fn root_inside_is_nobody_outside() {
 }
 
 #[test]
-fn administration_works_and_the_host_is_out_of_reach() {
+fn administration_works_and_cannot_reach_the_host() {
     let Some(world) = world() else { return };
     world.ok("mkdir -p mta/root/etc; printf 'root:x:0:0::/root:/bin/sh\\nweb:x:33:33::/:/bin/sh\\n' >mta/root/etc/passwd; echo '127.0.0.1 a' >mta/root/etc/hosts");
     // A device that was made while it had the right to.
@@ -189,7 +189,7 @@ fn administration_works_and_the_host_is_out_of_reach() {
 }
 
 #[test]
-fn a_share_has_its_owners_inside_only_where_it_says_so() {
+fn share_shows_its_owners_only_with_idmap() {
     let Some(world) = world() else { return };
     world.ok("mkdir -p shared/a; chown 33 shared/a; chmod 755 shared shared/a");
     let conf = subhost(
@@ -228,7 +228,7 @@ fn a_share_has_its_owners_inside_only_where_it_says_so() {
 }
 
 #[test]
-fn a_postmount_of_ones_own_and_a_bound_root() {
+fn postmount_hook_and_bound_root_are_mapped() {
     let Some(world) = world() else { return };
     world.script(
         "mta/post",
@@ -263,7 +263,7 @@ fn a_postmount_of_ones_own_and_a_bound_root() {
 }
 
 #[test]
-fn without_a_room_and_without_a_network() {
+fn userns_works_without_room_and_network() {
     let Some(world) = world() else { return };
     let conf = subhost(&world, "mta", "USERNS=auto");
     let before = world.snapshot();
@@ -283,7 +283,7 @@ fn without_a_room_and_without_a_network() {
 }
 
 #[test]
-fn pid_1_dies_with_its_supervisor() {
+fn mapped_pid_1_dies_with_its_supervisor() {
     let Some(world) = world() else { return };
     let conf = subhost(&world, "mta", "USERNS=auto\nCABLES=br0=");
     let before = world.snapshot();
@@ -300,7 +300,7 @@ fn pid_1_dies_with_its_supervisor() {
 }
 
 #[test]
-fn the_machines_own_root() {
+fn root_of_the_machine_boots_with_userns() {
     let Some(world) = world() else { return };
     let conf = world.conf("mta", "BASE=.\nSTART=none\nUSERNS=auto\n");
     world.ok("chmod 700 mta");

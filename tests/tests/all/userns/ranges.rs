@@ -4,7 +4,7 @@ use super::{subhost, world};
 use std::collections::BTreeSet;
 
 #[test]
-fn ranges_do_not_overlap_and_last() {
+fn ranges_do_not_overlap_and_are_kept() {
     let Some(world) = world() else { return };
     let confs = [
         subhost(&world, "one", "USERNS=auto"),
@@ -55,7 +55,7 @@ fn ranges_do_not_overlap_and_last() {
 }
 
 #[test]
-fn many_that_boot_at_once_have_ranges_of_their_own() {
+fn concurrent_boots_get_distinct_ranges() {
     let Some(world) = world() else { return };
     let names = ["a", "b", "c", "d", "e", "f"];
     let boots: Vec<_> = names
@@ -79,7 +79,7 @@ fn many_that_boot_at_once_have_ranges_of_their_own() {
 }
 
 #[test]
-fn what_cannot_be_given_is_refused() {
+fn impossible_ranges_are_refused() {
     let Some(world) = world() else { return };
     let conf = world.subhost("mta", "USERNS=auto");
     let before = world.snapshot();
