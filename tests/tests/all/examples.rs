@@ -2,7 +2,8 @@
 
 mod tables;
 
-use crate::pages::{Block, Typist, blocks, commands};
+use crate::pages::{Block, blocks, commands};
+use crate::typist::Typist;
 use end_to_end::{NO_LOOP, World, is_root_or_tell, not_done, scripts, until};
 
 /// How a block of a page is tried.

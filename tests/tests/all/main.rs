@@ -35,4 +35,5 @@ mod services;
 mod shares;
 mod stop;
 mod sudo;
+mod typist;
 mod userns;
