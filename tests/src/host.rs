@@ -1,4 +1,4 @@
-//! What a world takes of the machine: a directory, a control group, and the options of its user namespace.
+//! The parts of the machine that a world uses: a directory, a control group and a user namespace.
 
 use crate::{is_root, until};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs};
@@ -9,10 +9,11 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// What the names of our control groups and directories begin with.
+/// The prefix of the names of the control groups and directories of all worlds.
 const OURS: &str = "overlay-boot-test";
 
-/// unshare(1)'s options for a user namespace, with subordinate ids where we have some; none for root.
+/// Returns the options of unshare(1) for a user namespace, with subordinate ids if this user has
+/// some; no options for root.
 pub(crate) fn user_namespace() -> Vec<&'static str> {
     if is_root() {
         return Vec::new();
@@ -44,7 +45,7 @@ fn unique() -> String {
     )
 }
 
-/// Makes the world's directory on the first filesystem that can carry an overlay, or at least be written to.
+/// Makes a directory on the first filesystem that can carry an overlay, or at least is writable.
 pub(crate) fn make_directory() -> PathBuf {
     let target = std::env::current_exe()
         .ok()
@@ -64,26 +65,24 @@ pub(crate) fn make_directory() -> PathBuf {
     for place in places.into_iter().flatten() {
         let directory = place.join(&name);
         if fs::create_dir_all(&directory).is_ok() {
-            made.push(directory.canonicalize().expect("its path"));
+            made.push(directory.canonicalize().expect("the path of the directory"));
         }
     }
     let is_good =
         |path: &PathBuf| statfs(path).is_ok_and(|fs| fs.filesystem_type() != OVERLAYFS_SUPER_MAGIC);
     let best = made.iter().position(is_good).unwrap_or(0);
-    assert!(
-        !made.is_empty(),
-        "there is no directory to work in; set OB_TMP"
-    );
+    assert!(!made.is_empty(), "no directory is writable; set OB_TMP");
     let directory = made.remove(best);
     static SWEPT: Once = Once::new();
-    SWEPT.call_once(|| sweep(directory.parent().expect("its place")));
+    SWEPT.call_once(|| sweep(directory.parent().expect("the parent directory")));
     for other in made.into_iter().filter(|other| *other != directory) {
         let _ = fs::remove_dir(other);
     }
     directory
 }
 
-/// Only a user namespace like the world's may remove what belonged to other users in it.
+/// Removes a directory. Files of other users in it are removable only from a user namespace that
+/// maps the same ids as the world.
 pub(crate) fn remove_directory(directory: &Path) -> bool {
     if is_root() {
         return fs::remove_dir_all(directory).is_ok();
@@ -96,7 +95,7 @@ pub(crate) fn remove_directory(directory: &Path) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Removes the directories that killed tests have left: those that nobody holds, and that are not just being made.
+/// Removes the directories that killed tests have left: old ones that no process has locked.
 fn sweep(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let is_ours = entry
@@ -111,7 +110,7 @@ fn sweep(place: &Path) {
     }
 }
 
-/// Makes a control group, where there is a tree that we may write to; removes those that killed tests have left.
+/// Makes a control group if there is a writable cgroup2 tree; removes the groups of killed tests.
 pub(crate) fn make_group() -> Option<PathBuf> {
     let tree = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .into_iter()
@@ -135,8 +134,8 @@ pub(crate) fn remove_group(group: &Path) {
         let _ = try_remove_group(group);
         return;
     }
-    // The kernel takes a moment to let go of the dead.
-    until("the end of a control group", || try_remove_group(group));
+    // rmdir(2) returns EBUSY until the kernel has released the processes of the group.
+    until("the removal of a control group", || try_remove_group(group));
 }
 
 fn try_remove_group(group: &Path) -> bool {
