@@ -1,4 +1,4 @@
-//! A line of sh that is run in a world, and its result.
+//! Lines of sh that run in a world, and their results.
 
 use crate::BOUND;
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Instant;
 
-/// A line of sh that is going to be run.
+/// A line of sh that has not started.
 pub struct Line {
     command: Command,
     line: String,
@@ -25,40 +25,44 @@ impl Line {
         }
     }
 
-    /// With one more variable in its environment.
+    /// Adds a variable to the environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// With `text` as its standard input, which is empty else.
+    /// Sets the standard input, which is empty by default.
     #[must_use]
     pub fn input(mut self, text: &str) -> Self {
         text.clone_into(&mut self.input);
         self
     }
 
-    /// Runs it to its end, and to the end of its output: something that it left behind with that open is waited for too.
+    /// Runs the line until it has exited and its output has reached EOF: a background process that
+    /// holds the output open delays the return.
     #[track_caller]
     pub fn run(self) -> Done {
         self.start().wait()
     }
 
-    /// Starts it.
+    /// Starts the line in the background.
     #[must_use]
     pub fn start(mut self) -> Running {
         self.command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = self.command.spawn().expect("sh and nsenter(1) are needed");
-        let mut stdin = child.stdin.take().expect("it is a pipe");
+        let mut child = self
+            .command
+            .spawn()
+            .expect("run sh; the tests need sh and nsenter(1)");
+        let mut stdin = child.stdin.take().expect("a pipe");
         let input = self.input;
-        // It may end without having read it.
+        // EPIPE if the line exits without reading all of its input.
         thread::spawn(move || stdin.write_all(input.as_bytes()));
-        let out = read_all(child.stdout.take().expect("it is a pipe"));
-        let err = read_all(child.stderr.take().expect("it is a pipe"));
+        let out = read_all(child.stdout.take().expect("a pipe"));
+        let err = read_all(child.stderr.take().expect("a pipe"));
         Running {
             child,
             line: self.line,
@@ -68,7 +72,7 @@ impl Line {
     }
 }
 
-/// A line of sh that runs. It is killed when it goes out of scope.
+/// A line of sh that runs. Dropping the value kills the line.
 pub struct Running {
     child: Child,
     line: String,
@@ -77,16 +81,19 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits for its end.
+    /// Waits until the line has exited.
     #[track_caller]
     pub fn wait(mut self) -> Done {
         let deadline = Instant::now() + BOUND;
         let left = || deadline.saturating_duration_since(Instant::now());
         let (out, err) = (self.out.recv_timeout(left()), self.err.recv_timeout(left()));
         let (Ok(out), Ok(err)) = (out.clone(), err.clone()) else {
-            panic!("no end of: {}\nof its output: {out:?}, {err:?}", self.line);
+            panic!(
+                "timeout: {}\nstandard output: {out:?}, standard error: {err:?}",
+                self.line
+            );
         };
-        let status = self.child.wait().expect("its status");
+        let status = self.child.wait().expect("wait for the line");
         let status = status
             .code()
             .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
@@ -98,13 +105,13 @@ impl Running {
         }
     }
 
-    /// The number of its process, on the machine: nsenter(1), whose child is in the world.
+    /// Returns the pid of the process on the machine: nsenter(1), whose child is in the world.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it runs still.
+    /// Returns whether the line still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -117,21 +124,21 @@ impl Drop for Running {
     }
 }
 
-/// How a line ended and what it said.
+/// The result of a line.
 #[derive(Debug, Clone)]
 pub struct Done {
     /// The line.
     pub line: String,
-    /// Its status, 128+N if signal N ended it.
+    /// The exit status, or 128+N if signal N killed the line.
     pub status: i32,
-    /// Its standard output.
+    /// The standard output.
     pub out: String,
-    /// Its standard error.
+    /// The standard error.
     pub err: String,
 }
 
 impl Done {
-    /// What it printed, without the last newline; panics if it has failed.
+    /// Returns the standard output without the last newline; panics if the status is not 0.
     #[track_caller]
     pub fn ok(mut self) -> String {
         assert!(self.status == 0, "{self:#?}");
@@ -141,7 +148,8 @@ impl Done {
         self.out
     }
 
-    /// Checks that it has failed with `status` and said one line, which holds all of `words`.
+    /// Checks that the line exited with `status` and printed one line on standard error that
+    /// contains all of `words`.
     #[track_caller]
     pub fn fails(&self, status: i32, words: &[&str]) -> &Self {
         assert_eq!(self.status, status, "{self:#?}");
