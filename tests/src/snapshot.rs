@@ -1,4 +1,4 @@
-//! What a world's host is like: for "nothing is left behind".
+//! Snapshots of the host of a world, to check that nothing is left behind.
 
 use crate::{BOUND, World, until};
 use std::collections::BTreeSet;
@@ -6,15 +6,16 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Mounts, links, network namespaces, control groups, files in /run and /tmp, and processes of a world.
+/// The mounts, links, network namespaces, control groups, files in /run and /tmp, and processes of
+/// a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// All but the processes, one a line.
+    /// One line for each object except processes.
     things: BTreeSet<String>,
     processes: Vec<String>,
 }
 
-/// Prints all but the processes, a line each that begins with its kind.
+/// Prints a line for each object except processes, which begins with the kind of the object.
 const LOOK: &str = r#"
 sed 's/^[0-9]* [0-9]* /mount /; s/shared:[0-9]*/shared/' /proc/1/mountinfo
 ip -o link | sed 's/^[0-9]*: \([^:@]*\).*<\(.*\)>.*/link \1 \2/; s/NO-CARRIER,//; s/,LOWER_UP//'
@@ -24,8 +25,9 @@ find /run/netns -mindepth 1 -printf 'netns %f\n' 2>/dev/null
 cat /proc/sys/kernel/hostname
 "#;
 
-/// What the first boot leaves for good: the directory of namespaces is a shared mount, as `ip netns add` makes it; the directory of
-/// the states; and the log of each, which is there to be read.
+/// Returns whether `thing` stays after the first boot. /run/netns is a shared mount, as `ip netns
+/// add` makes it; /run/overlay-boot holds the state directories; the log of each subhost stays
+/// readable.
 fn is_for_good(thing: &str) -> bool {
     let words: Vec<&str> = thing.split(' ').collect();
     match words[..] {
@@ -37,13 +39,13 @@ fn is_for_good(thing: &str) -> bool {
         ] => true,
         ["file", path, "f", "640"] => path.starts_with("/tmp/overlay-") && path.ends_with(".log"),
         ["mount", _, _, "/run/netns", ..] => true,
-        ["file", "/run/network", "d", _] => true, // ifup's
+        ["file", "/run/network", "d", _] => true, // made by ifup
         _ => false,
     }
 }
 
 impl Snapshot {
-    /// What is different in `now`, in words; none if nothing is.
+    /// Returns the differences to `now` in words; `None` if there are none.
     #[must_use]
     pub fn difference(&self, now: &Snapshot) -> Option<String> {
         let new: Vec<&String> = now.things.difference(&self.things).collect();
@@ -63,23 +65,24 @@ impl Snapshot {
 }
 
 impl World {
-    /// What the world's host is like when the subhost `name`, which has no service, has come to rest.
+    /// Takes a snapshot after the placeholder of the subhost `name`, which has no service, has
+    /// started.
     #[must_use]
     pub fn snapshot_of_idle(&self, name: &str) -> Snapshot {
-        until("the stand-in", || {
+        until("the placeholder", || {
             self.inside(name, "ps").contains("dummy_service")
         });
         self.snapshot()
     }
 
-    /// What the world's host is like now.
+    /// Takes a snapshot.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let things = self.ok(LOOK);
         let things = things.lines().filter(|thing| !is_for_good(thing));
         Snapshot {
             things: things.map(str::to_owned).collect(),
-            // Those that have ended and are about to be reaped are there no more.
+            // A zombie has no command line.
             processes: self
                 .processes()
                 .into_iter()
@@ -88,10 +91,10 @@ impl World {
         }
     }
 
-    /// The command lines of all processes in the world, those of its subhosts too, sorted.
+    /// Returns the command lines of all processes in the world and in its subhosts, sorted.
     #[must_use]
     pub fn processes(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.at("/proc")).expect("the world's /proc");
+        let entries = fs::read_dir(self.at("/proc")).expect("read /proc of the world");
         let mut processes: Vec<String> = entries
             .flatten()
             .filter(|entry| {
