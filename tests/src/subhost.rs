@@ -1,10 +1,10 @@
-//! Subhosts in a world: how tests write their configurations, boot them and look at them.
+//! Subhosts in a world: their configurations, and their state while they run.
 
 use crate::{World, is_root};
 use std::fs;
 
 impl World {
-    /// Writes `$W/NAME/NAME.conf` and makes live, root and work beside it; returns its path.
+    /// Writes `$W/NAME/NAME.conf`, makes live, root and work beside it, and returns its path.
     pub fn conf(&self, name: &str, text: &str) -> String {
         for directory in ["live", "root", "work"] {
             fs::create_dir_all(self.at(name).join(directory)).expect("make directories");
@@ -13,8 +13,8 @@ impl World {
         format!("{}/{name}/{name}.conf", self.directory())
     }
 
-    /// The same with a configuration that boots at once: over the busybox root, no services. The lines of `more` come first, so that
-    /// they count.
+    /// Like `conf`, but with a configuration that boots: over the busybox root, without services.
+    /// The lines of `more` come first, so that they override the others.
     pub fn subhost(&self, name: &str, more: &str) -> String {
         self.conf(
             name,
@@ -33,7 +33,8 @@ impl World {
         self.ok(&format!("overlay-boot {conf}"));
     }
 
-    /// Boots by the line `boot`, finds the subhost `name` running, and stops it by the line `stop`.
+    /// Boots with the line `boot`, checks that the subhost `name` runs, and stops it with the line
+    /// `stop`.
     #[track_caller]
     pub fn boot_and_stop(&self, name: &str, boot: &str, stop: &str) {
         self.ok(boot);
@@ -46,21 +47,22 @@ impl World {
         assert!(!self.has(format!("/run/netns/{name}")), "{stop}");
     }
 
-    /// The document at rest of the subhost `name`.
+    /// Returns the document in the state file of the subhost `name`.
     #[must_use]
     pub fn document(&self, name: &str) -> serde_json::Value {
         let line = self.read(format!("/run/overlay-boot/{name}/subhost"));
         serde_json::from_str(&line).expect("a document")
     }
 
-    /// Whether the subhost `name` has begun: whether its document tells of a pid 1.
+    /// Returns whether the document of the subhost `name` has a pid 1.
     #[must_use]
     pub fn is_up(&self, name: &str) -> bool {
         let line = fs::read_to_string(self.at(format!("/run/overlay-boot/{name}/subhost")));
         line.is_ok_and(|line| line.contains("\"pid\":"))
     }
 
-    /// Runs a line of the subhost's own sh inside of it, without the tools' help: to look at what they have made.
+    /// Runs a line with /bin/sh of the subhost inside it, by nsenter(1) and not by ob-enter, to
+    /// check the work of the tools independently; returns its output.
     #[track_caller]
     pub fn inside(&self, name: &str, line: &str) -> String {
         let pid = &self.document(name)["pid"];
@@ -71,13 +73,13 @@ impl World {
             .ok()
     }
 
-    /// The names of the subhosts that ob-list shows, separated by blanks.
+    /// Returns the names that ob-list prints, separated by blanks.
     #[must_use]
     pub fn names(&self) -> String {
         self.run("ob-list --names").out.replace('\n', " ")
     }
 
-    /// Returns the state of a subhost as ob-list shows it, or "none".
+    /// Returns the state of a subhost as ob-list prints it, or "none".
     #[must_use]
     pub fn state(&self, name: &str) -> String {
         let list = self.run(&format!("ob-list --json {name}"));
@@ -85,7 +87,8 @@ impl World {
         list[0]["state"].as_str().unwrap_or("none").to_owned()
     }
 
-    /// Where something is mounted in the subhost. Without root of the host the devices are the host's, each bound.
+    /// Returns the mount points in the subhost, without bound device nodes. In a user namespace
+    /// mknod(2) returns EPERM, so that ob-mount binds the nodes of the host.
     #[track_caller]
     pub fn mounts(&self, name: &str) -> String {
         let mounts = self.inside(name, "cut -d' ' -f5 /proc/1/mountinfo | sort");
@@ -96,8 +99,8 @@ impl World {
     }
 }
 
-/// Makes a world in which the subhost mta runs, with `lines` in its configuration; returns the world
-/// and the path of the configuration.
+/// Makes a world in which the subhost mta runs, with `lines` in its configuration; returns the
+/// world and the path of the configuration.
 #[must_use]
 #[track_caller]
 pub fn booted(lines: &str) -> (World, String) {
