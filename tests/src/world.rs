@@ -1,4 +1,4 @@
-//! Namespaces that a process holds open, a directory, and lines of shell that are run in them.
+//! The world: namespaces that a process keeps open, a directory, and files in it.
 
 use crate::host::{make_directory, make_group, remove_directory, remove_group, user_namespace};
 use crate::line::{Done, Line};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 
-/// Where lines find their programs, after the tools and scripts.
+/// The part of PATH after the tools and scripts.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the first process of a world does: `$1` is "overlay" if the directory `$2` is on one, which cannot carry another; the
@@ -45,14 +45,15 @@ cat
 :
 "#;
 
-/// Namespaces and a directory of a test's own. Dropping it ends all processes in it and removes all that is left.
+/// Private namespaces and a private directory. Dropping the world kills all processes in it and
+/// removes its directory and its control group.
 pub struct World {
     holder: Child,
     input: Option<ChildStdin>,
-    /// The first process in the namespaces, as the machine's /proc numbers it.
+    /// The pid of the first process in the namespaces, in the pid namespace of the machine.
     pid: u32,
     directory: PathBuf,
-    /// Locked, which tells other test programs that the directory is in use.
+    /// Locked, so that other test programs do not remove the directory.
     _held: File,
     group: Option<PathBuf>,
 }
@@ -62,8 +63,8 @@ impl World {
     #[must_use]
     pub fn new() -> Self {
         let directory = make_directory();
-        let held = File::open(&directory).expect("its directory");
-        held.lock().expect("a lock on its directory");
+        let held = File::open(&directory).expect("open the directory of the world");
+        held.lock().expect("lock the directory of the world");
         let group = make_group();
         let mut command = Command::new("sh");
         command.args([
@@ -81,7 +82,7 @@ impl World {
         let kind = if on_overlay { "overlay" } else { "real" };
         command.args(["sh", "-c", SET_UP, "world", kind]);
         command.args([directory.as_path(), bin(), scripts()]);
-        // What lies beside the scripts, in the source tree or where they were copied.
+        // The directories beside the scripts, in the source tree or in a copy.
         let beside = ["../etc", "../docs"].map(|name| scripts().join(name));
         command.args(beside.iter().filter_map(|path| path.canonicalize().ok()));
         let mut holder = command
@@ -90,12 +91,12 @@ impl World {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("sh and unshare(1) are needed");
+            .expect("run sh; the tests need sh and unshare(1)");
         let mut pid = String::new();
-        let output = holder.stdout.take().expect("it is a pipe");
+        let output = holder.stdout.take().expect("a pipe");
         BufReader::new(output)
             .read_line(&mut pid)
-            .expect("the world's first word");
+            .expect("read the pid of the first process");
         let world = World {
             input: holder.stdin.take(),
             pid: pid.trim().parse().unwrap_or_default(),
@@ -106,10 +107,11 @@ impl World {
         };
         assert!(
             world.pid != 0,
-            "a world cannot be made: user namespaces are needed, or root"
+            "make a world: run the tests as root, or enable user namespaces"
         );
         if let Some(group) = &world.group {
-            // unshare(1) waits for the world outside of it, but in its group, which is to be empty as a root is.
+            // unshare(1) stays outside of the world but in its group. A cgroup2 root has no
+            // processes: a group with processes cannot enable controllers for its children (EBUSY).
             fs::write(
                 group.join("the-host/cgroup.procs"),
                 world.holder.id().to_string(),
@@ -117,21 +119,21 @@ impl World {
             .expect("move a process");
         }
         world.make_busybox("busybox");
-        // So that a snapshot does not show its shell twice, just before it becomes cat(1).
-        until("the world to be at rest", || {
+        // Between fork and exec of cat(1), a snapshot would show the shell twice.
+        until("the first process to wait for its input", || {
             let processes = world.processes();
             processes.iter().any(|process| process.starts_with("cat: "))
         });
         world
     }
 
-    /// The directory of the world, `$W` in its lines.
+    /// Returns the directory of the world, `$W` in its lines.
     #[must_use]
     pub fn directory(&self) -> &str {
         self.directory.to_str().expect("a path in ASCII")
     }
 
-    /// The path by which this process sees what the world has at `path`, which is relative to `$W`.
+    /// Returns the path outside of the world for `path`, which is relative to `$W`.
     #[must_use]
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let inside = self.directory.join(path);
@@ -139,7 +141,7 @@ impl World {
         root.join(inside.strip_prefix("/").expect("an absolute path"))
     }
 
-    /// Whether the world has a control group of its own.
+    /// Returns whether the world has a control group.
     #[must_use]
     pub fn has_cgroup(&self) -> bool {
         self.group.is_some()
@@ -153,20 +155,21 @@ impl World {
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    /// Whether there is something at `path`, be it a link to nowhere.
+    /// Returns whether `path` exists, even as a dangling link.
     #[must_use]
     pub fn has(&self, path: impl AsRef<Path>) -> bool {
         self.at(path).symlink_metadata().is_ok()
     }
 
-    /// Writes a file, its directories made where they are missing.
+    /// Writes a file and makes the directories above it.
     pub fn write(&self, path: impl AsRef<Path>, text: &str) {
         let path = self.at(path);
-        fs::create_dir_all(path.parent().expect("a file's path")).expect("make directories");
+        fs::create_dir_all(path.parent().expect("a path with a directory"))
+            .expect("make directories");
         fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// Writes a shell script that can be executed.
+    /// Writes an executable shell script.
     pub fn script(&self, path: impl AsRef<Path>, text: &str) {
         let path = path.as_ref();
         self.write(path, &format!("#!/bin/sh\n{text}\n"));
@@ -185,7 +188,7 @@ impl World {
         let busybox = ["/bin/busybox", "/usr/bin/busybox"]
             .iter()
             .find(|path| Path::new(path).exists());
-        let busybox = busybox.expect("busybox is needed: apt-get install busybox-static");
+        let busybox = busybox.expect("find busybox; apt-get install busybox-static");
         fs::copy(busybox, root.join("bin/busybox")).expect("copy busybox");
         let applets = Command::new(busybox)
             .arg("--list")
@@ -202,7 +205,7 @@ impl World {
         fs::write(root.join("etc/group"), "root:x:0:\ntty:x:5:\n").expect("write");
     }
 
-    /// A line of sh to run in the world; see [`Line`].
+    /// Prepares a line of sh to run in the world; see [`Line`].
     #[must_use]
     pub fn line(&self, line: &str) -> Line {
         let mut command = Command::new("sh");
@@ -239,13 +242,13 @@ impl World {
         Line::new(command, line)
     }
 
-    /// Runs a line of sh to its end.
+    /// Runs a line of sh until it exits.
     #[track_caller]
     pub fn run(&self, line: &str) -> Done {
         self.line(line).run()
     }
 
-    /// Runs a line of sh, which must succeed; returns what it printed, without the last newline.
+    /// Runs a line of sh, which must exit with 0; returns its output without the last newline.
     #[track_caller]
     pub fn ok(&self, line: &str) -> String {
         self.run(line).ok()
@@ -260,7 +263,8 @@ impl Default for World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // The end of its input ends the first process, and with it the kernel all others. unshare(1) returns when they are gone.
+        // At EOF the first process exits. It is pid 1 of the namespace, so the kernel kills all
+        // other processes in it. unshare(1) returns after the last one.
         drop(self.input.take());
         let _ = self.holder.wait();
         if let Some(group) = &self.group {
@@ -268,7 +272,7 @@ impl Drop for World {
         }
         let removed = remove_directory(&self.directory);
         if !removed && !thread::panicking() {
-            panic!("{} cannot be removed", self.directory.display());
+            panic!("remove {}", self.directory.display());
         }
     }
 }
