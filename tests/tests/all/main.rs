@@ -1,4 +1,5 @@
-//! The end-to-end tests, one program: what each promise of the design looks like from outside.
+//! The end-to-end tests, in one program. Bugs of overlay-boot 1.6.4 have a number in
+//! docs/migration.md, and each has one test, named `hazard_NN_…`, in the module of its subject.
 
 mod attacks;
 mod bad_input;
