@@ -1,4 +1,5 @@
-//! Names of subhosts: which subhost a name or a file stands for, and what is refused while one runs.
+//! Names of subhosts: which subhost a name or a file denotes, and which names and directories are
+//! refused while a subhost runs.
 
 use end_to_end::{World, booted, until};
 
@@ -42,10 +43,10 @@ fn hazard_04_names_are_not_patterns() {
 fn hazard_05_command_lines_of_processes_are_not_trusted() {
     let world = World::new();
     let conf = world.subhost("mta", "");
-    // One that looks like a booting shell, with child and grandchild.
+    // A process tree that resembles a booting shell.
     let look_alike = format!("sh -c 'sh -c \"sleep 1000; :\"; : overlay-boot {conf}'");
     let mut other = world.line(&look_alike).start();
-    until("the grandchild", || {
+    until("the grandchild of the look-alike", || {
         world
             .processes()
             .iter()
@@ -125,11 +126,13 @@ fn similar_names_are_different_subhosts() {
         world.boot(&path);
         expected.push((name, path));
     }
-    // What only speaks of a subhost is none, and hides none.
+    // A process that only mentions subhosts in its command line is not a subhost.
     let talk =
         "echo $$ >/run/talk; sh -c 'sleep 100000; : overlay-boot dots/a.d /plain/mta one/web.conf'";
     let _talk = world.line(talk).start();
-    until("it to be told", || world.has("/run/talk"));
+    until("the process that mentions subhosts", || {
+        world.has("/run/talk")
+    });
     let mut running: Vec<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
     running.sort_unstable();
     assert_eq!(
@@ -141,7 +144,7 @@ fn similar_names_are_different_subhosts() {
         .fails(125, &["a..", "not running"]);
     while let Some((name, path)) = expected.pop() {
         world.ok(&format!("overlay-go {name} true"));
-        // By name or by conf, also one that is given without a slash.
+        // By name, or by file, also by a relative path.
         match expected.len() % 3 {
             0 => world.ok(&format!("overlay-stop {name}")),
             1 => world.ok(&format!("overlay-stop {path}")),
