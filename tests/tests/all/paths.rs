@@ -1,4 +1,4 @@
-//! Paths and names of configurations, and ob-conf as one meets it at the prompt.
+//! Paths of configurations.
 
 use end_to_end::World;
 
@@ -28,7 +28,7 @@ fn configuration_boots_by_any_path() {
         );
         world.assert_same(&before);
     }
-    // A link elsewhere has another name, and a BASE=. of its own.
+    // A link in another directory has another NAME and another BASE.
     world
         .run("overlay-boot elsewhere/link.conf")
         .fails(1, &["link", "UPPER", "elsewhere/root", "does not exist"]);
