@@ -55,7 +55,10 @@ fn value_commands_run_once_in_the_documented_directory() {
     );
     assert_eq!(world.document("named")["RAM_SIZE"], "3M");
     world.ok("rm calls; cd /; overlay-stop named");
-    assert!(!world.has("calls"), "the state knows all that a stop needs");
+    assert!(
+        !world.has("calls"),
+        "overlay-stop runs no command of the configuration"
+    );
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn ob_conf_prints_the_document_on_one_line() {
         6
     );
     assert_eq!(world.run(&format!("ob-conf {conf} -- no-such")).status, 127);
-    // A failure of ob-conf's own is not to be taken for one of the command.
+    // Status 125 separates an error of ob-conf from an error of the command.
     world.write("bad.conf", "BASE=/nowhere\n");
     world
         .run("ob-conf bad.conf -- true")
