@@ -1,8 +1,8 @@
-//! The forms of CABLES.
+//! The network: cables, their names and addresses, and ifupdown.
 
 use end_to_end::{World, booted, until};
 
-/// A world with a bridge br0, up, with an address.
+/// Makes a world with a bridge br0 that is up and has an address.
 fn world() -> World {
     let world = World::new();
     world
@@ -30,7 +30,7 @@ fn cables_of_every_form_are_made() {
         "02:00:5e:10:00:01\n02:00:5e:10:00:02"
     );
     for link in 0..4 {
-        // Up outside; inside it is the subhost's own affair.
+        // The outer end is up; the inner end is left to the subhost.
         let outside = world.ok(&format!("ip -o link show mta{link}"));
         assert!(
             outside.contains(",UP") || outside.contains("<UP"),
@@ -69,7 +69,7 @@ fn subhosts_on_a_bridge_reach_each_other_and_the_host() {
         );
     }
     let server = world.line("pid=$(ob-conf - pid </run/overlay-boot/two/subhost | tr -dc 0-9); exec nsenter -t $pid -n -m busybox nc -l -p 7 -e /bin/cat").start();
-    until("a byte there and back", || {
+    until("a byte to return from the other subhost", || {
         world.inside("one", "echo byte | nc -w 5 10.0.0.3 7 2>/dev/null || :") == "byte"
     });
     drop(server);
@@ -154,7 +154,7 @@ fn hazard_15_leftovers_of_a_failed_boot_are_not_reused() {
         .fails(1, &["no bridge nobridge"]);
     world.assert_same(&before);
     let conf = world.subhost("mta", "CABLES=br0=02:00:5e:10:00:02");
-    // A network namespace that was made by hand is used, and its lo is set up.
+    // A network namespace that `ip netns add` has made is used, and its lo is set up.
     for made in [":", "ip netns add mta"] {
         world.ok(made);
         world.boot(&conf);
@@ -170,7 +170,7 @@ fn hazard_15_leftovers_of_a_failed_boot_are_not_reused() {
 #[test]
 fn hazard_36_default_interfaces_file_names_every_link() {
     let world = World::new();
-    // The boot may fail for lack of VLANs in the kernel, after the file is written.
+    // The boot may fail if the kernel has no VLANs, but the file is written before.
     let conf = world.subhost("mta", "CABLES== =.7 =02:00:5e:10:00:01");
     world.run(&format!("overlay-boot {conf}"));
     let file = world.read("mta/root/etc/network/interfaces");
@@ -202,7 +202,7 @@ fn hazard_21_down_commands_run_when_the_subhost_ends() {
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
     let mut expected = String::new();
-    // From outside: a process inside would be killed with the subhost.
+    // From outside, because the kernel kills a process inside together with the subhost.
     let fifo = "/proc/$pid/root/run/dummy_service";
     for end in [
         "overlay-stop mta",
