@@ -1,8 +1,9 @@
-//! What the caller of overlay-boot has stays outside of the subhost.
+//! Isolation from the caller: its session, environment, descriptors and umask do not reach the
+//! subhost.
 
 use end_to_end::{World, until};
 
-/// The value of an octal field of /proc/PID/stat that awk counts as `field`.
+/// Returns a field of /proc/PID/stat, counted from 1.
 fn stat(world: &World, pid: &serde_json::Value, field: u32) -> String {
     world.ok(&format!("cut -d' ' -f{field} /proc/{pid}/stat"))
 }
@@ -12,7 +13,7 @@ fn hazard_18_session_and_terminal_of_the_caller_stay_out() {
     let world = World::new();
     world.script("busybox/etc/one", "sleep 1000 &");
     let conf = world.subhost("mta", "START=/etc/one");
-    // A terminal of its own, whose session ends with the command.
+    // script(1) makes a terminal, whose session ends with the command.
     world.ok(&format!(
         "script -qec 'overlay-boot {conf}' /dev/null </dev/null >&2"
     ));
@@ -160,7 +161,7 @@ fn hazard_30_umask_of_the_caller_closes_nothing_inside() {
 fn overlay_boot_keeps_no_pipe_or_terminal_of_its_caller() {
     let world = World::new();
     let conf = world.subhost("mta", "");
-    // These return only if nothing that stays holds what they hold.
+    // cat(1) returns at EOF, so no remaining process may hold the pipe.
     assert_eq!(world.ok(&format!("overlay-boot {conf} 2>&1 | cat")), "");
     let document = world.document("mta");
     for fact in ["pid", "guard"] {
@@ -182,11 +183,11 @@ fn foreground_boot_and_its_subhost_end_together() {
     let boot = world
         .line(&format!("exec overlay-boot --foreground {conf}"))
         .start();
-    until("the subhost to be up", || world.is_up("mta"));
+    until("the subhost to run", || world.is_up("mta"));
     world.ok("overlay-stop mta");
     assert_eq!(boot.wait().status, 0);
     let boot = world.line(&format!("overlay-boot -f {conf} & boot=$!; until [ -e /run/go ]; do sleep 0.05; done; kill $boot; wait $boot")).start();
-    until("the subhost to be up", || world.is_up("mta"));
+    until("the subhost to run", || world.is_up("mta"));
     world.ok("touch /run/go");
     boot.wait();
     world.ok("rm /run/go");
