@@ -1,4 +1,4 @@
-//! Hooks, and INIT scripts.
+//! PREMOUNT and POSTMOUNT hooks, and INIT scripts.
 
 use end_to_end::{World, until};
 
@@ -60,7 +60,8 @@ fn custom_init_chooses_pid_1() {
         );
     }
     let before = world.ok("date +%s");
-    world.ok("overlay-stop mta"); // sleep heeds TERM only when it is no pid 1; it is alone, so it is not waited for
+    // As pid 1, sleep ignores TERM; since it is alone, overlay-stop kills it at once.
+    world.ok("overlay-stop mta");
     assert!(world.ok("date +%s").parse::<u64>().unwrap() - before.parse::<u64>().unwrap() < 9);
 }
 
@@ -124,7 +125,7 @@ fn hooks_get_arguments_plan_and_log() {
             && log.contains("PREMOUNT ended with exit status: 3"),
         "{log}"
     );
-    // POSTMOUNT stands for all of the default's work.
+    // POSTMOUNT replaces all of the default work.
     assert_eq!(world.mounts("mta"), "/ /dev /proc /sys");
 }
 
