@@ -1,5 +1,5 @@
-//! One test for each bug that was proven in overlay-boot 1.6.4, by its number in docs/migration.md: what showed it is done, and
-//! does not show it. Other tests go deeper.
+//! Bugs of overlay-boot 1.6.4 by which a subhost, or a file that an attacker planted, changed the
+//! host.
 
 use end_to_end::{Done, World, booted, until};
 
@@ -40,10 +40,10 @@ fn hazard_11_programs_of_the_subhost_never_run_outside() {
         "kill -9 $(ob-conf --env - pid </run/overlay-boot/mta/subhost | tr -dc 0-9)",
     ] {
         world.boot(&conf);
-        until("the stand-in", || {
+        until("the placeholder", || {
             world.inside("mta", "ls /run").contains("dummy_service")
         });
-        // Who ends the subhost from inside may be ended with it: what counts is that it is gone.
+        // The kernel may kill this command together with the subhost; only the result counts.
         let _: Done = world.run(end);
         world.until_same(&before);
         assert!(
@@ -52,7 +52,7 @@ fn hazard_11_programs_of_the_subhost_never_run_outside() {
             world.read("mta/root/var/planted")
         );
     }
-    // They would have told.
+    // A planted program that does run leaves a trace.
     world.boot(&conf);
     let _: Done = world.run("overlay-go mta umount /x");
     assert!(world.read("mta/root/var/planted").ends_with("/umount\n"));
