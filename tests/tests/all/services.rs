@@ -1,4 +1,4 @@
-//! The services of START: how they are started and stopped inside.
+//! The services of START: how they start and stop inside.
 
 use end_to_end::{World, until};
 
