@@ -26,22 +26,22 @@ fn signal_to_overlay_boot_cancels_the_boot() {
 #[test]
 fn every_process_gets_term_whatever_pid_1_is() {
     let world = World::new();
-    let heedful = "(trap 'echo told >>/root/told; exit' TERM; : >/root/ready$N; while :; do sleep 0.05; done) &";
+    let ends_on_term = "(trap 'echo TERM >>/root/got; exit' TERM; : >/root/ready$N; while :; do sleep 0.05; done) &";
     let conf = world.subhost("mta", "INIT=./init\nSTOP_TIMEOUT=60");
     world.init(
         "mta",
-        &format!("N=1; {heedful}\nN=2; {heedful}\nexec sleep 100000"),
+        &format!("N=1; {ends_on_term}\nN=2; {ends_on_term}\nexec sleep 100000"),
     );
     let before = world.snapshot();
     world.boot(&conf);
-    until("both to be ready", || {
+    until("both processes to wait for TERM", || {
         world.has("mta/root/root/ready1") && world.has("mta/root/root/ready2")
     });
     let start = Instant::now();
     world.ok("overlay-stop mta");
-    // Pid 1 heeds nothing, but is alone at once: nobody waits for it.
+    // Pid 1 ignores TERM, but is alone at once, so overlay-stop does not wait for STOP_TIMEOUT.
     assert!(start.elapsed().as_secs() < 50);
-    assert_eq!(world.read("mta/root/root/told"), "told\ntold\n");
+    assert_eq!(world.read("mta/root/root/got"), "TERM\nTERM\n");
     world.assert_same(&before);
 }
 
@@ -74,7 +74,7 @@ fn hazard_31_stop_cancels_a_boot() {
 #[test]
 fn several_subhosts_stop_at_the_same_time() {
     let world = World::new();
-    let deaf: Vec<String> = (0..5)
+    let names: Vec<String> = (0..5)
         .map(|number| {
             let name = format!("s{number}");
             let conf = world.subhost(&name, "INIT=./init\nSTOP_TIMEOUT=8");
@@ -83,18 +83,18 @@ fn several_subhosts_stop_at_the_same_time() {
                 "trap '' TERM; sleep 100000 & : >/root/ready; exec sleep 100000",
             );
             world.boot(&conf);
-            until("it to be deaf", || {
+            until("pid 1 to ignore TERM", || {
                 world.has(format!("{name}/root/root/ready"))
             });
             name
         })
         .collect();
     let start = Instant::now();
-    world.ok(&format!("overlay-stop {}", deaf.join(" ")));
+    world.ok(&format!("overlay-stop {}", names.join(" ")));
     let seconds = start.elapsed().as_secs();
     assert!(
         (7..35).contains(&seconds),
-        "{seconds} s for five that take 8 s each"
+        "{seconds} s for five subhosts of 8 s each"
     );
     assert_eq!(world.names(), "");
 }
