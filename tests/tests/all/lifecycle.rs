@@ -1,5 +1,5 @@
-//! A subhost is never lost: what is refused, how it is stopped, how it ends by itself, and what finds it again when those who look
-//! after it were killed.
+//! The end of a subhost: a service that hangs, an end without overlay-stop, and the cleanup after
+//! guard, supervisor or pid 1 were killed.
 
 use end_to_end::{BOUND, World, until};
 use std::time::Instant;
@@ -9,10 +9,10 @@ fn hanging_service_does_not_block_the_stop() {
     let world = World::new();
     world.script("busybox/etc/hangs", "[ $1 = start ] || exec sleep 100000");
     world.script(
-        "busybox/etc/deaf",
+        "busybox/etc/ignores-term",
         "[ $1 = stop ] || { trap '' TERM; sleep 100000 & }; : >/var/$1",
     );
-    let conf = world.subhost("mta", "START=/etc/deaf /etc/hangs\nSTOP_TIMEOUT=1");
+    let conf = world.subhost("mta", "START=/etc/ignores-term /etc/hangs\nSTOP_TIMEOUT=1");
     let before = world.snapshot();
     world.boot(&conf);
     until("the services to be started", || {
@@ -26,7 +26,7 @@ fn hanging_service_does_not_block_the_stop() {
     );
     assert!(
         world.has("mta/root/var/stop"),
-        "the others are stopped all the same"
+        "the other services get their stop"
     );
     world.assert_same(&before);
 }
@@ -90,7 +90,7 @@ fn hazard_32_subhost_that_ends_by_itself_leaves_nothing() {
     }
 }
 
-/// The supervisor, pid 1's parent.
+/// Returns the pid of the supervisor, the parent of pid 1.
 fn supervisor(world: &World) -> String {
     let pid = world.document("mta")["pid"].to_string();
     world.ok(&format!("cut -d' ' -f4 /proc/{pid}/stat"))
@@ -160,11 +160,11 @@ fn next_command_cleans_up_after_all_were_killed() {
                 &world.document("mta")["pid"],
             );
             let supervisor = supervisor(&world);
-            // A guard that is still awake when the supervisor goes may have cleaned up before its own turn comes.
+            // Stopped, because a running guard could clean up between the two kills.
             world.ok(&format!(
                 "guard={guard} supervisor={supervisor} pid={pid}; kill -STOP $guard; kill -9 {victims} || :"
             ));
-            until("it to be dead", || world.state("mta") == "dead");
+            until("the state to be dead", || world.state("mta") == "dead");
             assert!(world.has("/run/netns/mta"));
             let cured = world.run(cure);
             assert_eq!(cured.status, 0, "{cured:?}");
@@ -218,14 +218,14 @@ fn write_to_dummy_service_ends_the_subhost() {
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
     world.boot(&conf);
-    until("the stand-in", || {
+    until("the placeholder", || {
         world
             .inside("mta", "ps; ls /run")
             .matches("dummy_service")
             .count()
             == 2
     });
-    // From outside, for who is inside ends with it.
+    // From outside, because the kernel kills a process inside together with the subhost.
     let pid = &world.document("mta")["pid"];
     world.ok(&format!("echo >/proc/{pid}/root/run/dummy_service"));
     world.until_same(&before);
