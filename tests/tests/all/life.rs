@@ -1,8 +1,8 @@
-//! A subhost boots, looks as it should from inside and outside, and ends without a trace.
+//! A boot and its results: what the host and the subhost see of each other.
 
 use end_to_end::{World, booted, is_root, is_root_or_tell, not_done, until};
 
-fn live_ten_times(world: &World, conf: &str) {
+fn boot_ten_times(world: &World, conf: &str) {
     let before = world.snapshot();
     for _ in 0..10 {
         world.boot(conf);
@@ -16,7 +16,7 @@ fn live_ten_times(world: &World, conf: &str) {
     }
     assert!(
         world.has("mta/root/root/number"),
-        "what was written is in UPPER"
+        "the file written inside is in UPPER"
     );
 }
 
@@ -25,17 +25,17 @@ fn ten_boots_of_a_busybox_root_leave_nothing() {
     let world = World::new();
     world.ok("ip link add br0 type bridge && ip link set br0 up");
     let conf = world.subhost("mta", "CABLES=br0=");
-    live_ten_times(&world, &conf);
+    boot_ten_times(&world, &conf);
 }
 
 #[test]
 fn ten_boots_of_the_root_of_the_machine_leave_nothing() {
     if !is_root_or_tell("LOWER=/") {
-        return; // an overlay of / would show what is below its mounts
+        return; // without root, an overlay of / would expose the files below its mounts
     }
     let world = World::new();
     let conf = world.conf("mta", "BASE=.\nSTART=none\nCABLES==");
-    live_ten_times(&world, &conf);
+    boot_ten_times(&world, &conf);
     assert!(!std::path::Path::new("/root/number").exists());
 }
 
@@ -69,7 +69,7 @@ fn configuration_with_every_variable_boots() {
         world.inside("every", "cat /mnt/s/file; cat /sys/class/net/eth1/address"),
         "shared\n02:00:5e:10:00:01"
     );
-    until("the log to tell of pid 1", || {
+    until("the output of pid 1 in the log", || {
         world.read("all/all.log").contains("Z hello from pid 1\n")
     });
     world.ok("overlay-stop all/all.conf");
@@ -93,7 +93,7 @@ fn pid_1_shares_no_namespace_but_user() {
     assert_eq!(world.inside("mta", "hostname"), world.ok("hostname"));
     assert_eq!(world.inside("mta", "hostname other; hostname"), "other");
     assert_ne!(world.ok("hostname"), "other");
-    // What is mounted inside stays inside.
+    // A mount inside does not propagate to the host.
     let before = world.snapshot();
     world.inside("mta", "mount -t tmpfs tmpfs /root");
     world.assert_same(&before);
@@ -111,7 +111,8 @@ fn hazard_20_devices_have_the_right_owners_and_modes() {
     if is_root() {
         assert_eq!(nodes, expected);
     } else {
-        // They are the host's, with its modes and owners; a user namespace makes none of its own.
+        // In a user namespace mknod(2) returns EPERM: the nodes are those of the host, with their
+        // owners and modes.
         let numbers = |table: &str| -> Vec<String> {
             let lines = table
                 .lines()
@@ -221,7 +222,7 @@ fn host_shows_the_documented_names() {
     } else {
         not_done("the control group of a subhost", end_to_end::NO_CGROUP);
     }
-    // The only mount of it that the host has is the name of its network namespace.
+    // The only mount on the host is the name of the network namespace.
     assert_eq!(world.ok("grep -c mta /proc/self/mountinfo"), "1");
     let title = format!(": overlay-boot {conf}");
     let mut processes = world.processes().into_iter();
