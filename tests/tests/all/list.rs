@@ -8,19 +8,21 @@ fn list_shows_the_state_of_each_subhost() {
     let conf = world.subhost("a", "");
     assert_eq!(world.ok("overlay-list --names"), "");
     world.boot(&conf);
-    let slow = world.subhost("b", "PREMOUNT=./hook");
+    let slow_boot = world.subhost("b", "PREMOUNT=./hook");
     world.script("b/hook", ": >$BASE/begun; sleep 100000");
-    let starting = world.line(&format!("overlay-boot {slow}")).start();
+    let starting = world.line(&format!("overlay-boot {slow_boot}")).start();
     until("the hook to begin", || world.has("b/begun"));
-    let deaf = world.subhost("c", "INIT=./init\nSTOP_TIMEOUT=60");
+    let slow_stop = world.subhost("c", "INIT=./init\nSTOP_TIMEOUT=60");
     world.init(
         "c",
         "trap '' TERM; sleep 100000 & : >/root/ready; exec sleep 100000",
     );
-    world.boot(&deaf);
-    until("it to be deaf", || world.has("c/root/root/ready"));
+    world.boot(&slow_stop);
+    until("pid 1 to ignore TERM", || world.has("c/root/root/ready"));
     let stopping = world.line("overlay-stop c").start();
-    until("it to be stopping", || world.state("c") == "stopping");
+    until("the state to be stopping", || {
+        world.state("c") == "stopping"
+    });
     assert_eq!(
         (world.state("a"), world.state("b")),
         ("running".into(), "starting".into())
@@ -61,17 +63,21 @@ fn state_is_stopping_while_services_stop() {
     let stop = world
         .line("echo $$ >stopper; exec overlay-stop mta >said 2>&1")
         .start();
-    until("the service to be asked", || {
+    until("the stop of the service", || {
         world.has("mta/root/root/asked")
     });
     assert_eq!(world.state("mta"), "stopping");
-    // A stop that dies has stopped nothing.
+    // If overlay-stop dies before it has stopped the services, the subhost still runs.
     world.ok("kill -9 $(cat stopper)");
     stop.wait();
-    until("it to run again", || world.state("mta") == "running");
+    until("the state to be running again", || {
+        world.state("mta") == "running"
+    });
     world.inside("mta", "rm /root/asked");
     let stop = world.line("overlay-stop mta").start();
-    until("it to be asked again", || world.has("mta/root/root/asked"));
+    until("the second stop of the service", || {
+        world.has("mta/root/root/asked")
+    });
     assert_eq!(world.state("mta"), "stopping");
     world.inside("mta", ": >/root/done");
     assert_eq!(stop.wait().status, 0);
