@@ -58,7 +58,8 @@ fn log_names_each_step_and_its_stage() {
 fn trace_logs_every_link() {
     let world = World::new();
     world.ok("ip link add br0 type bridge");
-    // An ifup that knows one link and not the other, and notes it as ifupdown does.
+    // An ifup that configures one link, fails for the other, and records the first as ifupdown
+    // does.
     world.script(
         "bin/ifup",
         "[ $1 = mta1 ] && mkdir -p /run/network && echo $1=$1 >>/run/network/ifstate",
@@ -69,12 +70,12 @@ fn trace_logs_every_link() {
     let life = "export TRACE=1 PATH=$W/bin:$PATH; overlay-boot {conf}; overlay-stop mta";
     world.ok(&life.replace("{conf}", &conf));
     let log = world.ok("overlay-log mta");
-    let told: Vec<&str> = log
+    let lines: Vec<&str> = log
         .lines()
         .filter_map(|line| line.split_once(" ob-cable: ")?.1.into())
         .collect();
     assert_eq!(
-        told,
+        lines,
         [
             "made /run/netns/mta, and set lo up",
             "made mta0 in br0, and eth0 in /run/netns/mta",
@@ -93,19 +94,19 @@ fn trace_logs_every_link() {
             "mta2 is gone with it",
         ]
     );
-    // What a failure takes back, and what somebody else keeps alive.
+    // The undo of a failed boot, and a network namespace that another process keeps.
     world.ok("ip link add mtb1 type bridge");
     let conf = world.subhost("mtb", "CABLES=br0= =");
     world.run(&format!("export TRACE=1; overlay-boot {conf}"));
     let log = world.ok(&format!("overlay-log {conf}"));
-    for told in [
+    for line in [
         "made mtb0 in br0",
         "deleted mtb0",
         "took away /run/netns/mtb",
     ] {
         assert!(
-            log.contains(&format!(" ob-cable: {told}")),
-            "no {told} in {log}"
+            log.contains(&format!(" ob-cable: {line}")),
+            "no {line} in {log}"
         );
     }
     let conf = world.subhost("mtc", "CABLES=br0=");
