@@ -1,4 +1,4 @@
-//! overlay-diff: what a subhost has changed.
+//! overlay-diff: the changes of a subhost.
 
 use end_to_end::{World, is_root_or_tell, not_done};
 
@@ -12,7 +12,7 @@ fn diff_lists_added_changed_and_deleted_files() {
     let conf = world.subhost("mta", "");
     world.boot(&conf);
     world.inside("mta", "cd /srv; echo >kept/new; chmod 600 kept/other; rm -r emptied gone; rm -r anew; mkdir anew; touch anew/both; ln -s nowhere link; mkdir -m 700 own; touch \"own/a\nb\"");
-    // The first boot makes what a subhost needs.
+    // The first boot creates files that a subhost needs.
     let expected = "C /srv\nC /srv/anew\nC /srv/anew/both\nD /srv/anew/old\nD /srv/emptied\nD /srv/gone\nC /srv/kept\nA /srv/kept/new\nC /srv/kept/other\nA /srv/link\nA /srv/own\nA /srv/own/a\\012b";
     let diff = |of: &str| world.ok(&format!("overlay-diff {of} | grep ' /srv'"));
     assert_eq!(diff("mta"), expected);
