@@ -1,4 +1,4 @@
-//! Dry runs: what -n prints, and what the printed commands do.
+//! Dry runs: the steps that -n prints, and what they do when a shell runs them.
 
 use end_to_end::{NO_LOOP, World, is_root_or_tell, not_done, until};
 
@@ -46,18 +46,18 @@ fn dry_run_changes_nothing_and_prints_all_steps() {
         text.contains("| ob-mount | ob-cable | ob-unshare"),
         "{text}"
     );
-    // What is wrong is told, as it would be.
+    // A dry run reports the errors of a boot.
     world.run(&format!("sed s/br0=/br7=/ {conf} >other.conf; sed -i s,BASE=.*,BASE=mta, other.conf; overlay-boot -n other.conf"))
         .fails(1, &["ob-cable: other: ", "br7"]);
     world.ok("rm other.conf");
-    // And what is not there is not built on.
+    // A real stage refuses a document with steps.
     world
         .run(&format!("ob-conf {conf} | ob-mount -n | ob-cable"))
         .fails(1, &["ob-cable: mta: ", "dry run"]);
     world
         .run(&format!("ob-conf {conf} | ob-mount -n | ob-unshare"))
         .fails(1, &["ob-unshare: mta: ", "dry run"]);
-    // One that runs would not be started again.
+    // A dry run of a running subhost is refused, as a boot is.
     world.boot(&conf);
     world
         .run(&format!("overlay-boot -n {conf}"))
@@ -67,7 +67,7 @@ fn dry_run_changes_nothing_and_prints_all_steps() {
 
 #[test]
 fn steps_of_a_dry_run_boot_a_subhost() {
-    if !is_root_or_tell("what is typed") {
+    if !is_root_or_tell("typed steps") {
         return;
     }
     let world = World::new();
@@ -80,7 +80,7 @@ fn steps_of_a_dry_run_boot_a_subhost() {
         let mut typed = world.line(&line).start();
         let stand_in = "for d in /proc/[0-9]*; do read -r c <$d/comm && [ $c = dummy_service ] && echo ${d#/proc/} && break; done 2>/dev/null";
         let mut pid = String::new();
-        until("the stand-in to run", || {
+        until("the placeholder to run", || {
             assert!(typed.is_running(), "the steps have failed");
             pid = world.run(stand_in).out.trim().to_owned();
             !pid.is_empty()
@@ -99,7 +99,7 @@ fn steps_of_a_dry_run_boot_a_subhost() {
     }
 }
 
-/// What a subhost is, as its pid 1 has it.
+/// Prints the properties of a subhost, seen from pid 1.
 const LOOK: &str = r#"
 pid=$(ob-list --json mta | jq '.[0].pid')
 grep -E '^(Uid|Cap|Seccomp|NoNewPrivs|Groups)' /proc/$pid/status
@@ -110,7 +110,7 @@ stat -Lc %u /proc/$pid/root/
 
 #[test]
 fn steps_of_a_dry_run_make_the_same_subhost() {
-    if !is_root_or_tell("what is typed") {
+    if !is_root_or_tell("typed steps") {
         return;
     }
     let world = World::new();
@@ -131,7 +131,7 @@ fn steps_of_a_dry_run_make_the_same_subhost() {
         let typed = world
             .line("exec unshare --mount sh -e steps >said 2>&1")
             .start();
-        until("what was typed to run", || world.is_up("mta"));
+        until("the steps to start the subhost", || world.is_up("mta"));
         assert_eq!(world.ok(LOOK), booted, "{more}: {}", world.read("steps"));
         world.ok("overlay-stop mta");
         assert_eq!(typed.wait().status, 0, "{}", world.read("said"));
@@ -141,7 +141,7 @@ fn steps_of_a_dry_run_make_the_same_subhost() {
 #[test]
 fn steps_of_a_dry_run_mount_images() {
     let world = World::new();
-    if !is_root_or_tell("what is typed") {
+    if !is_root_or_tell("typed steps") {
         return;
     }
     if world.run("losetup -f").status != 0 {
@@ -158,7 +158,7 @@ fn steps_of_a_dry_run_mount_images() {
     let typed = world
         .line("exec unshare --mount sh -e steps >said 2>&1")
         .start();
-    until("what was typed to run", || world.is_up("mta"));
+    until("the steps to start the subhost", || world.is_up("mta"));
     world.ok("overlay-go mta touch /kept; overlay-stop mta");
     assert_eq!(typed.wait().status, 0, "{}", world.read("said"));
     assert_eq!(
