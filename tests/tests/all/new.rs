@@ -19,7 +19,7 @@ fn new_subhost_boots_by_the_printed_command() {
     );
     world.ok(said.lines().last().unwrap_or_default());
     assert_eq!(world.ok("overlay-go mta hostname; overlay-stop mta"), "mta");
-    // Nothing that is there is changed, and nothing half-made stays.
+    // Existing files stay unchanged, and a failure leaves no partial directory.
     let before = world.ok("find . | sort; cat mta/mta.conf");
     world
         .run("overlay-new mta")
@@ -66,10 +66,10 @@ fn new_subhost_has_other_keys_than_its_host() {
     }
     assert!(
         !own.contains("old"),
-        "a key that it has none of its own in place of is hidden"
+        "a host key without a replacement is hidden"
     );
     world.ok("overlay-stop mta");
-    // Without ssh-keygen it has none, rather than the host's, and is told so.
+    // Without ssh-keygen the host keys are hidden, and overlay-new prints a warning.
     let said = world.run("mkdir few; for c in sh cat sed mkdir rm mknod chmod tr ls dirname; do ln -s $(command -v $c) few; done; \
         ln -s $(command -v ob-conf) few; sed s,^PATH=.*,PATH=$W/few, $(command -v overlay-new) >new; sh new --lower busybox web");
     said.fails(0, &["ssh-keygen is missing"]);
