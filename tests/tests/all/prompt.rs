@@ -1,9 +1,9 @@
-//! At the prompt: help, mistakes, dry runs, what is new, what is different, completion.
+//! At the prompt: help, usage errors, completion and terminals.
 
 use end_to_end::{World, bin, booted, not_done, scripts, until};
 use std::path::Path;
 
-/// All that can be typed; the hooks, overlay-init and the like, are for configurations.
+/// The commands for users; the hooks, such as overlay-init, are for configurations.
 const COMMANDS: &[&str] = &[
     "overlay-boot",
     "overlay-diff",
@@ -28,7 +28,9 @@ const TOOLS: &[&str] = &[
 ];
 
 fn names(directory: &Path, prefix: &str) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).expect("a directory").flatten();
+    let entries = std::fs::read_dir(directory)
+        .expect("read the directory")
+        .flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut names: Vec<String> = names
         .filter(|name| name.starts_with(prefix) && !name.contains('.'))
@@ -45,8 +47,8 @@ fn every_command_has_help_and_suggests_options() {
         .iter()
         .filter(|name| !hooks.contains(&name.as_str()))
         .collect();
-    assert_eq!(typed, COMMANDS, "the table is complete");
-    assert_eq!(names(bin(), "ob-"), TOOLS, "the table is complete");
+    assert_eq!(typed, COMMANDS, "the table lists every program");
+    assert_eq!(names(bin(), "ob-"), TOOLS, "the table lists every program");
     let world = World::new();
     for command in COMMANDS.iter().chain(TOOLS) {
         let help = world.ok(&format!("{command} --help"));
@@ -67,10 +69,10 @@ fn every_command_has_help_and_suggests_options() {
         assert_eq!(
             version,
             format!("{command} {}", env!("CARGO_PKG_VERSION")),
-            "the package has one version"
+            "all programs have one version"
         );
         assert_eq!(world.ok(&format!("{command} -V")), version);
-        // ob-reaper is pid 1: whatever it is called with, it goes on.
+        // ob-reaper is pid 1, so it continues with any arguments.
         if *command != "ob-reaper" {
             let mistyped = world.run(&format!("{command} --hlep </dev/null"));
             let status = mistyped.status;
@@ -83,7 +85,7 @@ fn every_command_has_help_and_suggests_options() {
     }
 }
 
-/// The words that bash offers after `line`, by running the function that `complete` has for its command.
+/// Prints the words that bash offers after `line`, by the function that `complete` has registered.
 const BASH: &str = r#"
 . ./overlay.bash
 line=$1
@@ -94,7 +96,7 @@ function=$(complete -p "${COMP_WORDS[0]}"); function=${function#*-F }; "${functi
 printf '%s\n' "${COMPREPLY[@]}" | sort
 "#;
 
-/// The same for zsh, at the prompt of a shell in a terminal; `$2` is looked for completions first.
+/// Like `BASH`, but for zsh, at a prompt in a terminal; `$2` is searched for completions first.
 pub const ZSH: &str = r#"
 zmodload zsh/zpty
 zpty shell zsh -f -i
@@ -134,7 +136,7 @@ fn shells_complete_names_files_and_options() {
     world.ok(&format!(
         "cp {conf} mtx.conf; touch mty.txt; overlay-boot {conf}; overlay-boot {other}"
     ));
-    // The line, what is offered, and what must not be.
+    // The line, words that must be offered, and words that must not.
     let table: &[(&str, &[&str], &[&str])] = &[
         ("overlay-stop mt", &["mta", "mtb", "mtx.conf"], &["mty.txt"]),
         ("overlay-go mt", &["mta", "mtb"], &["mtx.conf"]),
@@ -179,7 +181,7 @@ fn shells_complete_names_files_and_options() {
         for (line, offered, others) in table {
             let command = world.line(command).env("LINE", line).env("TERM", "dumb");
             let words = command.run().ok();
-            // In zsh the line itself is on the screen, too, and is cut at what all have in common.
+            // The output of zsh contains the line too, without the prefix that all words share.
             let words: Vec<&str> = words
                 .split_whitespace()
                 .map(|word| word.trim_start_matches("./"))
@@ -209,7 +211,7 @@ fn shell_inside_works_in_a_real_terminal() {
     }
     let conf = world.subhost("mta", "");
     world.boot(&conf);
-    // tmux reads the size of no terminal of ours.
+    // tmux gets its size from -x and -y, because the test has no terminal.
     let tmux = |line: &str| {
         world
             .line(&format!("tmux -S $W/tmux -f /dev/null {line}"))
@@ -218,9 +220,9 @@ fn shell_inside_works_in_a_real_terminal() {
             .ok()
     };
     tmux("new-session -d -x 80 -y 24 'overlay-go mta; echo \"it was $?\"; exec sleep 1000'");
-    let see = |what: &str| {
-        until(&format!("to see {what}"), || {
-            tmux("capture-pane -p").contains(what)
+    let see = |text: &str| {
+        until(&format!("the text {text} on the screen"), || {
+            tmux("capture-pane -p").contains(text)
         });
     };
     let enter = |keys: &str| tmux(&format!("send-keys '{keys}' Enter"));
@@ -230,7 +232,7 @@ fn shell_inside_works_in_a_real_terminal() {
     see("24 80");
     see("has-term");
     tmux("resize-window -x 100 -y 30");
-    until("the new size", || {
+    until("the new window size", || {
         enter("clear; stty size");
         tmux("capture-pane -p").contains("30 100")
     });
@@ -239,14 +241,14 @@ fn shell_inside_works_in_a_real_terminal() {
     tmux("send-keys i");
     tmux("send-keys -l 'dear friend'");
     tmux("send-keys Escape");
-    see("- /root/letter"); // no more of what the key may begin
+    see("- /root/letter"); // command mode again, after the timeout of the escape key
     enter(":wq");
-    until("the letter", || world.has("mta/root/root/letter"));
-    until("all of it", || {
+    until("the written file", || world.has("mta/root/root/letter"));
+    until("the text in the file", || {
         world.read("mta/root/root/letter").contains("dear friend")
     });
     enter("clear; sleep 1000");
-    until("sleep", || {
+    until("the process sleep", || {
         world
             .processes()
             .iter()
@@ -267,7 +269,8 @@ fn shell_inside_works_in_a_real_terminal() {
 #[test]
 fn overlay_go_works_with_and_without_a_terminal() {
     let (world, _) = booted("");
-    // In a terminal that can do nothing: script(1) makes one, and has the status.
+    // script(1) makes a terminal, here without any capability, and returns the status of the
+    // command.
     let inside = "overlay-go mta sh -c \"tty; echo is \\$TERM; exit 3\"";
     let done = world
         .line(&format!("script -qec '{inside}' /dev/null </dev/null"))
@@ -277,7 +280,7 @@ fn overlay_go_works_with_and_without_a_terminal() {
         done.status == 3 && done.out.contains("/dev/pts/") && done.out.contains("is dumb"),
         "{done:?}"
     );
-    // As cron runs it: no terminal, next to no environment.
+    // As cron does: no terminal, and an almost empty environment.
     let done = world.run(&format!(
         "env -i PATH=\"$PATH\" setsid -w {inside} </dev/null"
     ));
@@ -298,29 +301,6 @@ fn overlay_go_works_with_and_without_a_terminal() {
 #[test]
 fn usage_errors_are_one_line_with_status_2() {
     let world = World::new();
-    for tool in [
-        "ob-conf",
-        "ob-mount",
-        "ob-cable",
-        "ob-unshare",
-        "ob-enter",
-        "ob-list",
-        "ob-reaper",
-        "overlay-boot",
-        "overlay-stop",
-        "overlay-go",
-    ] {
-        let help = world.ok(&format!("{tool} --help"));
-        assert_eq!(help, world.ok(&format!("{tool} -h")));
-        assert!(
-            help.contains(tool) && help.contains("Example"),
-            "{tool}: {help}"
-        );
-        assert!(
-            world.ok(&format!("{tool} --version")).contains(' '),
-            "{tool}"
-        );
-    }
     for (line, meant) in [
         ("ob-conf --chek x", "--check"),
         ("ob-mount --udno", "--undo"),
