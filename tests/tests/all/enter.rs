@@ -1,4 +1,4 @@
-//! overlay-go: a command, or a shell, in a running subhost.
+//! overlay-go: runs a command or a shell in a running subhost.
 
 use end_to_end::{NO_CGROUP, World, booted, not_done, until};
 
@@ -58,7 +58,7 @@ line""#;
             "{separator}"
         );
     }
-    // The options after the name are the command's.
+    // Options after the name belong to the command.
     assert_eq!(world.ok("overlay-go mta echo --help -h"), "--help -h");
 }
 
@@ -77,13 +77,13 @@ fn stdin_stdout_and_stderr_stay_separate() {
         "head -c 1000000 /dev/urandom >bytes; overlay-go mta cat <bytes | cmp - bytes && echo same",
     );
     assert_eq!(bytes, "same");
-    // Without a command it is a shell, which here reads its input.
+    // Without a command, overlay-go runs a shell, which reads standard input here.
     let done = world
         .line("overlay-go mta")
         .input("echo $((6 * 7)); exit 5\n")
         .run();
     assert_eq!((done.status, done.out.as_str()), (5, "42\n"));
-    // Who reads no more ends it.
+    // SIGPIPE ends the command when its reader exits.
     assert_eq!(world.ok("overlay-go mta yes | head -n 1"), "y");
 }
 
@@ -91,7 +91,7 @@ fn stdin_stdout_and_stderr_stay_separate() {
 fn overlay_go_of_unknown_subhost_exits_125() {
     let world = world();
     world.run("overlay-go nobody true").fails(125, &["nobody"]);
-    world.run("overlay-go m..").fails(125, &["m.."]); // hazard 4: no pattern
+    world.run("overlay-go m..").fails(125, &["m.."]);
     world.ok("cd /; overlay-stop mta");
     world
         .run("overlay-go mta true")
@@ -130,7 +130,7 @@ fn overlay_go_joins_all_namespaces_with_clean_environment() {
         environment.contains("container=overlay-boot"),
         "{environment}"
     );
-    // The directory that the wildcard is looked up in is closed when the loop begins.
+    // The shell expands the wildcard before the loop, so its directory is closed by then.
     let files = "cd /proc/$$/fd; for f in [0-9]; do [ ! -h $f ] || echo $f; done";
     assert_eq!(
         world.ok(&format!("exec 7</etc; overlay-go mta sh -c '{files}'")),
@@ -140,7 +140,7 @@ fn overlay_go_joins_all_namespaces_with_clean_environment() {
         let group = |of: &str| world.ok(&format!("grep ^0: {of} | cut -d/ -f2"));
         assert_eq!(group(&format!("/proc/{pid}/cgroup")), "mta");
         let sleeper = world.line("exec overlay-go mta sleep 1000").start();
-        until("its process", || {
+        until("the process in the subhost", || {
             world
                 .processes()
                 .iter()
@@ -172,24 +172,24 @@ fn overlay_go_without_arguments_lists_subhosts() {
 fn control_group_takes_entering_commands_and_is_removed() {
     let world = World::new();
     if !world.has_cgroup() {
-        return not_done("the control group of who enters", NO_CGROUP);
+        return not_done("the control group of an entering command", NO_CGROUP);
     }
     let conf = world.subhost("mta", "");
     let before = world.snapshot();
     world.boot(&conf);
     let group = "/sys/fs/cgroup/mta/cgroup.procs";
     let count = || world.ok(&format!("cat {group}")).lines().count();
-    until("the reaper and the stand-in", || count() == 2);
-    let guest = world
+    until("the reaper and the placeholder", || count() == 2);
+    let entered = world
         .line("exec overlay-go mta sh -c 'sleep 100000 & exec sleep 100000'")
         .start();
-    until("the guests to be in the group", || count() == 4);
-    // Groups that were made below it go too.
+    until("the commands in the group", || count() == 4);
+    // Nested groups are removed too.
     world.ok("mkdir /sys/fs/cgroup/mta/below /sys/fs/cgroup/mta/below/below");
     world.ok("overlay-stop mta");
-    assert_ne!(guest.wait().status, 0);
+    assert_ne!(entered.wait().status, 0);
     world.assert_same(&before);
-    // One that is somebody else's is not taken, and nobody in it comes to harm.
+    // A group that another process uses is refused, and the process survives.
     world.ok("mkdir /sys/fs/cgroup/mta; sleep 100000 >/dev/null 2>&1 </dev/null & echo $! >/run/other; echo $! >/sys/fs/cgroup/mta/cgroup.procs");
     world
         .run(&format!("overlay-boot {conf}"))
