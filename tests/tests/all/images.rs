@@ -2,9 +2,9 @@
 
 use end_to_end::{NO_LOOP, World, is_root_or_tell, not_done, until};
 
-/// Makes `image`, of two partitions, the second one an ext4 with the tree `from`.
+/// Makes `image` with two partitions; the second one is an ext4 with the files of `from`.
 fn partition(world: &World, image: &str, label: &str, from: &str) {
-    // Sectors of 512 bytes: 1 MiB, then 4 MiB, then 24 MiB.
+    // Sectors of 512 bytes: a gap of 1 MiB, partitions of 4 MiB and 24 MiB.
     world.ok(&format!(
         "truncate -s 32M {image}; printf 'label: {label}\nstart=2048, size=8192\nstart=10240, size=49152\n' | sfdisk -q {image} >&2; \
          truncate -s 24M part; mke2fs -q -t ext4 -d {from} part; dd if=part of={image} bs=512 seek=10240 conv=notrunc status=none; rm part"
@@ -49,22 +49,22 @@ fn hazard_25_overlay_diskfile_mounts_images_and_partitions() {
         assert_eq!(
             world.ok("ls -A */mnt | grep -v : | grep -c . || :"),
             "0",
-            "it is not mounted on the host"
+            "no image is mounted on the host"
         );
         world.ok(&format!("overlay-stop {name}"));
         world.until_same(&before);
-        until("the loop device to go", || {
+        until("the removal of the loop device", || {
             world.ok("losetup -l -n -O BACK-FILE | grep -cE '/(root.squashfs|root.ext4|gpt.img|mbr.img)$' || :") == "0"
         });
     }
-    // What was written is in the image, and outside a boot nothing is mounted.
+    // A file written inside is in the image. Outside of a boot, overlay-diskfile mounts nothing.
     assert_eq!(
         world
             .ok("debugfs -R 'ls upper/var' 'mbr.img?offset=5242880' 2>/dev/null | grep -o written"),
         "written"
     );
     assert_eq!(world.ok("overlay-diskfile /mnt/x ../mbr.img 2"), "mnt/x");
-    // A partition that is not there is an error, and no boot with an empty value.
+    // A missing partition is an error, and does not boot with an empty value.
     let conf = world.subhost("none", "LOWER=!overlay-diskfile mnt/ ../gpt.img 3");
     let done = world.run(&format!("mkdir none/mnt; overlay-boot {conf}"));
     assert_eq!(done.status, 1, "{done:#?}");
