@@ -1,4 +1,4 @@
-//! The kinds of roots: an overlay, a bind mount, a mount that exists already.
+//! The kinds of roots: an overlay, a bind mount, a root that is mounted before the boot.
 
 use end_to_end::{World, is_root_or_tell, until};
 
@@ -52,7 +52,7 @@ fn root_without_dev_stays_up_without_a_service() {
         ),
     );
     world.boot(&conf);
-    until("the stand-in", || {
+    until("the placeholder", || {
         world.inside("mta", "ps").contains("dummy_service")
     });
     assert!(!world.has("bare/dev"));
