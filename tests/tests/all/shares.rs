@@ -1,4 +1,4 @@
-//! Shares: directories of the host that are mounted into a subhost.
+//! Shares: files and directories of the host that are mounted into a subhost.
 
 use end_to_end::{World, booted};
 
@@ -15,7 +15,7 @@ fn hazard_09_overlay_share_mounts_into_a_running_subhost() {
     );
     go("echo inside >/mnt/data/new").ok();
     assert_eq!(world.read("data/new"), "inside\n");
-    // Read-only with all that is below it, also to who would mount it anew from there.
+    // Read-only including the mounts below.
     for path in ["/mnt/ro", "/mnt/all", "/mnt/all/below"] {
         let done = go(&format!("echo x >{path}/file"));
         assert!(done.err.contains("Read-only"), "{path}: {done:#?}");
