@@ -1,15 +1,16 @@
-//! The init script, the systemd unit and the examples for other supervisors.
+//! The host at boot and shutdown: the init script, the systemd unit, and the examples for other
+//! supervisors.
 
 use end_to_end::{Done, World, scripts, until};
 
-/// The source tree's etc/, beside the scripts.
+/// Returns the path of a file in etc/ beside the scripts.
 fn etc(file: &str) -> String {
-    let source = scripts().parent().expect("the scripts are in a tree");
+    let source = scripts().parent().expect("a directory above the scripts");
     source.join("etc").join(file).display().to_string()
 }
 
-/// A world whose commands are where the init script looks for them, with three subhosts in $W/subhosts.conf, which tell of their
-/// start and stop in $W/order, and another one, that is not in the file.
+/// Makes a world whose commands are where the init script looks for them. Three of four subhosts
+/// are in $W/subhosts.conf. Each records its starts and stops in $W/order.
 fn machine() -> World {
     let world = World::new();
     world.ok("mkdir sbin; for d in $(echo $PATH | tr : ' '); do case $d in /usr/*|/bin|/sbin) ;; *) ln -s $d/o* sbin ;; esac; done; mount --bind sbin /usr/local/sbin");
@@ -47,7 +48,7 @@ fn init(world: &World, action: &str) -> Done {
 fn hazard_28_init_script_starts_in_order_and_stops_in_reverse() {
     let world = machine();
     world.ok("overlay-boot d/d.conf");
-    until("d", || world.has("order/order"));
+    until("the service of d", || world.has("order/order"));
     assert_eq!(init(&world, "status").status, 3);
     init(&world, "start").ok();
     assert_eq!(world.ok("ob-list --names | sort | tr '\n' ' '"), "a b c d ");
@@ -56,7 +57,7 @@ fn hazard_28_init_script_starts_in_order_and_stops_in_reverse() {
     });
     init(&world, "status").ok();
     let running = world.snapshot();
-    init(&world, "start").ok(); // those that run are left alone
+    init(&world, "start").ok(); // running subhosts are left alone
     world.assert_same(&running);
     for refused in ["restart", "force-reload"] {
         init(&world, refused).fails(3, &["stop"]);
@@ -66,9 +67,9 @@ fn hazard_28_init_script_starts_in_order_and_stops_in_reverse() {
     init(&world, "stop").ok();
     assert_eq!(world.read("order/order"), "stop b\nstop a\nstop c\n");
     assert_eq!(world.ok("ob-list --names"), "d");
-    init(&world, "stop").ok(); // LSB: stopped already is no failure
+    init(&world, "stop").ok(); // LSB: stopping a stopped service succeeds
     assert_eq!(init(&world, "status").status, 3);
-    // One that fails is told, and the others are started.
+    // A failing subhost is reported, and the others are started.
     world.ok("mv a/live a/gone");
     init(&world, "start").fails(1, &["a/live"]);
     assert_eq!(world.ok("ob-list --names | sort | tr '\n' ' '"), "b c d ");
@@ -76,7 +77,7 @@ fn hazard_28_init_script_starts_in_order_and_stops_in_reverse() {
 
 #[test]
 fn hazard_29_unit_takes_a_path_or_name_and_signals_readiness() {
-    let unit = std::fs::read_to_string(etc("systemd/subhosts@.service")).expect("the unit");
+    let unit = std::fs::read_to_string(etc("systemd/subhosts@.service")).expect("read the unit");
     for line in [
         "Type=notify",
         "ExecStart=/usr/sbin/overlay-subhosts run %I",
@@ -92,16 +93,17 @@ fn hazard_29_unit_takes_a_path_or_name_and_signals_readiness() {
         world.ok(&format!("printf '\\n%s' {conf} >>subhosts.conf"));
     }
     let before = world.snapshot();
-    // As systemd unescapes it: a path loses its first slash, and a name its dashes. /usr is there, and no configuration.
+    // As systemd unescapes %I: a path loses its first slash, a name its dashes. /usr exists and is
+    // not a configuration.
     for (instance, name) in [
         (format!("{}/d/d.conf", &w[1..]), "d"),
         ("a".to_owned(), "a"),
         ("my/web".to_owned(), "my-web"),
         ("usr".to_owned(), "usr"),
     ] {
-        let told = format!("{w}/told-{name}");
+        let message = format!("{w}/message-{name}");
         let listen = format!(
-            "python3 -c 'import socket,sys; s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(\"{w}/notify\"); print(s.recv(99).decode(), file=open(\"{told}\",\"w\"))'"
+            "python3 -c 'import socket,sys; s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(\"{w}/notify\"); print(s.recv(99).decode(), file=open(\"{message}\",\"w\"))'"
         );
         let _listener = world.line(&listen).start();
         until("the socket", || world.has("notify"));
@@ -110,11 +112,11 @@ fn hazard_29_unit_takes_a_path_or_name_and_signals_readiness() {
             .env("NOTIFY_SOCKET", &format!("{w}/notify"))
             .env("SUBHOSTS_CONF", &file)
             .start();
-        until("to be told", || {
+        until("the readiness message", || {
             assert!(unit.is_running(), "{instance}");
-            world.has(&told) && !world.read(&told).is_empty()
+            world.has(&message) && !world.read(&message).is_empty()
         });
-        assert_eq!(world.read(&told).trim(), "READY=1");
+        assert_eq!(world.read(&message).trim(), "READY=1");
         assert_eq!(world.ok("ob-list --names"), name);
         assert!(unit.is_running());
         world
@@ -128,11 +130,11 @@ fn hazard_29_unit_takes_a_path_or_name_and_signals_readiness() {
     }
 }
 
-/// A file of docs/examples, with the world's directory in place of /opt/subhost.
+/// Installs a file of docs/examples, with the directory of the world in place of /opt/subhost.
 fn example(world: &World, file: &str) -> String {
-    let source = scripts().parent().expect("the scripts are in a tree");
+    let source = scripts().parent().expect("a directory above the scripts");
     let text =
-        std::fs::read_to_string(source.join("docs/examples").join(file)).expect("an example");
+        std::fs::read_to_string(source.join("docs/examples").join(file)).expect("read the example");
     world.script(file, &text.replace("/opt/subhost", world.directory()));
     format!("./{file}")
 }
@@ -143,10 +145,10 @@ fn examples_for_supervisors_start_and_stop_a_subhost() {
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
 
-    // s6 waits for a newline on descriptor 3, and sends TERM.
+    // s6 waits for a newline on descriptor 3, and stops with TERM.
     assert_eq!(
         std::fs::read_to_string(scripts().with_file_name("docs/examples/s6/mta/notification-fd"))
-            .expect("a number"),
+            .expect("read the descriptor number"),
         "3\n"
     );
     let run = example(&world, "s6/mta/run");
@@ -156,7 +158,7 @@ fn examples_for_supervisors_start_and_stop_a_subhost() {
     assert_eq!(world.read("up"), "\n");
     world.until_same(&before);
 
-    // runit asks ./check, and runs control/t in place of TERM.
+    // runit calls ./check, and runs control/t instead of sending TERM.
     let (run, check, control) = (
         example(&world, "runit/mta/run"),
         example(&world, "runit/mta/check"),
@@ -164,13 +166,13 @@ fn examples_for_supervisors_start_and_stop_a_subhost() {
     );
     assert_ne!(world.run(&check).status, 0);
     let runit = world.line(&format!("exec {run}")).start();
-    until("runit's subhost", || world.run(&check).status == 0);
+    until("the subhost of runit", || world.run(&check).status == 0);
     world.ok(&control);
-    let runit = runit.wait(); // 1 if it was stopped before it could tell that it is up
+    let runit = runit.wait(); // 1 if the stop came before the boot was complete
     assert!([0, 1].contains(&runit.status), "{runit:#?}");
     world.until_same(&before);
 
-    // OpenRC sources its services.
+    // OpenRC sources service scripts.
     let openrc = example(&world, "openrc/subhost");
     let source = format!(
         "ebegin() {{ :; }}; eend() {{ return $1; }}; RC_SVCNAME=subhost.mta; conf={conf}; . {openrc}"
