@@ -1,11 +1,13 @@
-//! What cannot be: one line that says what, where and what to do, the status of the contract, and nothing made.
+//! Invalid input: one line that names the object, the reason and the remedy, the documented exit
+//! status, and no side effect.
 
 use end_to_end::World;
 
-/// A configuration that cannot boot: its lines, those of its file that the message names (0: none), and words of the message.
+/// The lines of a configuration, the number of the line that the message names (0: none), and words
+/// of the message.
 type Bad = (&'static str, usize, &'static [&'static str]);
 
-/// What ob-conf can tell.
+/// Configurations that ob-conf refuses.
 const CONFIGURATIONS: &[Bad] = &[
     (
         "LIVE=live",
@@ -115,7 +117,7 @@ const CABLES: &[Bad] = &[
     ),
 ];
 
-/// What only the stages can tell, from the document. Over the busybox root.
+/// Plans that a stage refuses, over the busybox root.
 const PLANS: &[(&str, &[&str])] = &[
     (
         "LOG=/nowhere/log",
@@ -306,7 +308,7 @@ fn invalid_files_are_rejected() {
         assert_ne!(done.status, 0);
         world.assert_same(&before);
     }
-    // Root may read all files, but for what takes that away.
+    // CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH let root read any file.
     let line = "setpriv --bounding-set=-dac_override,-dac_read_search overlay-boot closed.conf";
     world
         .run(line)
@@ -342,18 +344,24 @@ fn malformed_documents_are_rejected() {
         for stage in ["ob-mount", "ob-cable", "ob-unshare", "ob-conf -"] {
             let done = world.line(stage).input(input).run();
             assert_eq!(done.out, "", "{done:#?}");
-            done.fails(1, &[stage.split(' ').next().expect("a word"), words]);
+            done.fails(
+                1,
+                &[
+                    stage.split(' ').next().expect("the name of the stage"),
+                    words,
+                ],
+            );
         }
         world.assert_same(&before);
     }
-    // A relative path was not made absolute by ob-conf.
+    // ob-conf makes paths absolute; a stage refuses a relative one.
     let relative = document.replace(&format!("{}/mta/live", world.directory()), "live");
     world
         .line("ob-mount")
         .input(&relative)
         .run()
         .fails(1, &["LIVE=live is not an absolute path"]);
-    // Nothing at all is a failure that was told already.
+    // An empty input means that the failure has been reported already.
     for stage in [
         "ob-mount",
         "ob-cable",
