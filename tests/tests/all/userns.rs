@@ -1,11 +1,12 @@
-//! USERNS: root inside is nobody outside, the files on disk belong to whom they ever did, and the same tree boots with and
-//! without.
+//! USERNS: root inside has no privileges outside, files on disk keep their owners, and the same
+//! tree boots with and without a user namespace.
 
 mod ranges;
 
 use end_to_end::{World, is_root_or_tell, not_done, until};
 
-/// A world with a /var/lib of its own, as one of a host that reboots would be; none if this is not root's.
+/// Makes a world with a private /var/lib, which holds the ranges; `None` unless root runs the
+/// tests.
 fn world() -> Option<World> {
     if !is_root_or_tell("USERNS") {
         return None;
@@ -15,15 +16,15 @@ fn world() -> Option<World> {
     Some(world)
 }
 
-/// A subhost whose BASE is closed to others, as it must be.
+/// Writes the configuration of a subhost whose BASE only root can enter, as USERNS requires.
 fn subhost(world: &World, name: &str, more: &str) -> String {
     let conf = world.subhost(name, more);
     world.ok(&format!("chmod 700 {name}"));
     conf
 }
 
-/// What is seen below / inside: name, owner, mode, kind, size. Of /proc and /sys, which show nobody's files, only that they are
-/// there, and nothing of the many links to busybox.
+/// Lists the files inside: name, owner, mode, kind and size. Omits /proc and /sys, and the many
+/// links to busybox.
 fn tree(world: &World, name: &str) -> String {
     let look = "find / -xdev ! -type l ! -path /proc ! -path /sys | sort | while read -r path; do stat -c '%n %u:%g %a %F %s' \"$path\"; done";
     world
@@ -97,7 +98,7 @@ fn root_inside_is_an_unprivileged_id_outside() {
     assert_eq!(map(&pid), ["0", "300000", "70000", "0", "300000", "70000"]);
     assert_eq!(world.ok(&format!("stat -c %u /proc/{pid}")), "300000");
     assert_eq!(world.ok("overlay-go mta -- id -u"), "0");
-    // It owns its network and its devices.
+    // The subhost owns its network and its devices.
     assert_eq!(
         world.ok(
             "overlay-go mta -- sh -c 'ip link set eth0 up && brctl addbr a && ls /sys/class/net'"
@@ -108,9 +109,9 @@ fn root_inside_is_an_unprivileged_id_outside() {
         world.ok("overlay-go mta -- stat -c '%n %u:%g' / /dev /dev/null /dev/tty /dev/pts /dev/pts/ptmx /dev/shm /run"),
         "/ 0:0\n/dev 0:0\n/dev/null 0:0\n/dev/tty 0:5\n/dev/pts 0:0\n/dev/pts/ptmx 0:0\n/dev/shm 0:0\n/run 0:0"
     );
-    // What a service opens again.
+    // Services open /proc/1/fd/1 and /dev/stdout again.
     world.ok("overlay-go mta -- sh -c 'echo from inside >/proc/1/fd/1'");
-    until("the log to have it", || {
+    until("the text in the log", || {
         world
             .ok("cat /tmp/overlay-mta.log")
             .contains("Z from inside")
@@ -138,7 +139,7 @@ fn root_inside_is_an_unprivileged_id_outside() {
 fn administration_works_and_cannot_reach_the_host() {
     let Some(world) = world() else { return };
     world.ok("mkdir -p mta/root/etc; printf 'root:x:0:0::/root:/bin/sh\\nweb:x:33:33::/:/bin/sh\\n' >mta/root/etc/passwd; echo '127.0.0.1 a' >mta/root/etc/hosts");
-    // A device that was made while it had the right to.
+    // A node that root made outside.
     world.ok("mknod -m 666 mta/root/zero c 1 5");
     let conf = subhost(
         &world,
@@ -274,7 +275,7 @@ fn userns_works_without_room_and_network() {
     );
     world.ok("ob-mount --undo <document >/dev/null; rm document");
     world.assert_same(&before);
-    // A command that is not there is told of with the status of env(1), as ever.
+    // A command that does not exist has the exit status of env(1).
     world.ok(&format!("ob-conf {conf} | ob-mount >document"));
     world
         .run("ob-unshare -- /no/such <document")
@@ -290,10 +291,10 @@ fn mapped_pid_1_dies_with_its_supervisor() {
     world.boot(&conf);
     let pid = world.document("mta")["pid"].to_string();
     world.ok(&format!("kill -9 $(cut -d' ' -f4 /proc/{pid}/stat)"));
-    until("pid 1 to be gone", || {
+    until("pid 1 to die", || {
         world.run(&format!("test -d /proc/{pid}")).status != 0
     });
-    until("the guard to have cleaned up", || {
+    until("the guard to clean up", || {
         !world.has("/run/overlay-boot/mta")
     });
     world.assert_same(&before);
