@@ -18,7 +18,7 @@ fn ranges_do_not_overlap_and_are_kept() {
         let ranges = ["one", "two"].map(|name| {
             world.document(name)["userns"]
                 .as_str()
-                .expect("a text")
+                .expect("a range")
                 .to_owned()
         });
         world.ok("overlay-stop one two");
@@ -26,7 +26,7 @@ fn ranges_do_not_overlap_and_are_kept() {
     };
     let first = boot_both();
     assert_eq!(first, ["2013265920:65536", "2013331456:65536"]);
-    // The other way round they would be swapped, had they been forgotten.
+    // If the ranges were not kept, this order of boots would exchange them.
     world.ok(&format!("overlay-boot {} && overlay-stop two", confs[1]));
     assert_eq!(boot_both(), first);
     let third = subhost(&world, "three", "USERNS=2013331500");
@@ -38,10 +38,10 @@ fn ranges_do_not_overlap_and_are_kept() {
             &confs[1],
         ],
     );
-    // A subhost that is gone for good leaves its range.
+    // The range of a removed subhost is free.
     world.ok("rm -r two");
     world.ok(&format!("overlay-boot {third} && overlay-stop three"));
-    // Ranges of the host's users are theirs, and overlay-boot's are what is given, if it has any.
+    // Ranges of users in /etc/subuid are avoided; a range of the name overlay-boot there is used.
     world.ok("mount -t tmpfs tmpfs /etc; for f in subuid subgid; do echo 'alice:2013265920:65536' >/etc/$f; done");
     world.ok(&format!("overlay-boot {}", confs[0]));
     assert_eq!(world.document("one")["userns"], "2013462528:65536");
