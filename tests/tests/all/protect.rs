@@ -1,8 +1,8 @@
-//! Protection and limits: what each variable does, seen from pid 1's side and from that of a command that enters.
+//! Protection and limits: the effect of each variable on pid 1 and on a command that enters.
 
 use end_to_end::{NO_CGROUP, World, is_root_or_tell, not_done, until};
 
-/// A world and a subhost with these variables that has booted; none if this is not root's.
+/// Boots a subhost with these variables; `None` unless root runs the tests.
 fn boot(variables: &str) -> Option<World> {
     if !is_root_or_tell("protection") {
         return None;
@@ -14,7 +14,8 @@ fn boot(variables: &str) -> Option<World> {
     Some(world)
 }
 
-/// What pid 1 and a command that enters have for `key` in their status, which must be the same.
+/// Returns the value of `key` in /proc/PID/status, which must be the same for pid 1 and for a
+/// command that enters.
 fn status(world: &World, key: &str) -> String {
     let field = |of: &str| {
         let status = go(world, &format!("cat /proc/{of}/status"));
@@ -25,13 +26,16 @@ fn status(world: &World, key: &str) -> String {
             .to_owned()
     };
     let (first, entered) = (field("1"), field("self"));
-    assert_eq!(first, entered, "{key} of pid 1, and of who enters");
+    assert_eq!(
+        first, entered,
+        "{key} of pid 1 and of a command that enters"
+    );
     first
 }
 
-/// Whether the subhost may have the capability of this number.
+/// Returns whether the bounding set of the subhost has this capability.
 fn may_have(world: &World, capability: u32) -> bool {
-    let set = u64::from_str_radix(&status(world, "CapBnd"), 16).expect("a set");
+    let set = u64::from_str_radix(&status(world, "CapBnd"), 16).expect("a capability set");
     assert_eq!(u64::from_str_radix(&status(world, "CapEff"), 16), Ok(set));
     set & (1 << capability) != 0
 }
@@ -42,14 +46,14 @@ const NET_ADMIN: u32 = 12;
 const SYS_ADMIN: u32 = 21;
 const MKNOD: u32 = 27;
 
-/// What the line prints inside, where it is run as by an administrator.
+/// Runs a line inside; returns its output.
 #[track_caller]
 fn go(world: &World, line: &str) -> String {
     let enter = world.line("overlay-go a -- sh -c \"$LINE\"");
     enter.env("LINE", line).run().ok()
 }
 
-/// That the line fails inside, for what it says.
+/// Checks that a line fails inside, with `why` in its message.
 #[track_caller]
 fn refused(world: &World, line: &str, why: &str) {
     let done = world.run(&format!("overlay-go a -- sh -c '{line}'"));
@@ -108,7 +112,7 @@ fn protect_yes_closes_the_interfaces_of_the_host() {
         assert_eq!(go(&world, &format!("cat /proc/{path} || :")), "");
     }
     assert_eq!(go(&world, "stat -c %t:%T /dev/console"), "1:3");
-    // Ordinary administration goes on.
+    // Ordinary administration still works.
     go(
         &world,
         "touch /x && chown 33:33 /x && chmod 4755 /x && chroot / true && ip link set lo up && ip addr add 10.9.8.7/24 dev lo && mkfifo /f",
@@ -144,7 +148,7 @@ fn single_variables_override_protect() {
     assert_eq!(status(&world, "Seccomp"), "0");
     assert_eq!(status(&world, "NoNewPrivs"), "1");
     go(&world, "mount -t tmpfs none /tmp");
-    // Another user has none of them, but the same bounds.
+    // Another user has an empty effective set, but the same bounding set.
     world.ok("echo ann:x:1000:1000::/:/bin/sh >>busybox/etc/passwd");
     let ann = world.ok("overlay-go a grep CapBnd /proc/self/status; ob-enter -u ann a grep -E 'Cap(Bnd|Eff)|NoNew' /proc/self/status");
     let lines: Vec<&str> = ann.lines().collect();
@@ -177,7 +181,7 @@ fn custom_seccomp_profile_is_loaded() {
     refused(&world, "mkdir /new", "No space left");
     refused(&world, "kill -USR1 1", "permitted");
     go(&world, "touch /new; kill -0 1");
-    // Who enters gets what pid 1 has got, whatever the file says by now.
+    // An entering command gets the filter of pid 1, even if the file has changed since.
     world.write("a/calls.json", "{}");
     refused(&world, "mkdir /new2", "No space left");
     world.ok("overlay-stop a");
@@ -204,7 +208,7 @@ fn default_seccomp_filter_refuses_user_namespaces() {
     let Some(world) = boot("SECCOMP=default\nDROP_CAPS=sys_admin") else {
         return;
     };
-    // The user's own namespaces, by clone and by unshare.
+    // User and network namespaces, by clone(2) and unshare(2).
     refused(&world, "unshare -U true", "permitted");
     refused(&world, "unshare -n true", "permitted");
     assert_eq!(status(&world, "Seccomp"), "2");
@@ -340,7 +344,7 @@ fn cgroup_limits_hold_and_are_logged() {
             continue;
         }
         world.boot(&conf);
-        let (hog, told) = match controller {
+        let (hog, message) = match controller {
             "pids" => (
                 "for i in $(seq 40); do sleep 1000 >/dev/null 2>&1 & done",
                 "PIDS_MAX=20 has refused",
@@ -357,42 +361,46 @@ fn cgroup_limits_hold_and_are_logged() {
             .env("LINE", hog);
         let _ = run.run();
         if controller != "cpu" {
-            until("the log tells", || log().contains(told));
+            until("the message in the log", || log().contains(message));
         }
         world.ok("overlay-stop a");
-        assert!(log().contains(told), "{}", log());
+        assert!(log().contains(message), "{}", log());
         world.ok("rm -r a");
     }
 }
 
-/// Attacks 2 and 19 on the way out: root inside, with all capabilities, looks into the process that tells all to end.
+/// Attacks 2 and 19 at the end of a subhost: root inside, with all capabilities, inspects the
+/// shutdown helper.
 #[test]
 fn shutdown_helper_exposes_no_host_descriptors() {
     let Some(world) = boot("STOP_TIMEOUT=2") else {
         return;
     };
     let w = world.directory();
-    // It heeds no TERM, so that it has until the last moment.
+    // The spy ignores TERM, so that it runs until the kernel kills it.
     let spy = format!(
         "trap '' TERM; while :; do for p in /proc/[0-9]*; do echo $(readlink $p/exe) $(for f in $p/fd/*; do readlink $f; done); [ ! -e $p/root{w}/busybox ] || echo host; done; done"
     );
     let start = world.line("overlay-go a -- sh -c 'sh -c \"$0\" >/seen 2>/dev/null &' \"$SPY\"");
     start.env("SPY", &spy).run().ok();
-    until("it looks", || !world.read("a/root/seen").is_empty());
+    until("the spy to look", || !world.read("a/root/seen").is_empty());
     world.ok("overlay-stop a");
     let seen = world.read("a/root/seen");
     let of_ours: Vec<&str> = seen
         .lines()
         .filter(|line| line.contains("ob-unshare"))
         .collect();
-    assert!(!of_ours.is_empty(), "it was not seen at all: {seen}");
+    assert!(
+        !of_ours.is_empty(),
+        "the spy did not see the helper: {seen}"
+    );
     for line in of_ours {
-        // What else it opens is a procfs of the subhost's.
+        // The helper also opens a procfs of the subhost.
         let descriptors = line.strip_prefix("/memfd:ob-unshare (deleted)");
         let descriptors = descriptors.unwrap_or_else(|| panic!("{line}"));
         for of_the_host in ["pipe:", "socket:", "/dev/", w] {
             assert!(!descriptors.contains(of_the_host), "{line}");
         }
     }
-    assert!(!seen.contains("host"), "the host's root is to be seen");
+    assert!(!seen.contains("host"), "the root of the host is reachable");
 }
