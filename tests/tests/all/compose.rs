@@ -1,8 +1,9 @@
-//! Every stage is useful by itself, and can be replaced by a few lines of sh, left out, stopped and looked at.
+//! Composition: each stage works alone, and can be replaced by a few lines of sh, left out or
+//! reordered.
 
 use end_to_end::World;
 
-/// The stages in plain sh, as functions: each reads the document, does its one thing and notes it.
+/// The stages in plain sh, as functions: each reads the document, does its work and adds its facts.
 const STAGES: &str = r#"
 set -e
 get() { read -r document; vars=$(printf '%s\n' "$document" | ob-conf --env - "$@"); eval "$vars"; }
@@ -28,7 +29,7 @@ my_cable() {
     ip link set "${NAME}0" up
     printf '%s,"net":"/run/netns/%s","cables":["%s0"]}\n' "${document%\}}" "$NAME" "$NAME"
 }
-# A pid 1 that tells what it sees and ends.
+# A pid 1 that prints its environment and exits.
 my_unshare() {
     get net root
     nsenter --net="$net" unshare --fork --pid --ipc --uts --mount --kill-child --root="$root" \
@@ -36,7 +37,7 @@ my_unshare() {
 }
 "#;
 
-/// The mirrored pipeline, for a subhost that was begun without overlay-boot.
+/// The pipeline in reverse, which undoes a subhost that was booted without overlay-boot.
 const UNDO: &str = "read -r document </run/overlay-boot/mta/subhost; printf '%s\\n' \"$document\" | ob-unshare --undo | ob-cable --undo | ob-mount --undo";
 
 fn world() -> (World, String) {
@@ -45,13 +46,15 @@ fn world() -> (World, String) {
     (world, conf)
 }
 
-/// Boots by the pipeline, without a room and in one, looks inside, and takes it back.
+/// Boots with the pipeline, without a room and in a room, checks the subhost, and undoes it. A room
+/// is the private mount namespace of `ob-unshare --room`, which shares /run/netns with the host.
 fn boots(pipeline: &str) {
     let (world, conf) = world();
     let before = world.snapshot();
     for room in ["sh -c", "ob-unshare --room sh -c"] {
         let script = format!("{STAGES}\nCONF={conf}\n{pipeline} &");
-        // The pipeline goes on in the background; its one line of output says that the subhost is up.
+        // The pipeline stays in the background; its one line of output means that the subhost is
+        // up.
         let line = format!("document=$({room} \"$SCRIPT\"); printf '%s\\n' \"$document\"");
         let done = world.line(&line).env("SCRIPT", &script).run();
         assert!(done.err.is_empty(), "{done:#?}");
@@ -188,7 +191,7 @@ fn foreign_program_can_be_a_stage() {
         "PATH=$W/bin:$PATH; d=$(ob-conf {conf} | ob-mount | my-macvlan | ob-unshare &)"
     ));
     assert_eq!(world.inside("mta", "ls /sys/class/net"), "lo\nnet7");
-    // Undone by its own means: ob-cable knows nothing of this link.
+    // ob-cable removes only the links that it has made.
     world.ok("ip link del uplink");
     world.ok(UNDO);
     world.until_same(&before);
@@ -239,11 +242,11 @@ fn command_as_pid_1_exits_with_the_status_of_env() {
             "{done:#?}"
         );
     }
-    // A pid 1 takes no signal from its own namespace but KILL from outside.
+    // In its own namespace, pid 1 gets no signal without a handler, but SIGKILL from outside works.
     let line =
         format!("ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | ob-unshare -- sleep 1000'");
     let running = world.line(&line).start();
-    end_to_end::until("pid 1", || world.is_up("mta"));
+    end_to_end::until("pid 1 to run", || world.is_up("mta"));
     world.ok(&format!("kill -9 {}", world.document("mta")["pid"]));
     assert_eq!(running.wait().status, 128 + 9);
     assert_eq!(world.run("ob-unshare --room no-such").status, 127);
@@ -251,7 +254,7 @@ fn command_as_pid_1_exits_with_the_status_of_env() {
     assert_eq!(
         world.run("ob-unshare -- true </dev/null").status,
         1,
-        "nothing to do, and reported already"
+        "an empty input was reported by an earlier stage"
     );
     assert_eq!(
         world
@@ -286,15 +289,15 @@ fn pipeline_can_pause_between_any_two_stages() {
     world.ok("d=$(ob-unshare <3 &) && printf '%s\\n' \"$d\" >4");
     assert_eq!(world.inside("mta", "cat /root/at"), "looked");
 
-    // And back.
+    // Undo in reverse order.
     world.ok("ob-unshare --undo <4 >5");
     world.until_same(&wired);
     world.ok("ob-cable --undo <5 >6");
     world.assert_same(&mounted);
     world.ok("ob-mount --undo <6 >7");
     world.assert_same(&empty);
-    assert_eq!(world.read("7"), world.read("1"), "all facts are taken back");
-    // Idempotent, each by itself.
+    assert_eq!(world.read("7"), world.read("1"), "undo removes all facts");
+    // Each undo is idempotent.
     for stage in ["ob-unshare", "ob-cable", "ob-mount"] {
         world.ok(&format!(
             "{stage} --undo <4 >/dev/null && {stage} --undo <1"
@@ -319,7 +322,11 @@ fn stages_run_one_by_one_in_a_room() {
     assert!(document.contains("\"pid\":"));
     assert_ne!(world.read("count"), "0\n");
     assert_eq!(world.ok("grep -c mta/live /proc/self/mountinfo || :"), "0");
-    assert_eq!(world.ok("ls /run/netns"), "mta", "the door of the room");
+    assert_eq!(
+        world.ok("ls /run/netns"),
+        "mta",
+        "the room shares /run/netns with the host"
+    );
     world.ok(UNDO);
     world.until_same(&before);
 }
@@ -357,7 +364,8 @@ fn fault_in_any_stage_prints_one_line() {
         (bad, ["ob-cable: bad: ", "there is no bridge nobridge"]),
         (unstartable, ["ob-unshare: unstartable: ", "/bin/sh"]),
     ] {
-        // In a room what the stages before have mounted goes with it; outside it stays, to be looked at.
+        // The mounts of earlier stages disappear with the room; without one they stay for
+        // inspection.
         let pipeline = format!(
             "ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | tee made | ob-cable | tee -a made | ob-unshare'"
         );
@@ -377,7 +385,7 @@ fn guarded_room_starts_the_stages_of_its_pipeline() {
         let room = "NAME=mta ob-unshare --room --then 'ob-cable --undo'";
         world.run(&format!("{room} {stages}"))
     };
-    // A stage of one's own among them; each gets its words as they are.
+    // A foreign stage among the others; each gets its arguments unchanged.
     world.script("see", "cat >seen; echo \"$1\" >word; exec cat seen");
     let see = format!("{}/see", world.directory());
     run(&format!(
