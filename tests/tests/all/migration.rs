@@ -1,10 +1,10 @@
-//! What people have from overlay-boot 1.6.4 goes on under these commands: layers, configurations, hooks, subhosts.conf, roots of
-//! all kinds, real services.
+//! Migration from overlay-boot 1.6.4: its layers, configurations, hooks, subhosts.conf, all kinds
+//! of roots, and real services.
 
 use end_to_end::{NO_LOOP, NOT_INSTALLED, World, bin, is_root_or_tell, not_done, scripts, until};
 use std::path::Path;
 
-/// A world with a bridge br0, 10.0.0.1, and the old directory of the commands.
+/// Makes a world with a bridge br0, 10.0.0.1, and the old directory of the commands.
 fn world() -> World {
     let world = World::new();
     world
@@ -18,7 +18,7 @@ fn world() -> World {
     world
 }
 
-/// Gives UPPER a service, which has an address and serves /srv/www there.
+/// Adds a service to UPPER that sets an address and serves /srv/www.
 fn serve(world: &World, name: &str, address: &str) {
     world.script(
         format!("{name}/root/etc/rc"),
@@ -32,10 +32,10 @@ esac"
     world.write(format!("{name}/root/srv/www/name"), name);
 }
 
-/// What the world's host gets from there.
+/// Fetches a file from there, on the host.
 fn fetch(world: &World, address: &str, file: &str) -> String {
     let mut text = String::new();
-    until(&format!("an answer of {address}"), || {
+    until(&format!("an answer from {address}"), || {
         let get = "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1], timeout=5).read().decode())";
         let done = world.run(&format!("python3 -c '{get}' http://{address}/{file}"));
         text = done.out;
@@ -50,7 +50,8 @@ fn host_with_files_of_1_6_4_boots_serves_and_stops() {
     let w = world.directory().to_owned();
     world.write("shared/page", "shared\n");
 
-    // One with all that the old tool leaves in its layers, and hooks that lean on the old directory.
+    // A subhost with all files that the old tool leaves in its layers, and hooks that use the old
+    // directory.
     world.conf(
         "mta",
         "# The mail host.\r\nBASE=.\r\n  LOWER=/no/such\r\nexport LOWER=/no/such\r\nLOWER =/no/such\r\nLOWER=../busybox\r\nLOWER=/no/such\r\n\
@@ -85,7 +86,8 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         "echo 'echo before >/var/before'\nexec /var/lib/overlay-boot/overlay-init",
     );
 
-    // One whose pid 1 is the old tool's own, from its layer, which blocks all signals.
+    // A subhost whose pid 1 is the reaper of the old tool, from its layer, which blocks all
+    // signals.
     world.conf(
         "old",
         "BASE=.\nLOWER=../busybox\nCABLES=br0=\nSTART=/etc/rc\nINIT=./init",
@@ -97,7 +99,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         "echo '/etc/rc start'; echo \"exec /.reaper $(basename $CONFIG .conf)\"",
     );
 
-    // One that is bound, by a configuration with nothing but the defaults' names written out.
+    // A bound subhost; its configuration spells out the defaults.
     world.make_busybox("bound/root");
     world.conf(
         "bound",
@@ -114,7 +116,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         line.env("SUBHOSTS_CONF", &format!("{w}/subhosts.conf"))
             .run()
     };
-    world.ok("umask 026; : >/tmp/oly-mta.log"); // it is there to be read, afterwards too
+    world.ok("umask 026; : >/tmp/oly-mta.log"); // the log stays after the stop
     let before = world.snapshot();
     for round in 0..2 {
         subhosts("start").ok();
@@ -141,7 +143,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         );
         assert!(world.read("/tmp/oly-mta.log").contains("Z started\n"));
 
-        // The commands as they were used.
+        // The commands as they were used with 1.6.4.
         let go = world.line("overlay-go mta").input("echo $((6*7))\n").run();
         assert_eq!(go.ok(), "42");
         let list = world.ok("overlay-go");
@@ -159,7 +161,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
     assert_eq!(world.read("bound/root/etc/told"), "stopped\nstopped\n");
     assert!(
         world.read("mta/root/.reaper").contains("trap"),
-        "it is as it was"
+        "the old reaper is unchanged"
     );
 }
 
@@ -206,8 +208,8 @@ fn functions_for_hooks_work_as_before() {
     );
 }
 
-/// Boots, looks whether the subhost lives, and ends it; nothing may be left.
-fn lives(world: &World, name: &str, conf: &str) {
+/// Boots, checks the subhost, and stops it; nothing is left.
+fn boot_and_stop(world: &World, name: &str, conf: &str) {
     let before = world.snapshot();
     world.boot(conf);
     assert_eq!(
@@ -231,20 +233,20 @@ fn lives(world: &World, name: &str, conf: &str) {
 fn roots_of_all_kinds_boot() {
     let world = World::new();
 
-    // Next to nothing: one program, and the directories that cannot be made in a root that is read-only.
+    // A minimal root: one program, and the directories that cannot be made in a read-only root.
     world.ok("mkdir -p bare/bin bare/etc && cp busybox/bin/busybox bare/bin && for a in sh cat ls; do ln -s busybox bare/bin/$a; done");
     let conf = world.subhost("bare-one", "LOWER=../bare\nSTART=networking ssh");
-    lives(&world, "bare-one", &conf);
+    boot_and_stop(&world, "bare-one", &conf);
 
-    // Alpine's layout: absolute links to the one program, no bash, no service, an inittab.
+    // The layout of Alpine: absolute links to one program, no bash, no service command, an inittab.
     world.ok("mkdir -p alpine/bin alpine/sbin alpine/usr/bin alpine/usr/sbin alpine/lib alpine/etc/init.d alpine/var/run alpine/proc alpine/sys alpine/dev alpine/run alpine/tmp
         cp busybox/bin/busybox alpine/bin; cp -L busybox/etc/passwd busybox/etc/group alpine/etc
         for a in sh ash cat ls ps mount; do ln -s /bin/busybox alpine/bin/$a; done; for a in init ip; do ln -s /bin/busybox alpine/sbin/$a; done
         for a in env id setsid; do ln -s /bin/busybox alpine/usr/bin/$a; done; echo ::wait:/bin/touch /etc/x >alpine/etc/inittab; ln -s ../run alpine/var/run2");
     let conf = world.subhost("alpine-one", "LOWER=../alpine\nSTART=networking");
-    lives(&world, "alpine-one", &conf);
+    boot_and_stop(&world, "alpine-one", &conf);
 
-    // Its own init as pid 1, by an INIT of one's own.
+    // Its init as pid 1, by a custom INIT.
     world.write(
         "alpine/etc/inittab",
         "::sysinit:/bin/cat /proc/1/cmdline\n::respawn:/bin/busybox sleep 1000\n",
@@ -252,7 +254,7 @@ fn roots_of_all_kinds_boot() {
     world.script("alpine-two/init", "echo 'exec /sbin/init'");
     let conf = world.subhost("alpine-two", "LOWER=../alpine\nINIT=./init");
     world.boot(&conf);
-    until("init's child", || {
+    until("the child of init", || {
         world.inside("alpine-two", "ps").contains("sleep 1000")
     });
     assert!(
@@ -262,20 +264,20 @@ fn roots_of_all_kinds_boot() {
     );
     world.ok("overlay-stop alpine-two");
 
-    // Merged /usr.
+    // A merged /usr.
     world.ok("mkdir -p merged/usr merged/etc && cp -a busybox/bin merged/usr && ln -s usr/bin merged/bin");
     let conf = world.subhost("merged-one", "LOWER=../merged");
-    lives(&world, "merged-one", &conf);
+    boot_and_stop(&world, "merged-one", &conf);
 
-    // UPPER on a filesystem of its own, and one whose LIVE is mounted before.
+    // UPPER on another filesystem, and a LIVE that is mounted before the boot.
     world.ok("mkdir own there && mount -t tmpfs tmpfs own && mkdir own/root own/work");
     let conf = world.subhost("own-one", "UPPER=../own/root\nWORK=../own/work");
-    lives(&world, "own-one", &conf);
+    boot_and_stop(&world, "own-one", &conf);
     assert!(world.has("own/root/etc/made"));
     world.make_busybox("there-one/tree");
     let conf = world.conf("there-one", "BASE=.\nSTART=none\nLOWER=live\nUPPER=live");
     world.ok("mount --bind there-one/tree there-one/live");
-    lives(&world, "there-one", &conf);
+    boot_and_stop(&world, "there-one", &conf);
     assert!(world.has("there-one/tree/etc/made"));
 }
 
@@ -296,9 +298,9 @@ fn image_mounted_by_a_custom_command_boots() {
         );
         let conf = world.subhost(image, &format!("LOWER=!./image ../root.{image}"));
         world.ok(&format!("mkdir {image}/mnt"));
-        lives(&world, image, &conf);
+        boot_and_stop(&world, image, &conf);
     }
-    until("the loop devices to go", || {
+    until("the removal of the loop devices", || {
         world.ok("losetup -l -n -O BACK-FILE | grep -c \"$W\" || :") == "0"
     });
 }
@@ -325,8 +327,10 @@ fn sshd_and_nginx_of_debian_serve() {
     world.boot(&conf);
     assert!(fetch(&world, "10.0.0.2", "").contains("nginx"));
     let ssh = "ssh -i key -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@10.0.0.2";
-    until("sshd", || world.run(&format!("{ssh} true")).status == 0);
-    // Who has logged in is in the subhost, and has a terminal there.
+    until("a login over ssh", || {
+        world.run(&format!("{ssh} true")).status == 0
+    });
+    // The session runs inside and has a terminal there.
     assert_eq!(
         world.ok(&format!("{ssh} readlink /proc/self/ns/pid")),
         world.inside("web", "readlink /proc/1/ns/pid")
