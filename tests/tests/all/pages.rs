@@ -1,18 +1,18 @@
-//! What the pages say is what happens: their examples are typed, and what is printed is compared.
+//! Examples of documents work as printed: the tests type the commands and compare the output.
 
 use crate::typist::Typist;
 use end_to_end::{NO_LOOP, NO_MACVLAN, World, is_root_or_tell, not_done, until};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// A command of a page, and the lines that it says are printed.
+/// A command of a page, and its printed output.
 #[derive(Debug)]
 struct Step {
     command: String,
     output: Vec<String>,
 }
 
-/// The steps in the blocks that are marked `console`: `$ ` before a command, `> ` before what it goes on with.
+/// Returns the steps in the `console` blocks: `$ ` begins a command, `> ` continues it.
 fn steps(page: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut inside = false;
@@ -34,7 +34,7 @@ fn steps(page: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether `line` is as the page has it, where `[...]` stands for anything.
+/// Returns whether `line` matches a line of the page, in which `[...]` stands for any text.
 fn is_like(page: &str, line: &str) -> bool {
     match page.split_once("[...]") {
         None => page == line,
@@ -46,7 +46,7 @@ fn is_like(page: &str, line: &str) -> bool {
     }
 }
 
-/// The same for lines, where a line that is only `[...]` stands for any number of them.
+/// Like `is_like`, but for lines; a line that is only `[...]` stands for any number of lines.
 fn are_like(page: &[String], lines: &[&str]) -> bool {
     match (page.split_first(), lines.split_first()) {
         (None, None) => true,
@@ -97,17 +97,21 @@ fn tutorial_works_as_printed() {
     world.until_same(&before);
 }
 
-/// A block of a manual page, under its heading.
+/// A block of a manual page, with its heading.
 #[derive(Debug)]
 pub struct Block {
     heading: String,
     pub lines: Vec<String>,
 }
 
-/// The literal blocks among the examples of a page in mdoc(7), and the literal lines.
+/// Returns the literal blocks and lines in the EXAMPLES section of an mdoc(7) page.
 pub fn blocks(page: &str) -> Vec<Block> {
-    let (_, examples) = page.split_once(".Sh EXAMPLES\n").expect("examples");
-    let (examples, _) = examples.split_once("\n.Sh ").expect("a section after them");
+    let (_, examples) = page
+        .split_once(".Sh EXAMPLES\n")
+        .expect("a section EXAMPLES");
+    let (examples, _) = examples
+        .split_once("\n.Sh ")
+        .expect("a section after EXAMPLES");
     let mut blocks: Vec<Block> = Vec::new();
     let (mut heading, mut inside) = (String::new(), false);
     for line in examples.lines() {
@@ -130,13 +134,13 @@ pub fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// What is seen of a literal line.
+/// Returns the visible text of a literal line.
 fn unescaped(line: &str) -> String {
     let line = line.replace("\\&", "").replace("\\-", "-");
     line.replace("\\e", "\\")
 }
 
-/// The commands that lines are: one goes on until the shell would take it.
+/// Splits lines into commands: a command continues until sh accepts it.
 pub fn commands(lines: &[String]) -> Vec<String> {
     let mut commands = Vec::new();
     let mut command = String::new();
@@ -153,11 +157,11 @@ pub fn commands(lines: &[String]) -> Vec<String> {
             command.push('\n');
         }
     }
-    assert_eq!(command, "", "it has no end");
+    assert_eq!(command, "", "the last command is incomplete");
     commands
 }
 
-/// Types a block, waiting as a person would. Returns all that was printed.
+/// Types a block and waits where a person would; returns the output.
 fn enter_block(typist: &mut Typist, block: &Block) -> String {
     if block.lines[0] == "#!/bin/sh" {
         let name = block.lines[1].split_whitespace().nth(1).expect("a name");
@@ -190,7 +194,8 @@ fn enter_block(typist: &mut Typist, block: &Block) -> String {
     printed
 }
 
-/// What each recipe prints, and is to be there for it before the subhost's directory is made, and after.
+/// For each recipe: its heading, a line to type before the directory of the subhost is made, a line
+/// to type after, and its output.
 const RECIPES: &[(&str, &str, &str, &str)] = &[
     ("Boot, look, stop", "", "", "ob-reaper"),
     ("Boot by hand", "", "", "eth0@"),
@@ -234,8 +239,8 @@ const RECIPES: &[(&str, &str, &str, &str)] = &[
     ("Stop", "", "", ""),
 ];
 
-/// Those that would fetch a root make one of busybox.
-fn stand_in_for_fetchers(world: &World) {
+/// Installs stubs that make a root of busybox instead of fetching one.
+fn install_fetcher_stubs(world: &World) {
     world.script("fetchers/debootstrap", "cp -a $W/busybox \"$3\"");
     world.script("fetchers/skopeo", ":");
     world.script(
@@ -251,7 +256,7 @@ fn recipes_of_ob_7_work_as_printed() {
     }
     let world = World::new();
     world.ok("mount -t tmpfs tmpfs /opt");
-    stand_in_for_fetchers(&world);
+    install_fetcher_stubs(&world);
     let blocks = blocks(include_str!("../../../man/ob.7"));
     let mut headings: Vec<&str> = blocks[1..]
         .iter()
@@ -259,7 +264,7 @@ fn recipes_of_ob_7_work_as_printed() {
         .collect();
     headings.dedup();
     let known: Vec<&str> = RECIPES.iter().map(|(heading, ..)| *heading).collect();
-    assert_eq!(headings, known, "the table is complete");
+    assert_eq!(headings, known, "the table lists every recipe");
     for (heading, before, after, expected) in RECIPES {
         let snapshot = world.snapshot();
         world.ok("rm -rf place; mkdir place");
