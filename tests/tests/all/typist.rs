@@ -1,14 +1,14 @@
-//! A person at a shell: types the commands of a page and reads what they print.
+//! A typist: types commands into a shell and returns their output.
 
 use end_to_end::{Running, World, until};
 use std::fs::File;
 use std::io::Write;
 
-/// A shell that a page is typed into, a command at a time, as a person would.
+/// A shell into which the commands of a page are typed one by one, as a person would.
 pub struct Typist<'a> {
     world: &'a World,
     _shell: Running,
-    /// What the shell reads.
+    /// The standard input of the shell.
     pub input: File,
     typed: usize,
     read: usize,
@@ -16,7 +16,7 @@ pub struct Typist<'a> {
 
 impl<'a> Typist<'a> {
     pub fn new(world: &'a World) -> Self {
-        // bash reads no further than the line, so that the rest is left for a shell that this one starts.
+        // bash reads one line at a time, so that a program that it starts can read the next line.
         world.script("shell/sh", "exec bash \"$@\"");
         world.ok("rm -f keys; mkfifo keys; : >screen");
         let shell = world
@@ -26,37 +26,38 @@ impl<'a> Typist<'a> {
         Typist {
             world,
             _shell: shell,
-            input: input.expect("the shell's input"),
+            input: input.expect("open the input of the shell"),
             typed: 0,
             read: 0,
         }
     }
 
-    /// The world that it is typed in.
+    /// Returns the world of the shell.
     pub fn world(&self) -> &'a World {
         self.world
     }
 
-    /// Types a command that goes on until it is ended, waits until it has printed something, and ends it. Returns that.
+    /// Types a command that does not end by itself, waits for its first output, and kills it;
+    /// returns the output.
     pub fn enter_for_a_while(&mut self, command: &str) -> String {
         self.enter(&format!("{command} &"));
         let read = self.read;
-        until(&format!("a word of {command}"), || {
+        until(&format!("output of {command}"), || {
             self.world.read("screen").len() > read
         });
         self.enter("kill $!; wait $!").0
     }
 
-    /// Types a command, and returns what it printed until the shell took the next one, with its status.
+    /// Types a command; returns its output and its exit status.
     pub fn enter(&mut self, command: &str) -> (String, String) {
         self.typed += 1;
         let mark = format!("@@{} ", self.typed);
         let line = format!("{command}\nprintf '@@%s %s\\n' {} $?\n", self.typed);
         self.input
             .write_all(line.as_bytes())
-            .expect("a shell that reads");
+            .expect("write to the shell");
         let mut new = String::new();
-        until(&format!("the end of {command}"), || {
+        until(&format!("the end of the command {command}"), || {
             new = self.world.read("screen")[self.read..].to_owned();
             new.split_once(&mark)
                 .is_some_and(|(_, rest)| rest.contains('\n'))
