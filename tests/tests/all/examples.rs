@@ -1,4 +1,4 @@
-//! The examples of every manual page are typed, out of the page. Those of ob(7) are in `pages.rs`, for they want more.
+//! The examples of all manual pages except ob(7), which `pages.rs` tests.
 
 mod tables;
 
@@ -6,25 +6,25 @@ use crate::pages::{Block, blocks, commands};
 use crate::typist::Typist;
 use end_to_end::{NO_LOOP, World, is_root_or_tell, not_done, scripts, until};
 
-/// How a block of a page is tried.
+/// The way to test a block of a page.
 enum How {
-    /// A command after the other.
+    /// Type the commands one by one.
     Typed,
-    /// The same, in a room, which takes the mounts away again.
+    /// Like `Typed`, but in a room, whose mounts disappear with it.
     InRoom,
-    /// Each command by itself, as if there was no other: what is needed for it is typed before each.
+    /// Type each command in a fresh state, after the preparation of the block.
     Each,
-    /// It is the text of a file, of this name; then this is typed.
+    /// Save the block under this name, then type this line.
     Saved(&'static str, &'static str),
 }
 
 use How::{Each, InRoom, Saved, Typed};
 use tables::{COMMANDS, FILES, TOOLS};
 
-/// What is typed before a block, how it is tried, and what is printed then.
+/// The line to type before a block, the way to test the block, and its output.
 type Shown = (&'static str, How, &'static str);
 
-/// The directory of the subhost, and what its host has.
+/// Prepares the directory of the subhost mta.
 const PLACE: &str = r#"
 set -e
 for directory in /opt /srv /media /var/log; do [ "$(stat -f -c %T $directory)" = tmpfs ]; done
@@ -34,29 +34,29 @@ find /opt /srv /media /var/log -xdev -mindepth 1 -delete
 ln -s $W/place /opt/subhost
 "#;
 
-/// What is in no place on every machine, or would change it.
-fn stand_in(world: &World) {
+/// Installs stubs of programs that not every machine has, or that would change the machine.
+fn install_stubs(world: &World) {
     world.script("busybox/bin/apt-get", "echo fetched");
-    world.script("stand-ins/init", "echo init as pid $$; exec sleep 1000");
-    world.script("stand-ins/java", "exit 143");
+    world.script("stubs/init", "echo init as pid $$; exec sleep 1000");
+    world.script("stubs/java", "exit 143");
     world.script(
-        "stand-ins/systemd-escape",
+        "stubs/systemd-escape",
         "echo \"$2\" | sed 's,^/,,; s,/,-,g'",
     );
-    // As the unit does, for the instance that is named.
+    // Like systemd with the unit, for the given instance.
     let unit = scripts().join("../etc/systemd/subhosts@.service");
-    let unit = std::fs::read_to_string(unit).expect("the unit");
+    let unit = std::fs::read_to_string(unit).expect("read the unit");
     let start = unit
         .lines()
         .find_map(|line| line.strip_prefix("ExecStart=/usr/sbin/"));
     let start = start
-        .expect("what it starts")
+        .expect("a line ExecStart=")
         .replace("%I", "\"$instance\"");
     world.script(
-        "stand-ins/systemctl",
+        "stubs/systemctl",
         &format!("for last; do :; done; instance=$(echo ${{last##*@}} | tr - /)\n{start} >/dev/null 2>&1 &\nuntil ob-list mta >/dev/null 2>&1; do sleep 0.05; done"),
     );
-    // The machine's own stay as they are.
+    // Private mounts, so that the directories of the machine do not change.
     world.ok("for directory in /opt /srv /media /var/log; do mount -t tmpfs tmpfs $directory || exit; done");
     world.ok(&format!(
         "ip link add br0 type bridge; ip link add br1 type bridge; mkdir lib; ln -s {} lib/overlay-boot; mount --bind lib /var/lib",
@@ -69,21 +69,25 @@ fn page(name: &str) -> String {
     std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()))
 }
 
-/// Types the examples of pages, and compares.
+/// Types the examples of pages and compares the output.
 fn try_pages(pages: &[(&str, &[Shown])]) {
-    if !is_root_or_tell("what is typed") {
+    if !is_root_or_tell("typed examples") {
         return;
     }
     let world = World::new();
-    stand_in(&world);
+    install_stubs(&world);
     world.ok(PLACE);
     let snapshot = world.snapshot();
     for (name, shown) in pages {
         let blocks = blocks(&page(name));
-        assert_eq!(blocks.len(), shown.len(), "{name}: the table is complete");
+        assert_eq!(
+            blocks.len(),
+            shown.len(),
+            "{name}: the table lists every block"
+        );
         world.ok(PLACE);
         let mut typist = Typist::new(&world);
-        typist.enter("PATH=$W/stand-ins:$PATH; cd $W/place/mta");
+        typist.enter("PATH=$W/stubs:$PATH; cd $W/place/mta");
         for (block, (before, how, prints)) in blocks.iter().zip(*shown) {
             let printed = try_block(&mut typist, block, before, how);
             assert!(
@@ -138,7 +142,8 @@ fn enter_all(typist: &mut Typist, commands: &[String]) -> String {
         .collect()
 }
 
-/// Types a command as a person would, who also types into the shell that it starts, and ends what does not end by itself.
+/// Types a command as a person would: also into a shell that the command starts. Ends a command
+/// that does not end by itself.
 fn enter(typist: &mut Typist, command: &str) -> String {
     if command.contains("log -f ") || command.contains("tail -f ") {
         return typist.enter_for_a_while(command);
@@ -196,15 +201,19 @@ fn examples_of_the_formats_work_as_printed() {
 #[test]
 fn examples_of_every_page_are_tested() {
     let tables = [TOOLS, COMMANDS, FILES].concat();
-    let entries = std::fs::read_dir(scripts().join("../man")).expect("the pages");
+    let entries =
+        std::fs::read_dir(scripts().join("../man")).expect("read the directory of the pages");
     for entry in entries {
         let name = entry
-            .expect("a page")
+            .expect("read an entry")
             .file_name()
             .into_string()
-            .expect("a name");
+            .expect("a name in UTF-8");
         assert!(!blocks(&page(&name)).is_empty(), "{name}: no examples");
         let known = tables.iter().any(|(page, _)| *page == name);
-        assert!(known || name == "ob.7", "{name}: nobody types them");
+        assert!(
+            known || name == "ob.7",
+            "{name}: no test types its examples"
+        );
     }
 }
