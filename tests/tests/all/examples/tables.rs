@@ -3,7 +3,7 @@
 use super::How::{Each, InRoom, Saved, Typed};
 use super::Shown;
 
-/// The tools' pages. Each begins in the directory of the subhost mta, which does not run.
+/// The pages of the tools. Each begins in the directory of the subhost mta, which does not run.
 pub const TOOLS: &[(&str, &[Shown])] = &[
     (
         "ob-cable.1",
@@ -110,7 +110,7 @@ pub const TOOLS: &[(&str, &[Shown])] = &[
     ),
 ];
 
-/// Those of the commands.
+/// The pages of the commands.
 pub const COMMANDS: &[(&str, &[Shown])] = &[
     (
         "overlay-boot.8",
@@ -154,7 +154,7 @@ pub const COMMANDS: &[(&str, &[Shown])] = &[
                 "mta\n",
             ),
             (
-                "mkdir root/sbin; cp $W/stand-ins/init root/sbin",
+                "mkdir root/sbin; cp $W/stubs/init root/sbin",
                 Saved(
                     "init",
                     "overlay-boot mta.conf; until overlay-log mta | grep 'as pid'; do sleep 0.05; done; overlay-stop mta",
@@ -231,7 +231,8 @@ pub const COMMANDS: &[(&str, &[Shown])] = &[
     ),
 ];
 
-/// Those of what is written by hand. What they show of a configuration is checked as it stands, and booted on a small root.
+/// The pages of the file formats. Their configurations are checked unchanged, and booted on a small
+/// root.
 pub const FILES: &[(&str, &[Shown])] = &[
     (
         "ob-document.5",
@@ -299,7 +300,7 @@ pub const FILES: &[(&str, &[Shown])] = &[
                 "here\n",
             ),
             (
-                "mkdir root/sbin; cp $W/stand-ins/init root/sbin",
+                "mkdir root/sbin; cp $W/stubs/init root/sbin",
                 Saved(
                     "mta.conf",
                     "ob-conf --check mta.conf; echo LOWER=$W/busybox >>mta.conf; overlay-boot mta.conf && until overlay-log mta | grep 'as pid'; do sleep 0.05; done; overlay-stop mta",
