@@ -1,7 +1,6 @@
 //! Injects a fault into one process at one step: kills the process there, or makes its system call
 //! fail.
 //!
-//!
 //! strace(1) injects faults too, but into every process that reaches its Nth call, and it traces
 //! until the last process has exited. Here a process is identified by its order of birth, so that
 //! one process is hit, and all processes run untraced after the fault.
@@ -114,7 +113,6 @@ impl World {
 
     /// Runs `exec PROGRAM` with a fault. Returns when the program has exited; processes that it
     /// left continue.
-    ///
     ///
     /// Counting begins when the process of the line becomes `program`, and ends a moment after it
     /// has exited.

@@ -1,7 +1,6 @@
 //! `make sweep`: kills each process of a boot and of a stop at each step, and makes each important
 //! system call fail once.
 //!
-//!
 //! `sweep [STRIDE] [WORD...]`: only every STRIDEth step, and only sweeps whose title contains all
 //! words: plain or users, boot or stop, kill or fail.
 
