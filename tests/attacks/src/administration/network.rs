@@ -6,20 +6,20 @@ use crate::{Entry, Failed, Refused, Try, not_here, refused};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-/// What has to do with it.
+/// Entries about the network.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::work("ip-address", "give the cable's end an address, take it down and up", [Works; 3], || sh(&["ip"], ADDRESS)),
+    Entry::work("ip-address", "set an address on a cable, set the link down and up", [Works; 3], || sh(&["ip"], ADDRESS)),
     Entry::work("ip-link", "make a pair of links and a bridge", [Works; 3], || sh(&["ip"], LINK)),
     Entry::work("ip-route", "set routes and a rule", [Works; 3], || sh(&["ip"], ROUTE)),
     Entry::work("ip-netns", "make network namespaces with a cable between them", [Works, Ends::Refused, Works], || sh(&["ip"], NETNS)),
-    Entry::work("ifup", "bring the cable's end up as `/etc/network/interfaces` says, by `ifup`", [Works; 3], || sh(&["ifup", "ip"], IFUP)),
+    Entry::work("ifup", "configure a cable by `ifup` and `/etc/network/interfaces`", [Works; 3], || sh(&["ifup", "ip"], IFUP)),
     Entry::work("dhcp", "get an address by DHCP, from a server inside", [Works; 3], || sh(&["busybox", "ip"], DHCP)),
     Entry::work("ping", "ping, as root and as a user", [Works; 3], || sh(&["ping", "ip", "su"], PING)),
-    Entry::work("low-port", "serve at port 80", [Works; 3], serve),
+    Entry::work("low-port", "listen on port 80", [Works; 3], serve),
     Entry::work("sysctl-net", "forward packets (`sysctl net.ipv4.ip_forward`)", [Works, Ends::Refused, Works], || sh(&["sysctl"], FORWARD)),
-    Entry::work("nft", "filter packets by `nft`", [Works; 3], || in_kernel(sh(&["nft"], NFT))),
-    Entry::work("iptables", "filter packets by `iptables`", [Works; 3], || in_kernel(sh(&["iptables"], IPTABLES))),
+    Entry::work("nft", "filter packets with `nft`", [Works; 3], || in_kernel(sh(&["nft"], NFT))),
+    Entry::work("iptables", "filter packets with `iptables`", [Works; 3], || in_kernel(sh(&["iptables"], IPTABLES))),
 ];
 
 const ADDRESS: &str = r#"
@@ -59,11 +59,11 @@ same "$(ip netns exec one cat /sys/class/net/one0/operstate)" up
 const IFUP: &str = r#"
 end() { ifdown --force --state-dir "$W/state" -i "$W/interfaces" eth0; }
 mkdir state
-printf 'iface eth0 inet static\n address 10.94.0.2/24\n gateway 10.94.0.1\n up echo up >>%s/told\n' "$W" >interfaces
+printf 'iface eth0 inet static\n address 10.94.0.2/24\n gateway 10.94.0.1\n up echo up >>%s/called\n' "$W" >interfaces
 ifup --state-dir "$W/state" -i "$W/interfaces" eth0
 same "$(ip -o route show default)" 'default via 10.94.0.1 dev eth0 onlink '
 ifdown --state-dir "$W/state" -i "$W/interfaces" eth0
-same "$(ip -o -4 addr show eth0; cat told)" up
+same "$(ip -o -4 addr show eth0; cat called)" up
 "#;
 
 const DHCP: &str = r#"
@@ -103,7 +103,7 @@ iptables -A INPUT -p tcp --dport 23 -j DROP
 iptables -S INPUT | grep -q -- '--dport 23 -j DROP'
 "#;
 
-/// What this kernel has no module for cannot be tried.
+/// A module that this kernel lacks makes an entry not available.
 fn in_kernel(tried: Try) -> Try {
     let lacks = [
         "Unknown device",
@@ -128,6 +128,6 @@ fn serve() -> Try {
     if text == "hello" {
         Ok(())
     } else {
-        refused("it has read another text")
+        refused("the client has read another text")
     }
 }
