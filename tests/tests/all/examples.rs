@@ -2,8 +2,7 @@
 
 mod tables;
 
-use crate::pages::{Block, blocks, commands};
-use crate::typist::Typist;
+use crate::pages::{Block, Typist, blocks, commands};
 use end_to_end::{NO_LOOP, World, is_root_or_tell, not_done, scripts, until};
 
 /// The way to test a block of a page.

@@ -36,5 +36,4 @@ mod services;
 mod shares;
 mod stop;
 mod sudo;
-mod typist;
 mod userns;

@@ -1,19 +1,83 @@
 //! Examples of documents work as printed: the tests type the commands and compare the output.
 
-use crate::typist::Typist;
-use end_to_end::{NO_LOOP, NO_MACVLAN, World, is_root_or_tell, not_done, until};
+use end_to_end::{NO_LOOP, NO_MACVLAN, Running, World, is_root_or_tell, not_done, until};
+use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+/// A shell into which the commands of a page are typed one by one, as a person would.
+pub struct Typist<'a> {
+    world: &'a World,
+    _shell: Running,
+    input: File,
+    typed: usize,
+    read: usize,
+}
+
+impl<'a> Typist<'a> {
+    pub fn new(world: &'a World) -> Self {
+        // bash reads one line at a time, so that a program that it starts can read the next line.
+        world.script("shell/sh", "exec bash \"$@\"");
+        world.ok("rm -f keys; mkfifo keys; : >screen");
+        let shell = world
+            .line("export PATH=$W/shell:$PATH SHELL=/bin/bash; exec bash <keys >screen 2>&1")
+            .start();
+        let input = File::options().write(true).open(world.at("keys"));
+        Typist {
+            world,
+            _shell: shell,
+            input: input.expect("open the input of the shell"),
+            typed: 0,
+            read: 0,
+        }
+    }
+
+    /// Returns the world of the shell.
+    pub fn world(&self) -> &'a World {
+        self.world
+    }
+
+    /// Types a command that does not end by itself, waits for its first output, and kills it;
+    /// returns the output.
+    pub fn enter_for_a_while(&mut self, command: &str) -> String {
+        self.enter(&format!("{command} &"));
+        let read = self.read;
+        until(&format!("output of {command}"), || {
+            self.world.read("screen").len() > read
+        });
+        self.enter("kill $!; wait $!").0
+    }
+
+    /// Types a command; returns its output and its exit status.
+    pub fn enter(&mut self, command: &str) -> (String, String) {
+        self.typed += 1;
+        let mark = format!("@@{} ", self.typed);
+        let line = format!("{command}\nprintf '@@%s %s\\n' {} $?\n", self.typed);
+        self.input
+            .write_all(line.as_bytes())
+            .expect("write to the shell");
+        let mut new = String::new();
+        until(&format!("the end of the command {command}"), || {
+            new = self.world.read("screen")[self.read..].to_owned();
+            new.split_once(&mark)
+                .is_some_and(|(_, rest)| rest.contains('\n'))
+        });
+        let (output, rest) = new.split_once(&mark).expect("the mark");
+        let (status, _) = rest.split_once('\n').expect("a line");
+        self.read += output.len() + mark.len() + status.len() + 1;
+        (output.to_owned(), status.to_owned())
+    }
+}
+
 /// A command of a page, and its printed output.
 #[derive(Debug)]
-struct Step {
-    command: String,
-    output: Vec<String>,
+pub struct Step {
+    pub command: String,
+    pub output: Vec<String>,
 }
 
 /// Returns the steps in the `console` blocks: `$ ` begins a command, `> ` continues it.
-fn steps(page: &str) -> Vec<Step> {
+pub fn steps(page: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut inside = false;
     for line in page.lines() {
@@ -47,7 +111,7 @@ fn is_like(page: &str, line: &str) -> bool {
 }
 
 /// Like `is_like`, but for lines; a line that is only `[...]` stands for any number of lines.
-fn are_like(page: &[String], lines: &[&str]) -> bool {
+pub fn are_like(page: &[String], lines: &[&str]) -> bool {
     match (page.split_first(), lines.split_first()) {
         (None, None) => true,
         (Some((first, rest)), _) if first == "[...]" => {
@@ -135,7 +199,7 @@ pub fn blocks(page: &str) -> Vec<Block> {
 }
 
 /// Returns the visible text of a literal line.
-fn unescaped(line: &str) -> String {
+pub fn unescaped(line: &str) -> String {
     let line = line.replace("\\&", "").replace("\\-", "-");
     line.replace("\\e", "\\")
 }
@@ -166,10 +230,10 @@ fn enter_block(typist: &mut Typist, block: &Block) -> String {
     if block.lines[0] == "#!/bin/sh" {
         let name = block.lines[1].split_whitespace().nth(1).expect("a name");
         let text = block.lines[1..].join("\n");
-        typist.world().script(format!("place/mta/{name}"), &text);
+        typist.world.script(format!("place/mta/{name}"), &text);
         return String::new();
     }
-    let world = typist.world();
+    let world = typist.world;
     let mut printed = String::new();
     let mut enter = |command: &str| {
         let (output, status) = typist.enter(command);

@@ -10,7 +10,8 @@ fn world() -> World {
     if is_root() {
         world.ok("mount -t tmpfs -o uid=1 tmpfs /run");
     } else {
-        world.ok("mount --bind /usr /run"); // owned by uid 0 outside, which is unmapped in this user namespace
+        // Owned by uid 0 outside, which is not mapped in this user namespace.
+        world.ok("mount --bind /usr /run");
     }
     world
 }

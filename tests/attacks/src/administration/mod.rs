@@ -1,6 +1,6 @@
 //! Ordinary administration, which must work as far as the level permits.
 //!
-//! Most entries use programs of the subhost, as an administrator does: see [`shell`].
+//! Most entries use programs of the subhost, as an administrator does: see `shell`.
 
 use crate::Entry;
 

@@ -1,4 +1,5 @@
-//! The examples of each page: what is typed before each block, how the block is tried, and what it prints.
+//! The examples of each page: the line to type before each block, the way to test it, and its
+//! output.
 
 use super::How::{Each, InRoom, Saved, Typed};
 use super::Shown;
