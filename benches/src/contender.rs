@@ -131,7 +131,7 @@ pub fn all(world: &World) -> Result<Vec<Contender>> {
     Ok(all)
 }
 
-/// Returns an OCI configuration of the same subhost. The caller has made the network.
+/// Returns an OCI configuration of the same subhost. The caller provides the network.
 fn bundle(at: &str) -> String {
     let mounts = [
         ("/proc", "proc", "nosuid"),

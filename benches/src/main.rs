@@ -28,7 +28,7 @@ use world::World;
 pub struct Extent {
     /// Boots of each contender.
     rounds: usize,
-    /// Numbers of running subhosts while another one is timed.
+    /// Numbers of running subhosts while one more is timed.
     numbers: &'static [usize],
     /// Timed boots at each of these numbers.
     lives: usize,

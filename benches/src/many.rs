@@ -70,7 +70,7 @@ impl Others {
     }
 }
 
-/// Times boots of one subhost beside `number` - 1 others.
+/// Times boots of one subhost while `number` - 1 more run.
 pub fn measure(world: &World, others: &mut Others, number: usize, lives: usize) -> Result<Many> {
     eprintln!("bench: {number} subhosts");
     others.boot(world, number - 1)?;

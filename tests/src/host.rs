@@ -95,7 +95,7 @@ pub(crate) fn remove_directory(directory: &Path) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Removes the directories that killed tests have left: old ones that no process has locked.
+/// Removes the directories of killed tests: old directories without a lock.
 fn sweep(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let is_ours = entry

@@ -21,7 +21,7 @@ impl World {
             let mut count = 0;
             let mut counts = false;
             loop {
-                // Other threads wait for their own tracees.
+                // Other threads wait for other tracees.
                 let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
                 let signal = match waitpid(pid, Some(flags)).expect("wait for the tracee") {
                     WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return count,

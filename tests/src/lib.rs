@@ -7,16 +7,16 @@
 //! it likes. Dropping the `World` removes everything.
 //!
 //! ```ignore
-//! let (world, conf) = booted("CABLES=br0=");             // a world in which the subhost mta runs
+//! let (world, conf) = booted("CABLES=br0="); // a world in which the subhost mta runs
 //! let world = World::new();
-//! let conf = world.subhost("mta", "CABLES=br0=");        // writes $W/mta/mta.conf, with START=none
-//! world.ok("ip link add br0 type bridge");               // runs sh; panics unless the status is 0
+//! let conf = world.subhost("mta", "CABLES=br0="); // writes $W/mta/mta.conf
+//! world.ok("ip link add br0 type bridge"); // runs sh; panics unless the status is 0
 //! let before = world.snapshot();
-//! world.boot(&conf);                                     // overlay-boot CONF
+//! world.boot(&conf); // overlay-boot CONF
 //! assert_eq!(world.ok("overlay-go mta hostname"), world.ok("hostname"));
-//! assert_eq!(world.run("overlay-go nobody").status, 125); // any status
+//! assert_eq!(world.run("overlay-go other").status, 125); // any status
 //! world.ok("overlay-stop mta");
-//! world.assert_same(&before);                            // nothing is left
+//! world.assert_same(&before); // nothing is left
 //! ```
 //!
 //! - `/bin/sh` runs the lines in the directory `$W`, with the tools and scripts on PATH and a

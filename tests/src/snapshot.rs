@@ -6,8 +6,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// The mounts, links, network namespaces, control groups, files in /run and /tmp, and processes of
-/// a world.
+/// Mounts, links, network namespaces, control groups, files in /run and /tmp, and processes of a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// One line for each object except processes.
@@ -25,9 +24,8 @@ find /run/netns -mindepth 1 -printf 'netns %f\n' 2>/dev/null
 cat /proc/sys/kernel/hostname
 "#;
 
-/// Returns whether `thing` stays after the first boot. /run/netns is a shared mount, as `ip netns
-/// add` makes it; /run/overlay-boot holds the state directories; the log of each subhost stays
-/// readable.
+/// What the first boot leaves for good: the directory of namespaces is a shared mount, as `ip netns add` makes it; the directory of
+/// the states; and the log of each, which is there to be read.
 fn is_for_good(thing: &str) -> bool {
     let words: Vec<&str> = thing.split(' ').collect();
     match words[..] {
@@ -82,7 +80,7 @@ impl World {
         let things = things.lines().filter(|thing| !is_for_good(thing));
         Snapshot {
             things: things.map(str::to_owned).collect(),
-            // A zombie has no command line.
+            // Those that have ended and are about to be reaped are there no more.
             processes: self
                 .processes()
                 .into_iter()
@@ -91,7 +89,7 @@ impl World {
         }
     }
 
-    /// Returns the command lines of all processes in the world and in its subhosts, sorted.
+    /// The command lines of all processes in the world, those of its subhosts too, sorted.
     #[must_use]
     pub fn processes(&self) -> Vec<String> {
         let entries = fs::read_dir(self.at("/proc")).expect("read /proc of the world");
@@ -138,7 +136,7 @@ impl World {
         );
     }
 
-    /// Waits until the host is what it was: for what happens without anybody waiting for it.
+    /// Waits until the host is as in the snapshot, for an end that no command waits for.
     #[track_caller]
     pub fn until_same(&self, before: &Snapshot) {
         let start = Instant::now();

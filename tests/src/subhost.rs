@@ -14,7 +14,7 @@ impl World {
     }
 
     /// Like `conf`, but with a configuration that boots: over the busybox root, without services.
-    /// The lines of `more` come first, so that they override the others.
+    /// The lines of `more` come first, so that they override the defaults.
     pub fn subhost(&self, name: &str, more: &str) -> String {
         self.conf(
             name,

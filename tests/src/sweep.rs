@@ -1,4 +1,4 @@
-//! The sweeps: interrupt a boot or a stop at each step, and check what is left.
+//! The sweeps: interrupt a boot or a stop at each step, and check the remains.
 
 use crate::trace::{Fault, Life, Role, Traced};
 use crate::{BOUND, Snapshot, World};
@@ -166,7 +166,7 @@ impl Sweep {
         for (role, life) in &lives {
             for (name, call) in CALLS {
                 // The first write of overlay-stop is its here-document: less than a pipe holds,
-                // into its own pipe. That write cannot fail, and a shell ignores the result.
+                // into a new pipe. That write cannot fail, and a shell ignores the result.
                 let here = self.act == Act::Stop && role == "0" && name == "write";
                 let first = if here { 2 } else { 1 };
                 for nth in first..=life.calls.get(&call).copied().unwrap_or(0) {

@@ -199,7 +199,7 @@ impl Tracer {
     /// Handles events until the fault has happened or `bell` has exited.
     fn watch(&mut self, bell: &Child) {
         let bell = Pid::from_raw(i32::try_from(bell.id()).expect("a number"));
-        // Other threads wait for their own children and tracees.
+        // Other threads wait for other children and tracees.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         loop {
             let status = match waitpid(None, Some(flags)) {

@@ -14,10 +14,11 @@ use std::thread;
 /// The part of PATH after the tools and scripts.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What the first process of a world does: `$1` is "overlay" if the directory `$2` is on one, which cannot carry another; the
-/// rest are directories that are wanted, also if they are below the /tmp that is hidden.
+/// The script of the first process. `$1` is "overlay" if the directory `$2` is on an overlay, which
+/// cannot be an upper layer. The other arguments are directories that must stay visible, even below
+/// the /tmp that is covered.
 ///
-/// Its shell stays as pid 1, for it reaps all that is orphaned, and ends with our end of its input.
+/// The shell stays as pid 1: it reaps orphans, and exits at the end of its input.
 const SET_UP: &str = r#"
 read -r pid rest </proc/self/stat
 set -eu
@@ -272,7 +273,7 @@ impl Drop for World {
         }
         let removed = remove_directory(&self.directory);
         if !removed && !thread::panicking() {
-            panic!("remove {}", self.directory.display());
+            panic!("{} cannot be removed", self.directory.display());
         }
     }
 }

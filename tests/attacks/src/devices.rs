@@ -1,4 +1,4 @@
-//! Device nodes: which nodes can be made, and which can be opened.
+//! Device nodes: which nodes a subhost can make, and which it can open.
 
 use crate::places::Mounted;
 use crate::table::FROM_YES;

@@ -4,8 +4,8 @@
 //! An [`Entry`] is one program: its description, its expected result at each [`Level`] of
 //! protection, and a function that runs inside the subhost. Some entries need an accomplice
 //! outside, such as an administrator who enters: that part is in the end-to-end tests
-//! (`attacks.rs`). These run all entries in real subhosts and compare the results with the expected
-//! ones, and with those in `results/`. docs/security.md shows the results as a table.
+//! (`attacks.rs`). These run all entries in real subhosts and compare the results with the
+//! expectations and with the record in `results/`. docs/security.md shows the results as a table.
 //!
 //! No entry may harm the machine if the attack succeeds: it opens a file for writing and does not
 //! write, or writes the present value; it makes a call with arguments that the kernel rejects after

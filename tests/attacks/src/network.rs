@@ -32,7 +32,7 @@ const NAME: u16 = 3;
 const TARGET: u16 = 46;
 const NUMBERS: std::ops::Range<i32> = 0..8;
 
-/// Returns a namespace id and the links there, from the first namespace with links of others.
+/// Returns a namespace id and the links there, from the first namespace with foreign links.
 fn foreign_links() -> Try<(i32, BTreeMap<String, u32>)> {
     let own = if_nameindex().refused("list its own links")?;
     let own: Vec<String> = own
@@ -58,7 +58,7 @@ fn list_links() -> Try {
     foreign_links().map(drop)
 }
 
-/// The test has made the link `canary`.
+/// The test makes the link `canary` before.
 fn delete_link() -> Try {
     let (number, links) = foreign_links()?;
     let Some(canary) = links.get("canary") else {

@@ -79,7 +79,7 @@ fn see_others() -> Try {
     }
 }
 
-/// The test has made a queue.
+/// The test makes a queue before.
 fn see_queue() -> Try {
     let queues = fs::read_to_string("/proc/sysvipc/msg").known("/proc/sysvipc/msg")?;
     match queues.lines().count() {

@@ -238,7 +238,7 @@ fn refused_by_ob_conf(world: &World, rows: &[Bad]) {
     }
 }
 
-/// Checks that no subhost with any of `rows` boots, and that one without them does.
+/// Checks that no subhost with any of `rows` boots, and that a subhost without them does.
 fn refused_by_stages(world: &World, rows: &[(&str, &[&str])]) {
     let before = world.snapshot();
     for (text, words) in rows {

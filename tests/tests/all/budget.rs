@@ -45,7 +45,7 @@ fn is_within(cost: &Cost, budget: &Cost) {
     assert!(cost.execs > 1 && cost.calls > budget.calls / 3, "{cost:?}");
 }
 
-/// Runs a command; counts its calls and those of its descendants until they have exited.
+/// Runs a command; counts the calls of the command and of its descendants until they have exited.
 fn count(world: &World, command: &str) -> Cost {
     world.ok(&format!("strace -f -qq -o trace {command} >/dev/null 2>&1"));
     Cost::of(&world.read("trace"))

@@ -11,7 +11,7 @@ fn world() -> World {
 }
 
 #[test]
-fn cables_of_every_form_are_made() {
+fn every_form_of_cable_makes_its_links() {
     let world = world();
     let conf = world.subhost(
         "mta",
@@ -154,7 +154,7 @@ fn hazard_15_leftovers_of_a_failed_boot_are_not_reused() {
         .fails(1, &["no bridge nobridge"]);
     world.assert_same(&before);
     let conf = world.subhost("mta", "CABLES=br0=02:00:5e:10:00:02");
-    // A network namespace that `ip netns add` has made is used, and its lo is set up.
+    // A network namespace of `ip netns add` is used, and its lo is set up.
     for made in [":", "ip netns add mta"] {
         world.ok(made);
         world.boot(&conf);

@@ -191,7 +191,7 @@ fn foreign_program_can_be_a_stage() {
         "PATH=$W/bin:$PATH; d=$(ob-conf {conf} | ob-mount | my-macvlan | ob-unshare &)"
     ));
     assert_eq!(world.inside("mta", "ls /sys/class/net"), "lo\nnet7");
-    // ob-cable removes only the links that it has made.
+    // ob-cable removes only links that it recorded.
     world.ok("ip link del uplink");
     world.ok(UNDO);
     world.until_same(&before);
@@ -242,7 +242,7 @@ fn command_as_pid_1_exits_with_the_status_of_env() {
             "{done:#?}"
         );
     }
-    // In its own namespace, pid 1 gets no signal without a handler, but SIGKILL from outside works.
+    // Pid 1 gets no signal from inside without a handler, but SIGKILL from outside works.
     let line =
         format!("ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | ob-unshare -- sleep 1000'");
     let running = world.line(&line).start();
@@ -385,7 +385,7 @@ fn guarded_room_starts_the_stages_of_its_pipeline() {
         let room = "NAME=mta ob-unshare --room --then 'ob-cable --undo'";
         world.run(&format!("{room} {stages}"))
     };
-    // A foreign stage among the others; each gets its arguments unchanged.
+    // With a foreign stage; each stage gets its arguments unchanged.
     world.script("see", "cat >seen; echo \"$1\" >word; exec cat seen");
     let see = format!("{}/see", world.directory());
     run(&format!(

@@ -69,7 +69,7 @@ fn hazard_28_init_script_starts_in_order_and_stops_in_reverse() {
     assert_eq!(world.ok("ob-list --names"), "d");
     init(&world, "stop").ok(); // LSB: stopping a stopped service succeeds
     assert_eq!(init(&world, "status").status, 3);
-    // A failing subhost is reported, and the others are started.
+    // A failing subhost is reported, and the rest are started.
     world.ok("mv a/live a/gone");
     init(&world, "start").fails(1, &["a/live"]);
     assert_eq!(world.ok("ob-list --names | sort | tr '\n' ' '"), "b c d ");

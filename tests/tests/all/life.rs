@@ -111,8 +111,8 @@ fn hazard_20_devices_have_the_right_owners_and_modes() {
     if is_root() {
         assert_eq!(nodes, expected);
     } else {
-        // In a user namespace mknod(2) returns EPERM: the nodes are those of the host, with their
-        // owners and modes.
+        // In a user namespace mknod(2) returns EPERM: the nodes are bound from the host, with the
+        // owners and modes there.
         let numbers = |table: &str| -> Vec<String> {
             let lines = table
                 .lines()

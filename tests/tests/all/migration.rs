@@ -233,7 +233,7 @@ fn boot_and_stop(world: &World, name: &str, conf: &str) {
 fn roots_of_all_kinds_boot() {
     let world = World::new();
 
-    // A minimal root: one program, and the directories that cannot be made in a read-only root.
+    // A minimal root: one program, and the directories that a read-only root must have.
     world.ok("mkdir -p bare/bin bare/etc && cp busybox/bin/busybox bare/bin && for a in sh cat ls; do ln -s busybox bare/bin/$a; done");
     let conf = world.subhost("bare-one", "LOWER=../bare\nSTART=networking ssh");
     boot_and_stop(&world, "bare-one", &conf);

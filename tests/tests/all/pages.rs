@@ -258,7 +258,7 @@ fn enter_block(typist: &mut Typist, block: &Block) -> String {
     printed
 }
 
-/// For each recipe: its heading, a line to type before the directory of the subhost is made, a line
+/// For each recipe: its heading, a line to type before the directory of the subhost exists, a line
 /// to type after, and its output.
 const RECIPES: &[(&str, &str, &str, &str)] = &[
     ("Boot, look, stop", "", "", "ob-reaper"),

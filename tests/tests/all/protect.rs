@@ -291,7 +291,7 @@ fn rlimits_hostname_environment_and_masks_apply() {
 }
 
 #[test]
-fn invalid_protection_is_refused_before_anything_is_made() {
+fn invalid_protection_is_refused_without_side_effects() {
     let world = World::new();
     let before = world.snapshot();
     for (line, why) in [

@@ -22,7 +22,7 @@ fn hazard_10_mounted_root_is_taken_by_any_spelling() {
 }
 
 #[test]
-fn hazard_35_root_needs_no_tmp_and_keeps_its_own() {
+fn hazard_35_root_needs_no_tmp_and_keeps_an_existing_tmp() {
     let world = World::new();
     world.ok("rm -r busybox/tmp");
     let conf = world.subhost("without", "");

@@ -107,7 +107,7 @@ fn hazard_39_services_start_in_order_without_shell_errors() {
     assert!(log.contains("Z spoken\n"), "{log}");
     assert!(!log.contains("sh:") && !log.contains("[:"), "{log}");
 
-    // `none` is no service, alone or among others.
+    // `none` is no service, alone or with other names.
     world.script("busybox/bin/service", "echo $* >>/var/order");
     let conf = world.subhost("odd", "START=none x");
     world.boot(&conf);

@@ -24,7 +24,7 @@ fn signal_to_overlay_boot_cancels_the_boot() {
 }
 
 #[test]
-fn every_process_gets_term_whatever_pid_1_is() {
+fn every_process_gets_term_under_any_pid_1() {
     let world = World::new();
     let ends_on_term = "(trap 'echo TERM >>/root/got; exit' TERM; : >/root/ready$N; while :; do sleep 0.05; done) &";
     let conf = world.subhost("mta", "INIT=./init\nSTOP_TIMEOUT=60");
