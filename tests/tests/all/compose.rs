@@ -53,8 +53,7 @@ fn boots(pipeline: &str) {
     let before = world.snapshot();
     for room in ["sh -c", "ob-unshare --room sh -c"] {
         let script = format!("{STAGES}\nCONF={conf}\n{pipeline} &");
-        // The pipeline stays in the background; its one line of output means that the subhost is
-        // up.
+        // The pipeline stays in the background; its output means that the subhost is up.
         let line = format!("document=$({room} \"$SCRIPT\"); printf '%s\\n' \"$document\"");
         let done = world.line(&line).env("SCRIPT", &script).run();
         assert!(done.err.is_empty(), "{done:#?}");
@@ -364,8 +363,7 @@ fn fault_in_any_stage_prints_one_line() {
         (bad, ["ob-cable: bad: ", "there is no bridge nobridge"]),
         (unstartable, ["ob-unshare: unstartable: ", "/bin/sh"]),
     ] {
-        // The mounts of earlier stages disappear with the room; without one they stay for
-        // inspection.
+        // The mounts of earlier stages disappear with the room.
         let pipeline = format!(
             "ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | tee made | ob-cable | tee -a made | ob-unshare'"
         );

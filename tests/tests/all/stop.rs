@@ -1,6 +1,6 @@
 //! overlay-stop: how running and starting subhosts are stopped.
 
-use end_to_end::{Done, World, until};
+use end_to_end::{Done, World, booted, is_root_or_tell, until};
 use std::time::Instant;
 
 #[test]
@@ -115,4 +115,43 @@ fn concurrent_stops_return_when_the_subhost_is_gone() {
         assert!(stops.iter().any(|stop| stop.status == 0));
         world.assert_same(&before);
     }
+}
+
+/// Attacks 2 and 19 at the end of a subhost: root inside, with all capabilities, inspects the
+/// shutdown helper.
+#[test]
+fn shutdown_helper_exposes_no_host_descriptors() {
+    if !is_root_or_tell("the shutdown helper") {
+        return;
+    }
+    let (world, _) = booted("CABLES==\nSTOP_TIMEOUT=2");
+    let w = world.directory();
+    // The spy ignores TERM, so that it runs until the kernel kills it.
+    let spy = format!(
+        "trap '' TERM; while :; do for p in /proc/[0-9]*; do echo $(readlink $p/exe) $(for f in $p/fd/*; do readlink $f; done); [ ! -e $p/root{w}/busybox ] || echo host; done; done"
+    );
+    let start = world.line("overlay-go mta -- sh -c 'sh -c \"$0\" >/seen 2>/dev/null &' \"$SPY\"");
+    start.env("SPY", &spy).run().ok();
+    until("the spy to look", || {
+        !world.read("mta/root/seen").is_empty()
+    });
+    world.ok("overlay-stop mta");
+    let seen = world.read("mta/root/seen");
+    let of_ours: Vec<&str> = seen
+        .lines()
+        .filter(|line| line.contains("ob-unshare"))
+        .collect();
+    assert!(
+        !of_ours.is_empty(),
+        "the spy did not see the helper: {seen}"
+    );
+    for line in of_ours {
+        // The helper also opens a procfs of the subhost.
+        let descriptors = line.strip_prefix("/memfd:ob-unshare (deleted)");
+        let descriptors = descriptors.unwrap_or_else(|| panic!("{line}"));
+        for of_the_host in ["pipe:", "socket:", "/dev/", w] {
+            assert!(!descriptors.contains(of_the_host), "{line}");
+        }
+    }
+    assert!(!seen.contains("host"), "the root of the host is reachable");
 }
