@@ -57,21 +57,17 @@ use std::time::{Duration, Instant};
 /// Longer than anything takes on a busy machine.
 pub const BOUND: Duration = Duration::from_secs(120);
 
-/// Why something may be left out on any machine, a test machine too.
-const KNOWN: &[&str] = &[
-    NOT_ROOT,
-    NO_CGROUP,
-    NO_LOOP,
-    NO_MACVLAN,
-    NO_SOURCE,
-    NOT_INSTALLED,
-];
+/// The reasons for which a test may be skipped on a test machine (`CI=true`) too.
+const KNOWN: &[&str] = &[NOT_ROOT, NO_CGROUP, NO_CONTROLLER, NO_MACVLAN, NO_SOURCE];
 
-/// Only root of the host may do it: a user namespace does not give it.
+/// Only root on the host may do it: a user namespace does not give the right.
 pub const NOT_ROOT: &str = "needs root";
 
 /// There is no cgroup2 tree that we may write to.
 pub const NO_CGROUP: &str = "needs a cgroup2 tree that it may write to";
+
+/// The cgroup2 tree lacks a controller: cgroup v1 has the controller, or the kernel does not.
+pub const NO_CONTROLLER: &str = "needs a cgroup2 tree with this controller";
 
 /// There are no loop devices, as in most containers.
 pub const NO_LOOP: &str = "needs loop devices";
@@ -79,16 +75,20 @@ pub const NO_LOOP: &str = "needs loop devices";
 /// The test program and the scripts have been copied to another machine.
 pub const NO_SOURCE: &str = "needs the source tree";
 
-/// The kernel has been built without.
+/// The kernel has been built without macvlan.
 pub const NO_MACVLAN: &str = "needs a kernel with macvlan";
 
-/// A service that .ci/run installs is not there.
-pub const NOT_INSTALLED: &str = "needs a package that .ci/run installs";
+/// A package is missing that `scripts/test` installs if `CI=true`.
+pub const NOT_INSTALLED: &str = "needs a package that scripts/test installs for CI";
 
-/// Tells that (a part of) a test is left out, and why. Fails where `CI` is set, unless the reason is a known one.
+/// Reports that the calling test skips `what`, and why. Panics if `CI=true`, unless `reason` is in `KNOWN`.
+///
+/// tests/run reads the line.
 pub fn not_done(what: &str, reason: &str) {
-    // Past the test harness, which would keep it to itself.
-    let _ = writeln!(std::io::stderr(), "NOT DONE: {what}: {reason}");
+    // libtest names the thread after the test. Its capture of output does not see writes to stderr(), only eprintln!().
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("?");
+    let _ = writeln!(std::io::stderr(), "NOT DONE: {test}: {what}: {reason}");
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
     assert!(!strict || KNOWN.contains(&reason), "{what}: {reason}");
 }

@@ -2,7 +2,7 @@
 
 use crate::host::{make_directory, make_group, remove_directory, remove_group, user_namespace};
 use crate::line::{Done, Line};
-use crate::{bin, is_root, scripts, until};
+use crate::{NO_LOOP, NOT_INSTALLED, NOT_ROOT, bin, is_root, not_done, scripts, until};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -146,6 +146,21 @@ impl World {
     #[must_use]
     pub fn has_cgroup(&self) -> bool {
         self.group.is_some()
+    }
+
+    /// Whether images can be made and mounted; if not, reports that the calling test skips `what`.
+    pub fn mounts_images(&self, what: &str) -> bool {
+        let reason = if !is_root() {
+            NOT_ROOT
+        } else if self.run("losetup -f").status != 0 {
+            NO_LOOP
+        } else if self.run("command -v mksquashfs").status != 0 {
+            NOT_INSTALLED
+        } else {
+            return true;
+        };
+        not_done(what, reason);
+        false
     }
 
     /// Reads a file of the world.

@@ -1,7 +1,7 @@
 //! Faults: full and read-only filesystems, logs that cannot be written, and interrupted boots and
 //! stops.
 
-use end_to_end::{World, is_root, not_done, until};
+use end_to_end::{NO_LOOP, NOT_ROOT, World, is_root, not_done, until};
 
 /// Makes a small filesystem in `$W/small`: ext4 on a loop device, or a tmpfs without loop devices.
 fn small_filesystem(world: &World, ext4: &str, tmpfs: &str) {
@@ -16,7 +16,7 @@ fn small_filesystem(world: &World, ext4: &str, tmpfs: &str) {
     if !made {
         not_done(
             "an ext4 on a loop device, a tmpfs instead",
-            end_to_end::NOT_ROOT,
+            if is_root() { NO_LOOP } else { NOT_ROOT },
         );
         world.ok(&format!("mount -t tmpfs -o size=8M,{tmpfs} small small"));
     }

@@ -1,6 +1,6 @@
 //! Roots from disk images.
 
-use end_to_end::{NO_LOOP, World, is_root_or_tell, not_done, until};
+use end_to_end::{World, until};
 
 /// Makes `image` with two partitions; the second one is an ext4 with the files of `from`.
 fn partition(world: &World, image: &str, label: &str, from: &str) {
@@ -13,12 +13,9 @@ fn partition(world: &World, image: &str, label: &str, from: &str) {
 
 #[test]
 fn hazard_25_overlay_diskfile_mounts_images_and_partitions() {
-    if !is_root_or_tell("overlay-diskfile") {
-        return;
-    }
     let world = World::new();
-    if world.run("losetup -f").status != 0 {
-        return not_done("overlay-diskfile", NO_LOOP);
+    if !world.mounts_images("overlay-diskfile") {
+        return;
     }
     world.ok("cp -a busybox tree; mkdir deep; cp -a busybox deep/rootfs; mkdir -p writable/upper writable/work; mksquashfs busybox root.squashfs -quiet -no-progress >&2");
     world.ok("truncate -s 24M root.ext4; mke2fs -q -t ext4 -d busybox root.ext4");

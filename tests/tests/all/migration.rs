@@ -1,7 +1,7 @@
 //! Migration from overlay-boot 1.6.4: its layers, configurations, hooks, subhosts.conf, all kinds
 //! of roots, and real services.
 
-use end_to_end::{NO_LOOP, NOT_INSTALLED, World, bin, is_root_or_tell, not_done, scripts, until};
+use end_to_end::{NOT_INSTALLED, World, bin, is_root_or_tell, not_done, scripts, until};
 use std::path::Path;
 
 /// Makes a world with a bridge br0, 10.0.0.1, and the old directory of the commands.
@@ -283,12 +283,9 @@ fn roots_of_all_kinds_boot() {
 
 #[test]
 fn image_mounted_by_a_custom_command_boots() {
-    if !is_root_or_tell("images") {
-        return;
-    }
     let world = World::new();
-    if world.run("losetup -f").status != 0 {
-        return not_done("images", NO_LOOP);
+    if !world.mounts_images("images") {
+        return;
     }
     world.ok("mksquashfs busybox root.squashfs -quiet -no-progress >&2; truncate -s 24M root.ext4; mke2fs -q -t ext4 -d busybox root.ext4");
     for image in ["squashfs", "ext4"] {

@@ -1,6 +1,6 @@
 //! Protection and limits: the effect of each variable on pid 1 and on a command that enters.
 
-use end_to_end::{NO_CGROUP, World, is_root_or_tell, not_done, until};
+use end_to_end::{NO_CGROUP, NO_CONTROLLER, World, is_root_or_tell, not_done, until};
 
 /// Boots a subhost with these variables; `None` unless root runs the tests.
 fn boot(variables: &str) -> Option<World> {
@@ -340,7 +340,7 @@ fn cgroup_limits_hold_and_are_logged() {
                 .fails(1, &[variable, &format!("no {controller} controller")]);
             world.ok("rm -r a");
             world.assert_same(&before);
-            not_done(variable, NO_CGROUP);
+            not_done(variable, NO_CONTROLLER);
             continue;
         }
         world.boot(&conf);
