@@ -1,16 +1,16 @@
-//! What happens at the same time.
+//! Concurrent commands, and leaks over many boots.
 
 use end_to_end::{World, until};
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A number from the environment, for the long form of a test.
+/// Returns a number from the environment, for the long form of a test.
 fn number(variable: &str, default: usize) -> usize {
     let text = std::env::var(variable).ok();
     text.map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Numbers by chance, the same for the same seed.
+/// Pseudo-random numbers that a seed determines.
 struct Chance(u64);
 
 impl Chance {
@@ -44,7 +44,7 @@ fn twenty_boots_of_one_configuration_start_one_subhost() {
             .filter(|process| process.starts_with("ob-reaper"))
             .count();
         assert!(reapers <= 1, "{processes:#?}");
-        until("it to be up", || {
+        until("the subhost to run", || {
             world.run("overlay-go mta true").status == 0
         });
         world.ok("overlay-stop mta");
