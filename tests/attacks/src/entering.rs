@@ -1,4 +1,4 @@
-//! Entering: a watcher inside inspects each process that the host sends in, to run a command or to
+//! Entering: a spy inside inspects each process that the host sends in, to run a command or to
 //! end the subhost.
 
 use crate::foreign::Own;
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use std::fs;
 use std::path::Path;
 
-/// Entries about entering. The test enters until the watcher has seen a process, and some more
+/// Entries about entering. The test enters until the spy has seen a process, and some more
 /// times.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
@@ -21,9 +21,9 @@ pub const ENTRIES: &[Entry] = &[
     Entry::both(0, "ended", "take a descriptor or directory of the host from the shutdown helper", ALWAYS, watch_end),
 ];
 
-/// The test creates this file to end the watcher.
+/// The test creates this file to end the spy.
 const STOP: &str = "/run/attack-stop";
-/// The watcher creates this file when it has seen a process.
+/// The spy creates this file when it has seen a process.
 const SEEN: &str = "/run/attack-seen";
 
 /// Applies `caught` to each entering process until the file `STOP` exists.
@@ -46,7 +46,7 @@ fn watch(caught: impl Fn(&Own, &str) -> bool) -> Try {
     }
 }
 
-/// Writes the result into a file, because the subhost ends with the watcher.
+/// Writes the result into a file, because the subhost ends with the spy.
 fn watch_end() -> Try {
     let mut all = SigSet::empty();
     all.add(Signal::SIGTERM);

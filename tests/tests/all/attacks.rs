@@ -180,9 +180,9 @@ fn every_attack_and_work_ends_as_expected() {
     assert!(is_new || wrong.is_empty(), "not as recorded:\n{wrong}");
 }
 
-/// Proves that the watchers work: nsenter(1) leaks objects of the host.
+/// Proves that the spies work: nsenter(1) leaks objects of the host.
 #[test]
-fn watcher_finds_descriptors_that_nsenter_leaks() {
+fn spy_finds_descriptors_that_nsenter_leaks() {
     if !is_root_or_tell("attacks") {
         return;
     }

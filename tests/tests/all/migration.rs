@@ -25,7 +25,7 @@ fn serve(world: &World, name: &str, address: &str) {
         &format!(
             "case $1 in
 start) ip addr add {address}/24 dev eth0; ip link set eth0 up; httpd -h /srv/www; echo started ;;
-stop) killall httpd; echo stopped >>/etc/told ;;
+stop) killall httpd; echo stopped >>/etc/calls ;;
 esac"
         ),
     );
@@ -70,13 +70,13 @@ fn host_with_files_of_1_6_4_boots_serves_and_stops() {
         ". /var/lib/overlay-boot/functions
 [ \"$ACTION\" = overlay-boot ] || die 'no boot'
 beginswith \"$CONFIG\" / || die 'no path'
-echo \"pre $(subhost_name \"$CONFIG\") $(config RAM_SIZE 50M) $(config MINE) $(config NONE default)\" >>told
+echo \"pre $(subhost_name \"$CONFIG\") $(config RAM_SIZE 50M) $(config MINE) $(config NONE default)\" >>calls
 exec /var/lib/overlay-boot/overlay-premount \"$1\"",
     );
     world.script(
         "mta/postmount",
         ". /var/lib/overlay-boot/functions
-echo \"post $1 $#\" >>told
+echo \"post $1 $#\" >>calls
 LIVE=$(config LIVE live)
 mount -t tmpfs tmpfs $LIVE/root
 exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
@@ -129,7 +129,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         }
         assert_eq!(fetch(&world, "10.0.0.2", "shared/page"), "shared\n");
         assert_eq!(
-            world.read("mta/told"),
+            world.read("mta/calls"),
             "pre mta 10M of my own default\npost word 3\n".repeat(round + 1)
         );
         assert_eq!(
@@ -158,7 +158,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         subhosts("stop").ok();
         world.assert_same(&before);
     }
-    assert_eq!(world.read("bound/root/etc/told"), "stopped\nstopped\n");
+    assert_eq!(world.read("bound/root/etc/calls"), "stopped\nstopped\n");
     assert!(
         world.read("mta/root/.reaper").contains("trap"),
         "the old reaper is unchanged"
@@ -352,7 +352,7 @@ fn ifupdown_configures_a_cable_without_bridge() {
     world.write(
         "network/interfaces",
         &format!(
-            "auto lo\niface lo inet loopback\n\niface mta0 inet static\n    address 10.9.0.1/24\n    up echo up >>{w}/told\n    down echo down >>{w}/told\n"
+            "auto lo\niface lo inet loopback\n\niface mta0 inet static\n    address 10.9.0.1/24\n    up echo up >>{w}/calls\n    down echo down >>{w}/calls\n"
         ),
     );
     world.ok("cd network; mkdir if-up.d if-down.d if-pre-up.d if-post-down.d; mount --bind . /etc/network");
@@ -363,7 +363,7 @@ fn ifupdown_configures_a_cable_without_bridge() {
         assert!(world.ok("ip -o -4 addr show mta0").contains("10.9.0.1/24"));
         world.inside("mta", "ip addr add 10.9.0.2/24 dev eth0; ip link set eth0 up; ping -c 1 -W 20 10.9.0.1 >/dev/null");
         world.ok("overlay-stop mta");
-        assert_eq!(world.read("told"), "up\ndown\n".repeat(round));
+        assert_eq!(world.read("calls"), "up\ndown\n".repeat(round));
         assert!(!world.read("/run/network/ifstate").contains("mta0"));
         world.ok("rm -rf /run/network");
         world.assert_same(&before);

@@ -100,7 +100,7 @@ fn posing_user(site: &Site) -> Found {
     found("entered", world.has("fell") || kept_out)
 }
 
-/// An administrator enters until the watcher has seen a process, and some more times.
+/// An administrator enters until the spy has seen a process, and some more times.
 fn entered(site: &Site, name: &str) -> (Ends, String) {
     let enter = "overlay-go a </dev/null; overlay-go a -- true";
     let seen = "test -e /run/attack-seen || ! pidof attack";
@@ -110,7 +110,7 @@ fn entered(site: &Site, name: &str) -> (Ends, String) {
 /// Enters the subhost a with the line `enter` until the line `end` succeeds inside, and some more
 /// times.
 pub fn entered_by(site: &Site, name: &str, enter: &str, end: &str) -> (Ends, String) {
-    // A watcher uses a whole processor, so only one runs at a time.
+    // A spy uses a whole processor, so only one runs at a time.
     static ONE: Mutex<()> = Mutex::new(());
     let _only = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let world = &site.world;
@@ -118,34 +118,34 @@ pub fn entered_by(site: &Site, name: &str, enter: &str, end: &str) -> (Ends, Str
     let lure = "mkdir -p /usr/local/bin; printf '#!/proc/self/exe\\n' >/usr/local/bin/bash; chmod 755 /usr/local/bin/bash";
     let clear = "rm -f /run/attack-seen /run/attack-stop";
     site.go(&format!("{clear}; {lure}")).run().ok();
-    let watcher = site.go(&format!("exec /attack {name}")).start();
+    let spy = site.go(&format!("exec /attack {name}")).start();
     let enter = || -> Done {
         world.run(&format!(
             "for i in 1 2 3 4 5 6 7 8; do {enter}; done 2>/dev/null"
         ))
     };
-    until("the watcher to see a process", || {
+    until("the spy to see a process", || {
         enter();
         site.go(end).run().status == 0
     });
     enter();
     let done = "touch /run/attack-stop; rm /usr/local/bin/bash";
     site.go(done).run().ok();
-    site.judge_status(name, &watcher.wait())
+    site.judge_status(name, &spy.wait())
 }
 
-/// The watcher leaves its result in UPPER. The stop ends the subhost.
+/// The spy leaves its result in UPPER. The stop ends the subhost.
 fn ended(site: &Site) -> Found {
     let world = &site.world;
     site.go("rm -f /run/attack-seen /run/attack-stop /ended")
         .run()
         .ok();
-    let watcher = site.go("exec /attack ended").start();
-    until("the watcher to start", || {
+    let spy = site.go("exec /attack ended").start();
+    until("the spy to start", || {
         site.go("pidof attack").run().status == 0
     });
     world.ok("overlay-stop a");
-    drop(watcher);
+    drop(spy);
     assert!(world.has("a/root/ended"), "no process was seen");
     found("caught", world.read("a/root/ended") == "caught")
 }
