@@ -29,12 +29,14 @@ case $(ip -o -4 addr show eth0) in *10.99.0.2/24*) ;; *) exit 1 ;; esac
 ip link set eth0 down; ip addr del 10.99.0.2/24 dev eth0; ip link set eth0 up mtu 1500
 "#;
 
+/// Waits for the link, because the kernel sets operstate later, in linkwatch_event(); `NETNS` too.
 const LINK: &str = r#"
 end() { ip link del here; ip link del a-bridge; }
 ip link add here type veth peer name there; ip link add a-bridge type bridge
 ip link set here master a-bridge; ip link set here up; ip link set there up; ip link set a-bridge up
 ip addr add 10.98.0.1/24 dev there
-same "$(cat /sys/class/net/here/operstate)" up
+is_up() { same "$(cat /sys/class/net/here/operstate)" up; }
+until_done is_up
 ip link del here; ip link del a-bridge
 refuses ip link show there
 "#;
@@ -53,7 +55,8 @@ ip netns add one; ip netns add two
 ip link add one0 netns one type veth peer name two0 netns two
 ip -n one addr add 10.96.0.1/24 dev one0; ip -n one link set one0 up
 ip -n two addr add 10.96.0.2/24 dev two0; ip -n two link set two0 up
-same "$(ip netns exec one cat /sys/class/net/one0/operstate)" up
+is_up() { same "$(ip netns exec one cat /sys/class/net/one0/operstate)" up; }
+until_done is_up
 "#;
 
 const IFUP: &str = r#"

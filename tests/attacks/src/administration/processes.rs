@@ -51,8 +51,10 @@ owned() { same "$(stat -c %U "/proc/$(cat /run/a-daemon.pid)")" www-data; }
 until_done owned
 until_done daemon --status --name sleep
 by() {
-    daemon --status "$@" || { echo 'it is not found' >&2; return 1; }
-    daemon --stop --retry 5 "$@"; refuses daemon --status
+    daemon --status "$@" || { echo 'start-stop-daemon does not find the daemon' >&2; return 1; }
+    daemon --stop --retry 5 "$@"
+    # A zombie counts as running until pid 1 has reaped the process.
+    until_done refuses daemon --status
 }
 "#;
 

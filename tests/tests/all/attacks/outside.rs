@@ -118,7 +118,10 @@ pub fn entered_by(site: &Site, name: &str, enter: &str, end: &str) -> (Ends, Str
     let lure = "mkdir -p /usr/local/bin; printf '#!/proc/self/exe\\n' >/usr/local/bin/bash; chmod 755 /usr/local/bin/bash";
     let clear = "rm -f /run/attack-seen /run/attack-stop";
     site.go(&format!("{clear}; {lure}")).run().ok();
-    let spy = site.go(&format!("exec /attack {name}")).start();
+    let mut spy = site.go(&format!("exec /attack {name}")).start();
+    until("the spy to start", || {
+        !spy.is_running() || site.go("pidof attack").run().status == 0
+    });
     let enter = || -> Done {
         world.run(&format!(
             "for i in 1 2 3 4 5 6 7 8; do {enter}; done 2>/dev/null"
