@@ -1,26 +1,26 @@
-//! Who takes part, and with what commands. What a program does not do itself is done for it by the floor, in the process that
-//! becomes it, so that nobody pays for helpers.
+//! The programs that are compared, and their commands. Where a program lacks a step, the floor
+//! performs the step in the same process before exec, so that no program pays for a helper.
 
 use crate::world::{BRIDGE, World};
 use anyhow::Result;
 use std::fs;
 use std::path::Path;
 
-/// One that boots, enters and ends a subhost.
+/// A program that boots, enters and ends a subhost.
 pub struct Contender {
-    /// Its name, also that of its subhost; at most eight letters.
+    /// The name of the program and of its subhost, at most eight letters.
     pub name: &'static str,
     /// The command that boots.
     pub boot: Vec<String>,
-    /// Whether that command stays as long as the subhost, and is killed to end it.
+    /// Whether that command stays in the foreground; a signal then ends the subhost.
     pub stays: bool,
-    /// The command that ends it, but for one that stays.
+    /// The command that ends the subhost; empty for a program in the foreground.
     pub stop: Vec<String>,
-    /// The command that runs `true` in it.
+    /// The command that runs `true` inside.
     pub enter: Vec<String>,
-    /// The programs of it that stay in memory.
+    /// The programs that stay in memory.
     pub resident: &'static [&'static str],
-    /// Why it does not take part, after it was tried.
+    /// Why the program failed the job, after the first try.
     pub unfit: Option<String>,
 }
 
@@ -28,14 +28,14 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Whether the program is installed.
+/// Returns whether the program is installed.
 pub fn is_here(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
         .any(|directory| Path::new(directory).join(program).exists())
 }
 
-/// The floor, ours, and all others that are installed.
+/// Returns the floor, overlay-boot and all other installed programs.
 pub fn all(world: &World) -> Result<Vec<Contender>> {
     let mut all = Vec::new();
     let floor = world.bin.join("floor").display().to_string();
@@ -131,7 +131,7 @@ pub fn all(world: &World) -> Result<Vec<Contender>> {
     Ok(all)
 }
 
-/// A configuration of the Open Container Initiative's that asks for the same. The network is the caller's, which the room has made.
+/// Returns an OCI configuration of the same subhost. The caller provides the network.
 fn bundle(at: &str) -> String {
     let mounts = [
         ("/proc", "proc", "nosuid"),

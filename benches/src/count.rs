@@ -1,19 +1,20 @@
-//! What is free of noise: processes, execs and system calls, counted by strace(1).
+//! Counts the processes, execs and system calls of commands with strace(1). These counts do not
+//! vary with the load.
 
 use crate::contender::is_here;
 use crate::cost::Cost;
 use crate::world::World;
 use anyhow::{Context, Result};
 
-/// What one command has taken, with all that it started.
+/// The cost of a command with all processes that it starts.
 pub struct Count {
     /// The command.
     pub command: String,
-    /// What it took.
+    /// Its cost.
     pub cost: Cost,
 }
 
-/// Counts a boot, an entry and an end; nothing where there is no strace.
+/// Counts a boot, an entry, a list and a stop; `None` without strace.
 pub fn count(world: &World) -> Result<Option<Vec<Count>>> {
     if !is_here("strace") {
         return Ok(None);
@@ -28,7 +29,8 @@ pub fn count(world: &World) -> Result<Option<Vec<Count>>> {
         "overlay-stop count".to_owned(),
     ] {
         let trace = world.directory.join("trace");
-        // With -D strace is no parent of ours: it goes on tracing what stays, while the command returns.
+        // With -D, strace is not the parent of the command: the command returns while strace traces
+        // on.
         let line = format!(
             "exec strace -D -f -qq -o {} {command} >/dev/null 2>&1",
             trace.display()

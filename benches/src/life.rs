@@ -1,4 +1,4 @@
-//! One life of a subhost, timed.
+//! Times one boot, some entries and one stop of a subhost.
 
 use crate::contender::Contender;
 use crate::world::{Gone, Mark, World, verify};
@@ -6,24 +6,24 @@ use anyhow::{Context, Result, ensure};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long each step took.
+/// The durations of the steps.
 #[derive(Default)]
 pub struct Times {
-    /// Until the first command inside had begun.
+    /// Until the start of the first command inside.
     pub first: Option<Duration>,
-    /// Until the command that boots returned.
+    /// Until the return of the command that boots.
     pub returned: Option<Duration>,
-    /// `true` inside, some times.
+    /// Of each entry that runs `true`.
     pub enter: Vec<Duration>,
-    /// The same by nsenter(1), of one of ours.
+    /// Of each entry with nsenter(1) into a subhost of overlay-boot.
     pub nsenter: Vec<Duration>,
-    /// Until all was gone.
+    /// Until the cable is gone.
     pub stop: Duration,
-    /// Memory of the programs that stay, in KiB.
+    /// The memory of resident programs in KiB.
     pub memory: Option<u64>,
 }
 
-/// Boots, enters and ends one.
+/// Boots, enters and ends a subhost.
 pub fn live(world: &World, contender: &Contender, entries: usize) -> Result<Times> {
     live_it(world, contender, entries).with_context(|| contender.name.to_owned())
 }
@@ -54,7 +54,8 @@ fn live_it(world: &World, contender: &Contender, entries: usize) -> Result<Times
         }
         ensure!(status.success(), "{:?}: {status}", contender.boot);
     }
-    // Who has returned has not always let go of all; and who is to be entered should be at rest.
+    // The command may return before its children have exited, and an entry must not compete with
+    // them.
     std::thread::sleep(Duration::from_millis(30));
     times.memory = memory(contender);
     for _ in 0..entries {
@@ -80,12 +81,12 @@ fn live_it(world: &World, contender: &Contender, entries: usize) -> Result<Times
     Ok(times)
 }
 
-/// The number of pid 1 of one of ours.
+/// Returns the pid of pid 1 of a subhost of overlay-boot.
 pub fn pid_1(name: &str) -> Result<String> {
     Ok(fact(name, "pid")?.to_string())
 }
 
-/// A number in the document of one of ours.
+/// Returns a number in the document of a subhost of overlay-boot.
 pub fn fact(name: &str, key: &str) -> Result<u64> {
     let home = ob_document::state::Home::of(name);
     let document = home.document()?;
@@ -94,7 +95,7 @@ pub fn fact(name: &str, key: &str) -> Result<u64> {
         .number(key)
 }
 
-/// The share of the contender's own programs in the memory.
+/// Returns the memory of the resident programs of a contender.
 fn memory(contender: &Contender) -> Option<u64> {
     if contender.name == "idle" {
         return ours(contender.name).ok();
@@ -115,12 +116,12 @@ fn memory(contender: &Contender) -> Option<u64> {
     Some(sum)
 }
 
-/// Of one of ours: guard, supervisor and reaper.
+/// Returns the memory of guard, supervisor and reaper of a subhost of overlay-boot.
 pub fn ours(name: &str) -> Result<u64> {
     Ok(parts(name)?.iter().sum())
 }
 
-/// Guard, supervisor and reaper each.
+/// Returns the memory of guard, supervisor and reaper, each.
 pub fn parts(name: &str) -> Result<[u64; 3]> {
     let pid_1 = fact(name, "pid")?;
     let stat = std::fs::read_to_string(format!("/proc/{pid_1}/stat"))?;
@@ -144,7 +145,7 @@ fn share(pid: u64) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// Memory of tini(1) as a pid 1 that waits, where it is installed.
+/// Returns the memory of tini(1) as an idle pid 1; `None` unless installed.
 pub fn tini() -> Option<u64> {
     if !crate::contender::is_here("tini") {
         return None;

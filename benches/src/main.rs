@@ -1,9 +1,10 @@
-//! How long the program takes, in one run beside a process that makes the needed system calls alone, and beside others that do the
-//! same job. Writes performance.md, and performance.svg beside it. `make bench`, or in a minute and without judging: `make bench-short`.
+//! Measures overlay-boot, in one run beside a process that makes only the necessary system calls,
+//! and beside other programs that do the same job. Writes performance.md and performance.svg. `make
+//! bench`; `make bench-short` takes a minute and checks no limits.
 #![forbid(unsafe_code)]
 
 mod contender;
-// The crate of the tests is not one for musl, but this file of it needs nothing.
+// The test library does not build for musl, but this file of it has no dependencies.
 #[path = "../../tests/src/cost.rs"]
 mod cost;
 mod count;
@@ -23,15 +24,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 use world::World;
 
-/// How much is measured.
+/// The extent of a run.
 pub struct Extent {
-    /// Lives of each contender.
+    /// Boots of each contender.
     rounds: usize,
-    /// How many run while the next one is timed.
+    /// Numbers of running subhosts while one more is timed.
     numbers: &'static [usize],
-    /// Lives at each of these numbers.
+    /// Timed boots at each of these numbers.
     lives: usize,
-    /// How many are ended at once.
+    /// The number of subhosts that are stopped at once.
     crowd: usize,
 }
 
@@ -48,7 +49,7 @@ const SHORT: Extent = Extent {
     crowd: 3,
 };
 
-/// All that one run has found.
+/// The results of a run.
 pub struct Findings {
     lives: Vec<(Contender, Vec<Times>)>,
     counts: Option<Vec<count::Count>>,
@@ -107,7 +108,8 @@ fn measure(world: &World, extent: &Extent) -> Result<Findings> {
         .into_iter()
         .map(|contender| (contender, Vec::new()))
         .collect::<Vec<_>>();
-    // One that does not do the job here is told of, and not timed; of the floor and ours that is an error.
+    // A contender that fails the job is reported and not timed; a failure of the floor or of
+    // overlay-boot is an error.
     for (contender, _) in &mut lives {
         if let Err(error) = life::live(world, contender, 1) {
             if ["floor", "first", "idle"].contains(&contender.name) {
@@ -121,7 +123,7 @@ fn measure(world: &World, extent: &Extent) -> Result<Findings> {
     for round in 0..extent.rounds {
         let count = lives.len();
         for turn in 0..count {
-            // Nobody always follows the same one.
+            // The order rotates, so that no contender always follows the same other one.
             let (contender, times) = &mut lives[(turn * (1 + 2 * (round % 2)) + round) % count];
             if contender.unfit.is_none() {
                 times.push(life::live(world, contender, 3)?);
@@ -132,7 +134,7 @@ fn measure(world: &World, extent: &Extent) -> Result<Findings> {
     let counts = count::count(world)?;
     let stages = stages::measure(world, extent.rounds)?;
     let tini = life::tini();
-    // The crowd before the many: the kernel is long in ending a thousand network namespaces.
+    // Before the many: the kernel takes long to end a thousand network namespaces.
     let crowd = many::crowd(world, extent.crowd, extent.lives.min(3))?;
     let mut others = many::Others::none();
     let many = extent.numbers.iter();
@@ -149,15 +151,16 @@ fn measure(world: &World, extent: &Extent) -> Result<Findings> {
     })
 }
 
-/// Milliseconds between two lives.
+/// Milliseconds between two boots.
 pub const PAUSE: u64 = 300;
 
-/// Lets the kernel end the network namespace of the one before: it takes them one after another, and who comes next would wait.
+/// Waits until the kernel has ended the previous network namespace: cleanup_net() is serial, so the
+/// next boot would wait.
 fn pause() {
     std::thread::sleep(Duration::from_millis(PAUSE));
 }
 
-/// The middle one.
+/// Returns the median.
 pub fn median(times: impl IntoIterator<Item = Duration>) -> Option<Duration> {
     let mut times: Vec<Duration> = times.into_iter().collect();
     times.sort_unstable();

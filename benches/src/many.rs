@@ -1,4 +1,4 @@
-//! How it goes with many subhosts, and with many at once.
+//! Measures with many running subhosts, and many stops at once.
 
 use crate::world::{Gone, World};
 use crate::{life, median};
@@ -7,29 +7,29 @@ use std::time::Duration;
 
 /// Medians at one number of running subhosts.
 pub struct Many {
-    /// How many run, the one that is timed among them.
+    /// The number, including the timed subhost.
     pub number: usize,
-    /// `overlay-boot` until it returned, and the floor.
+    /// `overlay-boot` until its return, and the floor.
     pub boot: [Duration; 2],
-    /// `true` inside.
+    /// `true` inside, by overlay-boot and the floor.
     pub enter: [Duration; 2],
     /// `overlay-list NAME`.
     pub list: Duration,
-    /// `overlay-list` of all.
+    /// `overlay-list` of all subhosts.
     pub list_all: Duration,
-    /// Until all was gone.
+    /// A stop until the cable is gone, by overlay-boot and the floor.
     pub stop: [Duration; 2],
-    /// Memory of guard, supervisor and reaper in KiB: the mean of a subhost.
+    /// The mean memory of guard, supervisor and reaper in KiB.
     pub memory: [f64; 3],
 }
 
-/// Ending many with one command: ours, and the floor.
+/// Stops of many subhosts with one command, by overlay-boot and the floor.
 pub struct Crowd {
-    /// How many.
+    /// The number of subhosts.
     pub number: usize,
-    /// One alone.
+    /// The stop of one.
     pub one: [Duration; 2],
-    /// All of them.
+    /// The stop of all.
     pub all: [Duration; 2],
 }
 
@@ -42,16 +42,16 @@ fn boot(world: &World, name: &str) -> Result<Duration> {
     world.time(&["overlay-boot".to_owned(), conf.display().to_string()])
 }
 
-/// Some that run. The world that they are in takes them along when it ends.
+/// Running subhosts. They end with the world.
 pub struct Others(Vec<String>);
 
 impl Others {
-    /// None as yet.
+    /// Makes an empty set.
     pub fn none() -> Self {
         Others(Vec::new())
     }
 
-    /// Boots more, until there are `number`.
+    /// Boots more, until `number` run.
     fn boot(&mut self, world: &World, number: usize) -> Result<()> {
         while self.0.len() < number {
             let name = format!("s{}", self.0.len() + 1);
@@ -62,7 +62,7 @@ impl Others {
         Ok(())
     }
 
-    /// Ends all of them; tells how long it took.
+    /// Stops all; returns the duration.
     pub fn stop(&mut self, world: &World) -> Result<Duration> {
         let mut stop = vec!["overlay-stop".to_owned()];
         stop.append(&mut self.0);
@@ -70,7 +70,7 @@ impl Others {
     }
 }
 
-/// Times lives of one more beside `number` - 1 others.
+/// Times boots of one subhost while `number` - 1 more run.
 pub fn measure(world: &World, others: &mut Others, number: usize, lives: usize) -> Result<Many> {
     eprintln!("bench: {number} subhosts");
     others.boot(world, number - 1)?;
@@ -118,7 +118,7 @@ pub fn measure(world: &World, others: &mut Others, number: usize, lives: usize) 
     })
 }
 
-/// Times the end of `number` with one command, and of one.
+/// Times the stop of `number` subhosts with one command, and the stop of one.
 pub fn crowd(world: &World, number: usize, times: usize) -> Result<Crowd> {
     let (mut one, mut all) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
     for _ in 0..times {
@@ -140,7 +140,7 @@ pub fn crowd(world: &World, number: usize, times: usize) -> Result<Crowd> {
     })
 }
 
-/// Boots `number` by the floor; tells how long it takes to end them all.
+/// Boots `number` subhosts with the floor; returns the duration of their stop.
 fn floor_of_many(world: &World, number: usize) -> Result<Duration> {
     let floor = world.bin.join("floor").display().to_string();
     let mut stop = words(&format!("{floor} stop"));

@@ -1,4 +1,4 @@
-//! The plot: how long a boot takes with many subhosts running.
+//! The plot: the duration of a boot, an entry and a stop against the number of running subhosts.
 
 use crate::many::Many;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ const BOTTOM: f64 = 310.0;
 const TOP: f64 = 40.0;
 const RIGHT: f64 = 520.0;
 
-/// Draws boot, entry and stop of ours, and the boot of the floor, over the number that run.
+/// Draws boot, entry and stop of overlay-boot, and the boot of the floor.
 pub fn plot(many: &[Many]) -> String {
     let lines: [(&str, &str, Vec<f64>); 4] = [
         ("overlay-boot", "#1f6feb", milliseconds(many, |m| m.boot[0])),

@@ -1,4 +1,4 @@
-//! Where the time of a boot goes: each stage alone, one after another, without a room.
+//! Times each stage of a boot alone, one after another, without a room.
 
 use crate::world::World;
 use crate::{median, pause};
@@ -7,11 +7,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// One stage.
+/// A stage.
 pub struct Stage {
-    /// What was run.
+    /// The command.
     pub command: &'static str,
-    /// Until it had printed its line, or had ended where it prints none.
+    /// The duration until the stage has printed its document, or has exited without one.
     pub time: Duration,
 }
 
@@ -79,7 +79,7 @@ fn run(world: &World, words: &[String], input: &str) -> Result<(Duration, String
     drop(stdin);
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut line)?;
-    // The last stage stays; whoever prints nothing is waited for.
+    // The last stage stays; a command without output is waited for.
     if line.is_empty() {
         child.wait()?;
     }

@@ -1,4 +1,5 @@
-//! The world that everything is measured in: its own mounts, processes and network, a bridge, and a directory for each subhost.
+//! The world of the benchmark: private mounts, processes and network, a bridge, and a directory for
+//! each subhost.
 
 use anyhow::{Context, Result, ensure};
 use ob_cable::links::{Links, Watch};
@@ -8,28 +9,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The bridge that all cables lead to.
+/// The bridge of all cables.
 pub const BRIDGE: &str = "br0";
 
-/// What pid 1 of everybody's subhost is: `sh` with these lines, of which the first command is the one that is waited for.
+/// The script that every pid 1 runs with `sh`; its first command ends the timing of a boot.
 const INIT: &str = "/bench-mark start\nexec /bench-mark stay\n";
 
-/// How long anything may take.
+/// The bound of each wait.
 const BOUND: Duration = Duration::from_secs(30);
 
-/// Where the programs are.
+/// Paths of the world.
 pub struct World {
-    /// The directory of the subhosts' directories.
+    /// The parent of the directories of the subhosts.
     pub directory: PathBuf,
-    /// The directory of floor and mark, and of the tools.
+    /// The directory of floor, mark and the tools.
     pub bin: PathBuf,
 }
 
-/// Goes on in a world of its own; the shell stays as pid 1 and reaps.
+/// Runs this program again in new namespaces; the shell stays as pid 1 and reaps.
 pub fn become_worldly(arguments: impl Iterator<Item = std::ffi::OsString>) -> anyhow::Error {
     let line = "mount -t tmpfs -o mode=755 tmpfs /run && mount -t sysfs sysfs /sys && { mount -t cgroup2 cgroup2 /sys/fs/cgroup || :; } && ip link set lo up && ip link add br0 type bridge && ip link set br0 up && \"$0\" --in-world \"$@\"; exit $?";
     let exe = std::env::current_exe().unwrap_or_default();
-    // Others that use the machine meanwhile are to wait: what is measured is not how many they are.
+    // The highest priority, so that other load on the machine does not disturb the measurement.
     let error = Command::new("nice")
         .args(["-n", "-20", "unshare"])
         .args([
@@ -48,7 +49,7 @@ pub fn become_worldly(arguments: impl Iterator<Item = std::ffi::OsString>) -> an
 }
 
 impl World {
-    /// Makes the directory beside the programs, which must be on a filesystem that can carry an overlay.
+    /// Makes the directory beside the programs, on a filesystem that can carry an overlay.
     pub fn new(bin: PathBuf) -> Result<Self> {
         let directory = bin.join(format!("bench-{}", std::process::id()));
         let directory = match bin.starts_with("/tmp") || fs::create_dir(&directory).is_err() {
@@ -59,7 +60,7 @@ impl World {
         Ok(World { directory, bin })
     }
 
-    /// The directory of the subhost `name`, made ready.
+    /// Prepares the directory of the subhost `name`; returns its path.
     pub fn place(&self, name: &str) -> Result<PathBuf> {
         let place = self.directory.join(name);
         for part in ["root", "work", "live", "bundle"] {
@@ -76,14 +77,14 @@ impl World {
         Ok(place)
     }
 
-    /// A command with the tools and scripts on its path.
+    /// Returns a command with the tools and scripts on its PATH.
     pub fn command(&self, words: &[String]) -> Command {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null());
         command
     }
 
-    /// Runs a command to its end, which is to be a good one; tells how long it took.
+    /// Runs a command, which must succeed; returns the duration.
     pub fn time(&self, words: &[String]) -> Result<Duration> {
         let mut command = self.command(words);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -107,7 +108,7 @@ impl Drop for World {
     }
 }
 
-/// The end of a subhost as everybody's is seen: its cable is gone.
+/// Observes the end of a subhost: its cable disappears.
 pub struct Gone {
     watch: Watch,
     links: Links,
@@ -115,7 +116,7 @@ pub struct Gone {
 }
 
 impl Gone {
-    /// Begins to watch the cable of the subhost `name`.
+    /// Starts to observe the cable of the subhost `name`.
     pub fn watch(name: &str) -> Result<Self> {
         let watch = Watch::begin()?;
         let mut links = Links::here()?;
@@ -128,22 +129,22 @@ impl Gone {
         })
     }
 
-    /// Waits for its end.
+    /// Waits until the cable is gone.
     pub fn wait(mut self) -> Result<()> {
         self.watch.wait(&mut self.links, &mut self.index, BOUND)?;
-        ensure!(self.index.is_empty(), "its cable stays");
+        ensure!(self.index.is_empty(), "the cable is still there");
         Ok(())
     }
 }
 
-/// Waits for `path` to come into being, which inotify tells the moment it happens.
+/// Observes the creation of a file, with inotify(7) and so without delay.
 pub struct Mark {
     inotify: nix::sys::inotify::Inotify,
     path: PathBuf,
 }
 
 impl Mark {
-    /// Begins to watch for the file `mark` in the directory `root`, an upper layer.
+    /// Starts to observe the file `mark` in the upper layer `root`.
     pub fn watch(root: &Path) -> Result<Self> {
         use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
         let path = root.join("mark");
@@ -156,7 +157,7 @@ impl Mark {
         Ok(Mark { inotify, path })
     }
 
-    /// Waits until it is there; tells when that was, and what was then written into it.
+    /// Waits for the file; returns the time of its creation, and its text.
     pub fn wait(&self, mut failed: impl FnMut() -> bool) -> Result<(Instant, String)> {
         use nix::poll::{PollFd, PollFlags, poll};
         use nix::sys::inotify::AddWatchFlags;
@@ -166,8 +167,11 @@ impl Mark {
         loop {
             let mut events = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
             if poll(&mut events, 200_u16)? == 0 {
-                ensure!(!failed(), "it has ended before its first command");
-                ensure!(Instant::now() < end, "its first command does not come");
+                ensure!(!failed(), "the subhost ended before its first command");
+                ensure!(
+                    Instant::now() < end,
+                    "timeout: waited for the first command"
+                );
                 continue;
             }
             let now = Instant::now();
@@ -185,18 +189,18 @@ impl Mark {
     }
 }
 
-/// Fails unless what the first command has found is what it should be.
+/// Checks the results of the first command.
 pub fn verify(facts: &str) -> Result<()> {
     let facts: Vec<&str> = facts.lines().collect();
     for (kind, fact) in ["pid", "mnt", "ipc", "uts", "net"].iter().zip(&facts) {
         let ours = fs::read_link(format!("/proc/self/ns/{kind}"))?;
         ensure!(
             !fact.is_empty() && Path::new(fact) != ours,
-            "it has our {kind} namespace"
+            "the subhost shares the {kind} namespace with the bench"
         );
     }
     for (what, fact) in ["overlay", "cable", "dev"].iter().zip(&facts[6..]) {
-        ensure!(what == fact, "it has: {fact}");
+        ensure!(what == fact, "wrong environment inside: {fact}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What holds for any bytes as a configuration.
+//! Properties that hold for any bytes as a configuration.
 
 use ob_conf::check::problems;
 use ob_conf::conf::{Conf, Evaluation};
@@ -6,12 +6,12 @@ use ob_document::{Document, Kind, VARIABLES, sentence};
 use std::fmt::Display;
 use std::path::Path;
 
-/// Reads the bytes as a configuration and does with them all that can be done without running a command.
+/// Parses the bytes as a configuration and uses it without running a command.
 pub fn holds(bytes: &[u8]) {
     let conf = match Conf::parse(Path::new(FILE), bytes) {
         Ok(conf) => conf,
         Err(error) => {
-            let line = stands_at(&error).expect("a line that cannot be read has a number");
+            let line = stands_at(&error).expect("an error with a line number");
             assert!((1..=lines(bytes)).contains(&line), "{error:#}");
             return;
         }
@@ -21,7 +21,7 @@ pub fn holds(bytes: &[u8]) {
         let line = &conf.lines[assignment.line - 1];
         assert!(line.starts_with(assignment.name) && line.ends_with(assignment.raw));
     }
-    // A profile would be read, and may be a device that never ends.
+    // With SECCOMP the check would read a file, perhaps an endless device.
     if conf
         .assignments()
         .any(|assignment| assignment.name == "SECCOMP")
@@ -43,7 +43,7 @@ pub fn holds(bytes: &[u8]) {
         let expected = if problem.line > 0 { 3 } else { 1 };
         assert_eq!(shown.matches('\n').count(), expected, "{shown}");
     }
-    // It would be run.
+    // Evaluating it would run the command.
     if conf
         .assignments()
         .any(|assignment| assignment.command().is_some())
@@ -55,31 +55,32 @@ pub fn holds(bytes: &[u8]) {
         Err(error) => {
             let line = stands_at(&error).unwrap_or_default();
             assert!(line <= conf.lines.len(), "{error:#}");
-            let told = problems.iter().any(|problem| problem.line == line);
-            assert!(told, "--check has not told: {error:#}");
+            let reported = problems.iter().any(|problem| problem.line == line);
+            assert!(reported, "--check has not reported: {error:#}");
             assert!(!sentence(&error).contains('\n'));
         }
     }
 }
 
-/// As if it stood in the root: `BASE=.` is then a directory that is there.
+/// A path in the root directory, so that `BASE=.` is an existing directory.
 const FILE: &str = "/any.conf";
 
 fn lines(bytes: &[u8]) -> usize {
     bytes.split(|byte| *byte == b'\n').count()
 }
 
-/// The line that an error names. Panics if it does not even name the file.
+/// Returns the line number in an error. Panics unless the error names the file.
 fn stands_at(error: &impl Display) -> Option<usize> {
     let text = format!("{error:#}");
     let place = text
         .strip_prefix(FILE)
         .and_then(|rest| rest.strip_prefix(':'));
-    let place = place.unwrap_or_else(|| panic!("it names no file: {text}"));
+    let place = place.unwrap_or_else(|| panic!("the error names no file: {text}"));
     place.split(':').next()?.parse().ok()
 }
 
-/// What a document that comes of a configuration always is: readable by the next stage, with absolute paths.
+/// Checks a document that comes from a configuration: the next stage can read it, and its paths are
+/// absolute.
 fn is_sound(document: &Document) {
     assert_eq!(&Document::parse(&document.line()).unwrap(), document);
     for variable in VARIABLES {

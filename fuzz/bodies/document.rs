@@ -1,11 +1,11 @@
-//! What holds for any bytes as a document.
+//! Properties that hold for any bytes as a document.
 
 use ob_confine::cgroup_limits;
 use ob_confine::protect::{Protection, ReadOnly};
 use ob_confine::userns::{Ids, Wish};
 use ob_document::{Cable, Document, quote, sentence, steps};
 
-/// Reads the bytes as a document, and all from it that the stages read.
+/// Parses the bytes as a document, and reads all values that the stages read.
 pub fn holds(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else {
         return;
@@ -18,7 +18,7 @@ pub fn holds(bytes: &[u8]) {
     assert_eq!(line.find('\n'), Some(line.len() - 1), "{line}");
     assert_eq!(Document::parse(&line).unwrap().line(), line);
 
-    // A stage's note keeps all others.
+    // Adding a fact keeps all other keys.
     let mut noted = document.clone();
     noted.set("net", "/run/netns/a");
     let mut taken_back = Document::parse(&noted.line()).unwrap();
@@ -31,13 +31,13 @@ pub fn holds(bytes: &[u8]) {
     }
 
     for (_, value) in document.environment() {
-        assert!(!value.contains('\0'), "no environment can hold it");
+        assert!(!value.contains('\0'), "an environment cannot hold a NUL");
         assert_eq!(unquoted(&quote(&value)), value);
     }
     read_as_a_stage(&document);
 }
 
-/// All that is computed from a document alone, with whatever outcome.
+/// Computes everything that depends on the document alone, and ignores errors.
 fn read_as_a_stage(document: &Document) {
     let _ = (
         Wish::of(document),
@@ -58,7 +58,7 @@ fn read_as_a_stage(document: &Document) {
     }
 }
 
-/// What a shell takes for one word, as it would read it; panics if it is more than that.
+/// Returns the word that a shell reads from quoted text; panics unless the text is one word.
 fn unquoted(word: &str) -> String {
     let mut text = String::new();
     let mut rest = word;

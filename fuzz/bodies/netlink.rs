@@ -1,17 +1,17 @@
-//! What holds for any bytes as a datagram of the kernel's.
+//! Properties that hold for any bytes as a datagram from the kernel.
 
 use ob_cable::netlink::{attribute, attributes, messages};
 
-/// The shortest message, and the shortest attribute.
+/// The lengths of the shortest message and the shortest attribute.
 const HEADER: usize = 16;
 const ATTRIBUTE: usize = 4;
 
-/// Takes the bytes apart, as messages, and as a row of attributes.
+/// Splits the bytes into messages, and into attributes.
 pub fn holds(bytes: &[u8]) {
     let mut end = 0;
     for message in messages(bytes) {
         let start = offset(bytes, message.body);
-        assert!(start >= end + HEADER, "behind the one before it");
+        assert!(start >= end + HEADER, "after the previous part");
         end = start + message.body.len();
         assert!(end <= bytes.len());
         if let Some(Err(refusal)) = message.verdict() {
@@ -32,14 +32,14 @@ fn row(bytes: &[u8]) {
     let mut end = 0;
     for (kind, payload) in attributes(bytes) {
         let start = offset(bytes, payload);
-        assert!(start >= end + ATTRIBUTE, "behind the one before it");
+        assert!(start >= end + ATTRIBUTE, "after the previous part");
         end = start + payload.len();
         assert!(end <= bytes.len());
         assert!(attribute(bytes, kind).is_some());
     }
 }
 
-/// Where `part` begins in `whole`.
+/// Returns the offset of `part` in `whole`.
 fn offset(whole: &[u8], part: &[u8]) -> usize {
     part.as_ptr().addr() - whole.as_ptr().addr()
 }

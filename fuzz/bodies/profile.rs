@@ -1,9 +1,10 @@
-//! What holds for any bytes as a profile of system calls, and as the file that filters are kept in.
+//! Properties that hold for any bytes as a seccomp profile, and as a file of compiled filters.
 
 use ob_confine::seccomp::Filters;
 use ob_document::sentence;
 
-/// Compiles the bytes as a profile, for a process with no capability and for one with all; reads them as compiled filters.
+/// Compiles the bytes as a profile, with no capability and with all of them; parses them as
+/// compiled filters.
 pub fn holds(bytes: &[u8]) {
     if let Ok(filters) = Filters::from_bytes(bytes) {
         assert_eq!(filters.to_bytes(), bytes);

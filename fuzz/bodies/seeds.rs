@@ -1,21 +1,22 @@
-//! The seeds of a target, and what lies near them: for tests that look in small for what the fuzzer looks for.
+//! The seeds of a target and their neighbours, for tests that do a little of the work of the
+//! fuzzer.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::fs;
 
-/// All seeds of `target`, real inputs.
+/// Returns all seeds of `target`, which are real inputs.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     let directory = format!("{}/../../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
-    let files = fs::read_dir(directory).expect("the seeds");
+    let files = fs::read_dir(directory).expect("read the directory of the seeds");
     let seeds: Vec<_> = files
-        .map(|file| fs::read(file.expect("a seed").path()).expect("a seed"))
+        .map(|file| fs::read(file.expect("read an entry").path()).expect("read a seed"))
         .collect();
     assert!(!seeds.is_empty());
     seeds
 }
 
-/// Bytes of any kind, or a seed with some of its bytes replaced, put in, taken away, and its end cut.
+/// Generates any bytes, or a seed with some bytes replaced, inserted or removed, or truncated.
 pub fn near(target: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
     let seed = prop::sample::select(of(target));
     let bytes = prop::collection::vec(any::<u8>(), 0..9);

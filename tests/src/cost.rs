@@ -1,18 +1,19 @@
-//! What is free of noise: processes, programs and system calls, as `strace -f` tells of them. The bench counts so, too.
+//! The cost of a command in processes, programs and system calls, counted from `strace -f`. These
+//! counts do not vary with the load of the machine. The benchmark uses them too.
 
-/// What a command takes, with all that it starts.
+/// The cost of a command and of all processes that it starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// Processes that were made, the first one too.
+    /// Processes, including the first one.
     pub processes: usize,
-    /// Programs that were begun, the first one too.
+    /// Successful execve(2) calls, including the first one.
     pub execs: usize,
     /// System calls.
     pub calls: usize,
 }
 
 impl Cost {
-    /// Counts in what `strace -f` has written.
+    /// Counts the calls in the output of `strace -f`.
     #[must_use]
     pub fn of(trace: &str) -> Self {
         let mut cost = Cost {
@@ -25,7 +26,8 @@ impl Cost {
                 .split_once(' ')
                 .map_or("", |(_, call)| call.trim_start());
             cost.calls += usize::from(call.starts_with(|c: char| c.is_ascii_lowercase()));
-            // What others have interrupted is told in two parts, of which the second has the result.
+            // strace splits a call that another process interrupts into two lines; the second has
+            // the result.
             let call = call.trim_start_matches("<... ");
             let result = call.rsplit_once(" = ").map_or("", |(_, result)| result);
             match call.split(['(', ' ']).next().unwrap_or_default() {

@@ -1,4 +1,5 @@
-//! How many instructions a program executes: counted by stepping through them, for a machine may have no counter for them.
+//! Counts the instructions that a program executes, by single steps of ptrace(2): a virtual machine
+//! may have no hardware counter.
 
 use crate::World;
 use nix::libc;
@@ -9,20 +10,20 @@ use std::io::Write;
 use std::thread;
 
 impl World {
-    /// Runs `exec PROGRAM` and tells how many instructions its process has executed since then, in whatever it became; those of its
-    /// children are not counted. Fails the test if the program fails.
+    /// Runs `exec PROGRAM` and returns the number of instructions of that process after the exec,
+    /// including later execs but not children. Panics if the program fails.
     #[must_use]
     pub fn instructions(&self, program: &str) -> usize {
         let (line, mut go, pid) = self.hold(program);
         let tracer = thread::spawn(move || {
             ptrace::seize(pid, Options::PTRACE_O_TRACEEXEC).expect("trace the line");
-            go.write_all(b"go\n").expect("let the line go");
+            go.write_all(b"go\n").expect("release the line");
             let mut count = 0;
             let mut counts = false;
             loop {
-                // Only what this thread traces: others wait for theirs.
+                // Other threads wait for other tracees.
                 let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
-                let signal = match waitpid(pid, Some(flags)).expect("wait for what is traced") {
+                let signal = match waitpid(pid, Some(flags)).expect("wait for the tracee") {
                     WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return count,
                     WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_EXEC) => {
                         counts = true;
@@ -35,7 +36,7 @@ impl World {
                     WaitStatus::Stopped(_, signal) => Some(signal),
                     _ => None,
                 };
-                // It may have been killed meanwhile, which the next wait tells.
+                // ESRCH if the tracee was killed; the next waitpid(2) reports that.
                 let _ = if counts {
                     ptrace::step(pid, signal)
                 } else {
@@ -45,6 +46,6 @@ impl World {
         });
         let done = line.wait();
         assert_eq!(done.status, 0, "{done:#?}");
-        tracer.join().expect("the tracer's end")
+        tracer.join().expect("join the tracer")
     }
 }

@@ -1,33 +1,42 @@
-//! Worlds: the places in which the end-to-end tests stand.
+//! Worlds: private machines for the end-to-end tests.
 //!
-//! A [`World`] has mount, network, pid, ipc, uts and control group namespaces of its own (and a user namespace where the
-//! tests are not run by root), with a fresh `/run` and `/tmp`, `lo` up, a `/sys` of its own, a control group of its own where
-//! there is a cgroup2 tree, and a directory on a real filesystem, where a root made of busybox stands. Whatever a test
-//! does to the host, it does to the world's; all of it is gone when the `World` is dropped.
+//! A [`World`] is a set of new mount, network, pid, ipc, uts and cgroup namespaces (and a new user
+//! namespace, unless root runs the tests). It has a fresh `/run` and `/tmp`, `lo` up, a mount of
+//! sysfs, a control group if there is a cgroup2 tree, and a directory on a real filesystem that
+//! holds a root made of busybox. "The host" of a test is its world: a test may change this host as
+//! it likes. Dropping the `World` removes everything.
 //!
 //! ```ignore
+//! let (world, conf) = booted("CABLES=br0="); // a world in which the subhost mta runs
 //! let world = World::new();
-//! let conf = world.subhost("mta", "CABLES=br0=");        // $W/mta/mta.conf over the busybox root, with START=none
-//! world.ok("ip link add br0 type bridge");               // a line of sh; panics unless its status is 0
+//! let conf = world.subhost("mta", "CABLES=br0="); // writes $W/mta/mta.conf
+//! world.ok("ip link add br0 type bridge"); // runs sh; panics unless the status is 0
 //! let before = world.snapshot();
-//! world.ok(&format!("overlay-boot {conf}"));
+//! world.boot(&conf); // overlay-boot CONF
 //! assert_eq!(world.ok("overlay-go mta hostname"), world.ok("hostname"));
-//! assert_eq!(world.run("overlay-go nobody").status, 125); // any status
+//! assert_eq!(world.run("overlay-go other").status, 125); // any status
 //! world.ok("overlay-stop mta");
-//! world.assert_same(&before);                            // nothing is left
+//! world.assert_same(&before); // nothing is left
 //! ```
 //!
-//! - Lines are run by `/bin/sh` in the directory `$W`, the tools and scripts on PATH, with an environment of a few variables.
-//!   [`World::line`] takes more: variables, input, another process meanwhile.
-//! - Everything that is waited for has an end, [`BOUND`]; nothing is waited for by the clock. [`until`] waits for a condition.
-//! - What a test cannot do here it hands to [`not_done`], which says so and fails where that is not to be expected.
-//! - The tools are those of `make`, which is run once, or those in the directory `OB_BIN`, with the scripts in `OB_SCRIPTS`; so the
-//!   test program can be copied to another machine. `OB_TMP` is the directory for the worlds' directories.
+//! - `/bin/sh` runs the lines in the directory `$W`, with the tools and scripts on PATH and a
+//!   minimal environment. [`World::line`] adds variables and input, or starts the line in the
+//!   background.
+//! - Every wait ends after [`BOUND`]. A test waits for a condition, with [`until`], and not for a
+//!   fixed time.
+//! - A test that cannot run here calls [`not_done`], which reports it, and panics in CI unless the
+//!   reason is a known one.
+//! - The tests use the tools that `make` builds, once per test program, or those in the directory
+//!   `OB_BIN`, and the scripts in `OB_SCRIPTS`. So the test program can be copied to another
+//!   machine. `OB_TMP` is the directory for the directories of the worlds.
 
 mod cost;
+mod host;
 mod instructions;
+mod line;
 mod snapshot;
 pub mod soak;
+mod subhost;
 #[cfg(target_arch = "x86_64")]
 pub mod sweep;
 mod tools;
@@ -36,9 +45,11 @@ pub mod trace;
 mod world;
 
 pub use cost::Cost;
+pub use line::{Done, Line, Running};
 pub use snapshot::Snapshot;
+pub use subhost::booted;
 pub use tools::{attack, bin, scripts};
-pub use world::{Done, Line, Running, World};
+pub use world::World;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -82,7 +93,7 @@ pub fn not_done(what: &str, reason: &str) {
     assert!(!strict || KNOWN.contains(&reason), "{what}: {reason}");
 }
 
-/// Whether the tests are run by root; if not, says of `what` that it is left out.
+/// Returns whether root runs the tests; if not, reports that the calling test skips `what`.
 pub fn is_root_or_tell(what: &str) -> bool {
     let root = is_root();
     if !root {
@@ -91,17 +102,17 @@ pub fn is_root_or_tell(what: &str) -> bool {
     root
 }
 
-/// Whether the tests are run by root.
+/// Returns whether root runs the tests.
 #[must_use]
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Waits until `done`; panics with `what` if that does not come.
+/// Waits until `done` returns true; panics with `what` after [`BOUND`].
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < BOUND, "in vain: {what}");
+        assert!(start.elapsed() < BOUND, "timeout: waited for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

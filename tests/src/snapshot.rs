@@ -1,4 +1,4 @@
-//! What a world's host is like: for "nothing is left behind".
+//! Snapshots of the host of a world, to check that nothing is left behind.
 
 use crate::{BOUND, World, until};
 use std::collections::BTreeSet;
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 /// Mounts, links, network namespaces, control groups, files in /run and /tmp, device nodes, and processes of a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// All but the processes, one a line.
+    /// One line for each object except processes.
     things: BTreeSet<String>,
     processes: Vec<String>,
 }
 
-/// Prints all but the processes, a line each that begins with its kind.
+/// Prints a line for each object except processes, which begins with the kind of the object.
 const LOOK: &str = r#"
 sed 's/^[0-9]* [0-9]* /mount /; s/shared:[0-9]*/shared/' /proc/1/mountinfo
 ip -o link | sed 's/^[0-9]*: \([^:@]*\).*<\(.*\)>.*/link \1 \2/; s/NO-CARRIER,//; s/,LOWER_UP//'
@@ -62,13 +62,13 @@ fn is_for_good(thing: &str) -> bool {
         ] => true,
         ["file", path, "f", "640"] => path.starts_with("/tmp/overlay-") && path.ends_with(".log"),
         ["mount", _, _, "/run/netns", ..] => true,
-        ["file", "/run/network", "d", _] => true, // ifup's
+        ["file", "/run/network", "d", _] => true, // made by ifup
         _ => false,
     }
 }
 
 impl Snapshot {
-    /// What is different in `now`, in words; none if nothing is.
+    /// Returns the differences to `now` in words; `None` if there are none.
     #[must_use]
     pub fn difference(&self, now: &Snapshot) -> Option<String> {
         let new: Vec<&String> = now.things.difference(&self.things).collect();
@@ -88,16 +88,17 @@ impl Snapshot {
 }
 
 impl World {
-    /// What the world's host is like when the subhost `name`, which has no service, has come to rest.
+    /// Takes a snapshot after the placeholder of the subhost `name`, which has no service, has
+    /// started.
     #[must_use]
     pub fn snapshot_of_idle(&self, name: &str) -> Snapshot {
-        until("the stand-in", || {
+        until("the placeholder", || {
             self.inside(name, "ps").contains("dummy_service")
         });
         self.snapshot()
     }
 
-    /// What the world's host is like now.
+    /// Takes a snapshot.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let things = self.ok(LOOK);
@@ -112,7 +113,7 @@ impl World {
     /// world reaps orphans when the scheduler lets it.
     #[must_use]
     pub fn processes(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.at("/proc")).expect("the world's /proc");
+        let entries = fs::read_dir(self.at("/proc")).expect("read /proc of the world");
         let mut processes: Vec<String> = entries
             .flatten()
             .filter(|entry| {
@@ -163,7 +164,7 @@ impl World {
         );
     }
 
-    /// Waits until the host is what it was: for what happens without anybody waiting for it.
+    /// Waits until the host is as in the snapshot, for an end that no command waits for.
     #[track_caller]
     pub fn until_same(&self, before: &Snapshot) {
         let start = Instant::now();

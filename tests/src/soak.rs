@@ -1,11 +1,12 @@
-//! The soak: boots and stops, again and again, and what grows meanwhile.
+//! The soak test: boots and stops a subhost many times and reports which counts grow.
 
 use crate::World;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Kernel objects of which a subhost has some, as /proc/slabinfo counts them on the whole machine.
+/// Slab caches of kernel objects that each subhost uses. /proc/slabinfo counts them for the whole
+/// machine.
 const SLABS: [&str; 8] = [
     "mnt_cache",
     "net_namespace",
@@ -17,25 +18,25 @@ const SLABS: [&str; 8] = [
     "pid",
 ];
 
-/// How much there is of everything, by name.
+/// Counts by name.
 pub type Counts = BTreeMap<String, usize>;
 
-/// What a soak has seen.
+/// The measurements of a soak test.
 pub struct Soak {
-    /// The counts now and then, of the world, and of the machine.
+    /// The number of the cycle, the counts of the world and the counts of the machine.
     pub samples: Vec<(usize, Counts, Counts)>,
-    /// How long each cycle took.
+    /// The duration of each cycle.
     pub times: Vec<Duration>,
 }
 
-/// Boots and stops a subhost with two cables and a share `cycles` times, and counts at the beginning, at the end, and twenty times
-/// between. The first cycles are not counted: they make what stays for good.
+/// Boots and stops a subhost with two cables and a share `cycles` times. Takes about twenty
+/// samples. The first cycles do not count, because they make directories that stay.
 pub fn soak(cycles: usize, mut progress: impl FnMut(usize, Duration)) -> Soak {
     let world = World::new();
     world.ok("ip link add br0 type bridge && ip link set br0 up; mkdir shared");
     let conf = world.subhost("mta", "CABLES=br0= =\nSHARE=../shared:/mnt");
     let cycle = || {
-        // Made anew, so that neither grows.
+        // Empty layers, so that they do not grow.
         world.ok("rm -rf mta/root mta/work; mkdir mta/root mta/work");
         let start = Instant::now();
         world.ok(&format!(
@@ -62,7 +63,7 @@ pub fn soak(cycles: usize, mut progress: impl FnMut(usize, Duration)) -> Soak {
 }
 
 impl Soak {
-    /// What of the world's has grown, in words: there, nothing may.
+    /// Returns the counts of the world that have grown. None of them may grow.
     #[must_use]
     pub fn grown(&self) -> Vec<String> {
         let (Some((_, first, _)), Some((_, last, _))) = (self.samples.first(), self.samples.last())
@@ -77,8 +78,8 @@ impl Soak {
             .collect()
     }
 
-    /// How much more there is of each of the machine's kernel objects for one cycle more, in the median of all pairs of counts: others on
-    /// the machine have some too, and come and go.
+    /// Returns the growth of each kernel object of the machine per cycle: the median of the slopes
+    /// of all pairs of samples, because other processes on the machine use such objects too.
     #[must_use]
     pub fn slopes(&self) -> BTreeMap<String, f64> {
         let of = |what: &String| {
@@ -100,7 +101,7 @@ impl Soak {
             .collect()
     }
 
-    /// The median time of a cycle in each tenth of all.
+    /// Returns the median duration of a cycle in each tenth of all cycles.
     #[must_use]
     pub fn medians(&self) -> Vec<Duration> {
         let size = self.times.len().div_ceil(10).max(1);
@@ -113,7 +114,8 @@ impl Soak {
     }
 }
 
-/// Mounts, links, namespaces, control groups, processes, zombies and open files of a world, all counted without a process in it.
+/// Counts the mounts, links, namespaces, control groups, processes, zombies and open files of a
+/// world, without starting a process in it.
 fn of_world(world: &World) -> Counts {
     let lines = |path: &str| world.read(path).lines().count();
     let mut counts = Counts::new();
@@ -129,7 +131,7 @@ fn of_world(world: &World) -> Counts {
         .flatten();
     let groups = groups.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     counts.insert("control groups".into(), groups.count());
-    // One that has just ended is the world's first process's to reap.
+    // The first process of the world may take a moment to reap a child.
     let end = Instant::now() + Duration::from_secs(5);
     loop {
         let (mut processes, mut zombies, mut files) = (0, 0, 0);
@@ -153,10 +155,10 @@ fn of_world(world: &World) -> Counts {
     }
 }
 
-/// What the machine counts.
+/// Counts the objects of the machine.
 fn of_machine() -> Counts {
     let mut counts = Counts::new();
-    let table = fs::read_to_string("/proc/slabinfo").unwrap_or_default(); // root's alone
+    let table = fs::read_to_string("/proc/slabinfo").unwrap_or_default(); // readable only by root
     for line in table.lines() {
         let mut words = line.split_whitespace();
         let (Some(name), Some(active)) = (words.next(), words.next()) else {

@@ -1,4 +1,4 @@
-//! The sweeps: a boot or a stop that is broken off at each of its steps, and what is left of it.
+//! The sweeps: interrupt a boot or a stop at each step, and check the remains.
 
 use crate::trace::{Fault, Life, Role, Traced};
 use crate::{BOUND, Snapshot, World};
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// The system calls that the sweep of errors lets fail.
+/// The system calls that the error sweep makes fail.
 pub const CALLS: [(&str, i64); 22] = [
     ("mount", libc::SYS_mount),
     ("umount2", libc::SYS_umount2),
@@ -35,30 +35,30 @@ pub const CALLS: [(&str, i64); 22] = [
     ("write", libc::SYS_write),
 ];
 
-/// What they fail with.
+/// The errors that it injects.
 pub const ERRORS: [Errno; 3] = [Errno::ENOSPC, Errno::ENOMEM, Errno::EPERM];
 
-/// What is swept.
+/// The operation that is swept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// `overlay-boot` of a subhost that is not there.
+    /// `overlay-boot` of a subhost that does not run.
     Boot,
-    /// `overlay-stop` of one that runs.
+    /// `overlay-stop` of a subhost that runs.
     Stop,
 }
 
-/// What was tried.
+/// The results of a sweep.
 #[derive(Default, Debug)]
 pub struct Summary {
-    /// How many faults were put in.
+    /// The number of injected faults.
     pub faults: usize,
-    /// After how many of them the boot or stop has said that it failed.
-    pub told: usize,
-    /// After how many it has done its work nevertheless.
+    /// The number of faults after which the command reported a failure.
+    pub reported: usize,
+    /// The number of faults after which the command succeeded.
     pub survived: usize,
-    /// Those in a process inside, with which the subhost has ended by itself.
+    /// The number of faults in a process inside after which the subhost ended by itself.
     pub ended: usize,
-    /// What was not as it is promised.
+    /// Descriptions of everything that broke a promise.
     pub broken: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let Summary {
             faults,
-            told,
+            reported,
             survived,
             ended,
             broken,
@@ -74,17 +74,17 @@ impl std::fmt::Display for Summary {
         let broken = broken.len();
         write!(
             f,
-            "{faults} faults: {told} told, {survived} survived, {ended} ended by itself; {broken} left something or lied"
+            "{faults} faults: {reported} reported, {survived} survived, {ended} ended by itself; {broken} broke a promise"
         )
     }
 }
 
-/// A subhost to try it on, in a world that is made anew whenever something was left in it.
+/// A sweep of one operation on a subhost. After each violation, it continues in a new world.
 pub struct Sweep {
     act: Act,
     more: String,
     place: Place,
-    /// Every how many steps one is taken.
+    /// Only every `stride`th step is tried.
     stride: usize,
 }
 
@@ -102,7 +102,7 @@ impl Place {
             "mta",
             &format!("{more}\nCABLES=br0= =\nSHARE=../shared:/mnt"),
         );
-        world.ok("chmod 700 mta"); // as USERNS wants it
+        world.ok("chmod 700 mta"); // USERNS requires it
         world.ok(&format!("overlay-boot {conf} && overlay-stop {conf}"));
         let before = world.snapshot();
         Place {
@@ -114,7 +114,7 @@ impl Place {
 }
 
 impl Sweep {
-    /// Sweeps `act`, with `more` lines in the configuration, taking every `stride`th step.
+    /// Prepares a sweep of `act` with `more` lines in the configuration, at every `stride`th step.
     #[must_use]
     pub fn new(act: Act, more: &str, stride: usize) -> Self {
         Sweep {
@@ -125,11 +125,12 @@ impl Sweep {
         }
     }
 
-    /// Kills every process at every step.
+    /// Kills each process at each step.
     pub fn kill(&mut self, mut progress: impl FnMut(&str)) -> Summary {
         let mut summary = Summary::default();
         let lives = self.count();
-        // Where the strides begin differs from process to process, so that they do not all miss the same.
+        // Each process starts at another offset, so that the strides do not all skip the same
+        // steps.
         for (number, role) in lives.keys().enumerate() {
             let mut step = 1 + number % self.stride;
             loop {
@@ -145,7 +146,7 @@ impl Sweep {
                     if let Err(error) = checked {
                         self.report(
                             &mut summary,
-                            format!("{what}, which it did not come to: {error}"),
+                            format!("{what}, a step that was not reached: {error}"),
                         );
                     }
                     break;
@@ -157,15 +158,15 @@ impl Sweep {
         summary
     }
 
-    /// Has every call of [`CALLS`] fail once, with each of [`ERRORS`].
+    /// Makes each call of [`CALLS`] fail once with each error of [`ERRORS`].
     pub fn fail(&mut self, mut progress: impl FnMut(&str)) -> Summary {
         let mut summary = Summary::default();
         let lives = self.count();
         let mut faults = Vec::new();
         for (role, life) in &lives {
             for (name, call) in CALLS {
-                // The first that overlay-stop writes is its here-document: fewer bytes than a pipe holds, into a pipe of its own. That
-                // cannot fail, and a shell does not look whether it has.
+                // The first write of overlay-stop is its here-document: less than a pipe holds,
+                // into a new pipe. That write cannot fail, and a shell ignores the result.
                 let here = self.act == Act::Stop && role == "0" && name == "write";
                 let first = if here { 2 } else { 1 };
                 for nth in first..=life.calls.get(&call).copied().unwrap_or(0) {
@@ -195,18 +196,18 @@ impl Sweep {
             } else if let Err(error) = checked {
                 self.report(
                     &mut summary,
-                    format!("{what}, which it did not come to: {error}"),
+                    format!("{what}, a step that was not reached: {error}"),
                 );
             }
         }
         summary
     }
 
-    /// What all processes do when nothing goes wrong.
+    /// Counts the steps of all processes in a run without a fault.
     fn count(&mut self) -> BTreeMap<Role, Life> {
         let traced = self.run(&Fault::None);
         assert_eq!(traced.done.status, 0, "{traced:#?}");
-        self.check_kill(&traced, 0).expect("a boot without a fault");
+        self.check_kill(&traced, 0).expect("run without a fault");
         traced.lives
     }
 
@@ -230,7 +231,7 @@ impl Sweep {
     ) {
         summary.faults += 1;
         match checked {
-            Ok(End::Told) => summary.told += 1,
+            Ok(End::Reported) => summary.reported += 1,
             Ok(End::Survived) => summary.survived += 1,
             Ok(End::Ended) => summary.ended += 1,
             Err(error) => {
@@ -245,15 +246,16 @@ impl Sweep {
         }
     }
 
-    /// Notes what went wrong, and goes on in a new world.
+    /// Records a violation and continues in a new world.
     fn report(&mut self, summary: &mut Summary, text: String) {
-        // At once, for it may be long until the end.
+        // Printed at once, because the sweep may run for hours.
         eprintln!("\n{text}");
         summary.broken.push(text);
         self.place = Place::new(&self.more);
     }
 
-    /// After a kill: whatever comes next finds its way, and then all is as it was.
+    /// Checks after a kill that the next command works, and that nothing is left after the next
+    /// stop.
     fn check_kill(&self, traced: &Traced, step: usize) -> Result<End, String> {
         let Place {
             world,
@@ -263,7 +265,7 @@ impl Sweep {
         let end = if traced.done.status == 0 {
             End::Survived
         } else {
-            End::Told
+            End::Reported
         };
         match step % 3 {
             0 => {}
@@ -284,7 +286,7 @@ impl Sweep {
         Ok(end)
     }
 
-    /// Boots; that it runs already counts too, if it does.
+    /// Boots; a subhost that already runs counts as booted.
     fn boot_again(&self) -> Result<(), String> {
         let Place { world, conf, .. } = &self.place;
         let start = Instant::now();
@@ -296,7 +298,7 @@ impl Sweep {
             if boot.err.contains("it runs already") && world_runs(world).is_ok() {
                 return Ok(());
             }
-            // What was hit may still be on its way.
+            // The interrupted command may still be running.
             let passing = boot.err.contains("it is starting or ending")
                 || boot.err.contains("it runs already");
             if !passing || start.elapsed() > BOUND {
@@ -306,18 +308,19 @@ impl Sweep {
         }
     }
 
-    /// After an error: it was told, once, and nothing is left; or all is well.
+    /// Checks after an error that the command either reported it in one line and left nothing, or
+    /// succeeded.
     fn check_error(&self, traced: &Traced) -> Result<End, String> {
         let Place { world, before, .. } = &self.place;
         let done = &traced.done;
         if done.status != 0 {
             let lines = done.err.lines().count();
             if lines != 1 {
-                return Err(format!("it said {lines} lines"));
+                return Err(format!("{lines} lines on standard error, not 1"));
             }
             match self.act {
                 Act::Boot => self.until_same(before)?,
-                // The next one does it.
+                // The next stop completes the work.
                 Act::Stop => {
                     let stop = world.run("overlay-stop mta");
                     if stop.status != 0 && !stop.err.trim_end().ends_with(": not running") {
@@ -326,7 +329,7 @@ impl Sweep {
                     self.until_same(before)?;
                 }
             }
-            return Ok(End::Told);
+            return Ok(End::Reported);
         }
         if self.act == Act::Stop {
             self.until_same(before)?;
@@ -337,13 +340,15 @@ impl Sweep {
             let log = world.read("/tmp/overlay-mta.log");
             return match log.contains("pid 1 has ended") || log.contains("pid 1 was ended") {
                 true => Ok(End::Ended),
-                false => Err(format!("it does not run, and the log tells: {log}")),
+                false => Err(format!(
+                    "the subhost does not run, and the log has no reason: {log}"
+                )),
             };
         }
         let enter = world.run("overlay-go mta true");
         let stop = world.run("overlay-stop mta");
         if enter.status != 0 || stop.status != 0 {
-            return Err(format!("it is not all there: {enter:?}, {stop:?}"));
+            return Err(format!("the subhost is incomplete: {enter:?}, {stop:?}"));
         }
         self.until_same(before)?;
         Ok(End::Survived)
@@ -366,7 +371,7 @@ impl Sweep {
 }
 
 enum End {
-    Told,
+    Reported,
     Survived,
     Ended,
 }
@@ -375,7 +380,7 @@ fn world_runs(world: &World) -> Result<(), String> {
     let list = world.run("ob-list --names mta");
     match list.status {
         0 => Ok(()),
-        _ => Err(format!("it does not run: {list:?}")),
+        _ => Err(format!("the subhost does not run: {list:?}")),
     }
 }
 

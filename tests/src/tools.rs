@@ -1,10 +1,10 @@
-//! Where the tools and the scripts are.
+//! Paths of the tools and the scripts.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The directory of the tools: `OB_BIN`, or where `make` puts them, which is run once.
+/// Returns the directory of the tools: `OB_BIN`, or the output of `make`, which runs once.
 pub fn bin() -> &'static Path {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     BIN.get_or_init(|| match std::env::var_os("OB_BIN") {
@@ -13,7 +13,7 @@ pub fn bin() -> &'static Path {
     })
 }
 
-/// The directory of the scripts: `OB_SCRIPTS`, or the source tree's.
+/// Returns the directory of the scripts: `OB_SCRIPTS`, or `scripts` in the source tree.
 pub fn scripts() -> &'static Path {
     static SCRIPTS: OnceLock<PathBuf> = OnceLock::new();
     SCRIPTS.get_or_init(|| match std::env::var_os("OB_SCRIPTS") {
@@ -22,7 +22,8 @@ pub fn scripts() -> &'static Path {
     })
 }
 
-/// The program with the attacks: `OB_ATTACK`, or what `make attack` builds, static, which is run once.
+/// Returns the path of the static program with the attacks: `OB_ATTACK`, or the output of `make
+/// attack`, which runs once.
 pub fn attack() -> &'static Path {
     static ATTACK: OnceLock<PathBuf> = OnceLock::new();
     ATTACK.get_or_init(|| match std::env::var_os("OB_ATTACK") {
@@ -33,23 +34,24 @@ pub fn attack() -> &'static Path {
 
 fn source() -> &'static Path {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().expect("tests/ is in the source tree")
+    tests.parent().expect("a source tree above tests/")
 }
 
-/// Builds what is shipped. Two at once, of two test programs, wait for each other by cargo's own lock.
+/// Builds the tools. Cargo locks the target directory, so that two test programs do not build at
+/// the same time.
 fn make_all() -> PathBuf {
     make(&["-s"]);
     source().join(make(&["-s", "where"]).trim())
 }
 
-/// What make(1) says.
+/// Runs make(1) and returns its output.
 fn make(arguments: &[&str]) -> String {
     let output = Command::new("make")
         .args(arguments)
         .current_dir(source())
         .stderr(Stdio::inherit())
         .output()
-        .expect("make is needed, or OB_BIN and OB_SCRIPTS");
+        .expect("run make; without make, set OB_BIN and OB_SCRIPTS");
     assert!(output.status.success(), "make {arguments:?} failed");
     String::from_utf8(output.stdout).expect("a path")
 }

@@ -1,7 +1,9 @@
-//! Faults put into one process of a line at one step: it is killed there, or the system call there fails.
+//! Injects a fault into one process at one step: kills the process there, or makes its system call
+//! fail.
 //!
-//! strace(1) injects too, but into every process that comes to its own N-th call, and it stays until the last of them has ended.
-//! Here a process is known by its birth, so that each is hit alone, and all run free from the moment that it is.
+//! strace(1) injects faults too, but into every process that reaches its Nth call, and it traces
+//! until the last process has exited. Here a process is identified by its order of birth, so that
+//! one process is hit, and all processes run untraced after the fault.
 
 use crate::{Done, Running, World, until};
 use nix::errno::Errno;
@@ -19,65 +21,66 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-/// A process by its birth: `0` is that of the line, `0.2` its third child.
+/// The order of birth of a process: `0` is the process of the line, `0.2` its third child.
 pub type Role = String;
 
-/// What is to go wrong. Steps and calls are counted from 1, from the moment that the line's process becomes the program.
+/// A fault. Steps and calls are counted from 1, beginning when the process of the line becomes the
+/// program.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// Nothing: for counting.
+    /// No fault, to count the steps.
     None,
-    /// The process is killed when it is about to make its system call number `step`.
+    /// Kills the process before its system call number `step`.
     Kill {
-        /// Which process.
+        /// The process.
         role: Role,
-        /// At which of its calls.
+        /// The number of its system call.
         step: usize,
     },
-    /// The process is told `errno` instead of having its `nth` system call of the number `call` done.
+    /// Makes the `nth` system call `call` of the process return `errno`, without executing it.
     Error {
-        /// Which process.
+        /// The process.
         role: Role,
-        /// The number of the call.
+        /// The number of the system call.
         call: i64,
-        /// Which of those.
+        /// The count of this system call in the process.
         nth: usize,
-        /// What it is told.
+        /// The error that it returns.
         errno: Errno,
     },
 }
 
-/// What a process has done.
+/// The history of a process.
 #[derive(Debug, Clone, Default)]
 pub struct Life {
-    /// The names that it has had, the last one last.
+    /// The names of the process, the last one last.
     pub names: Vec<String>,
-    /// How many system calls it has begun.
+    /// The number of system calls that it has entered.
     pub steps: usize,
-    /// How often which.
+    /// The number of entries by system call.
     pub calls: BTreeMap<i64, usize>,
 }
 
-/// How a line with a fault has ended.
+/// The result of a line with a fault.
 #[derive(Debug)]
 pub struct Traced {
-    /// The line's own end.
+    /// The result of the line.
     pub done: Done,
-    /// Whether it came to the step of the fault.
+    /// Whether the line reached the step of the fault.
     pub hit: bool,
-    /// All processes that there were up to then.
+    /// All processes up to the fault.
     pub lives: BTreeMap<Role, Life>,
 }
 
-// Of linux/ptrace.h.
+// From linux/ptrace.h.
 const ENTRY: u8 = 1;
 const EXIT: u8 = 2;
 
-/// How long nothing may happen before a line that has ended counts as over, with all that it has left running.
+/// A line is over when it has exited and no event has arrived for this time.
 const SETTLED: Duration = Duration::from_millis(60);
 
 impl World {
-    /// Starts a line whose process will become `program` when it reads something from the file that is returned.
+    /// Starts a line whose process becomes `program` after a line is written to the returned file.
     pub(crate) fn hold(&self, program: &str) -> (Running, File, Pid) {
         if !self.has("go") {
             self.ok("mkfifo go");
@@ -86,7 +89,7 @@ impl World {
             .line(&format!("read -r go <go; exec {program}"))
             .start();
         let mut go = None;
-        until("the line to begin", || {
+        until("the line to open its FIFO", || {
             let flags = libc::O_NONBLOCK;
             let opened = OpenOptions::new()
                 .write(true)
@@ -95,22 +98,24 @@ impl World {
             go = opened.ok();
             go.is_some()
         });
-        let go = go.expect("it is open");
-        // What was started is nsenter, whose one child is in the world.
+        let go = go.expect("open the FIFO");
+        // The process of the line is nsenter; its only child is in the world.
         let holder = line.id();
         let children = std::fs::read_to_string(format!("/proc/{holder}/task/{holder}/children"));
-        let children = children.expect("the children of nsenter");
+        let children = children.expect("read the children of nsenter");
         let first = children
             .split_whitespace()
             .next()
             .and_then(|pid| pid.parse().ok());
-        let first = first.expect("a child of nsenter");
+        let first = first.expect("find the child of nsenter");
         (line, go, Pid::from_raw(first))
     }
 
-    /// Runs `exec PROGRAM` with a fault in it. It ends when the program has; what that has left running goes on.
+    /// Runs `exec PROGRAM` with a fault. Returns when the program has exited; processes that it
+    /// left continue.
     ///
-    /// Counting begins when the line's process becomes what `program` names, and ends a moment after it has ended.
+    /// Counting begins when the process of the line becomes `program`, and ends a moment after it
+    /// has exited.
     #[must_use]
     pub fn run_with(&self, program: &str, fault: &Fault) -> Traced {
         let (line, mut go, first) = self.hold(program);
@@ -118,12 +123,12 @@ impl World {
         let fault = fault.clone();
         let (sender, receiver) = channel();
         let tracer = thread::spawn(move || {
-            // The end of this wakes us when the line is over.
+            // The exit of this child wakes waitpid(2) when the line is over.
             let mut bell = Command::new("cat")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .spawn()
-                .expect("cat(1) is needed");
+                .expect("run cat(1)");
             let _ = sender.send(bell.stdin.take());
             let options = Options::PTRACE_O_TRACESYSGOOD
                 | Options::PTRACE_O_TRACEEXEC
@@ -132,7 +137,7 @@ impl World {
                 | Options::PTRACE_O_TRACECLONE;
             ptrace::seize(first, options).expect("trace the line");
             ptrace::interrupt(first).expect("stop the line");
-            go.write_all(b"go\n").expect("let the line go");
+            go.write_all(b"go\n").expect("release the line");
             let mut tracer = Tracer {
                 word,
                 fault,
@@ -147,25 +152,25 @@ impl World {
             tracer.watch(&bell);
             let _ = bell.kill();
             let _ = bell.wait();
-            // The kernel lets go of all that we trace when this thread ends.
+            // The kernel detaches all tracees when this thread exits.
             (tracer.lives, tracer.hit)
         });
-        let bell = receiver.recv().expect("a tracer");
+        let bell = receiver.recv().expect("start the tracer");
         let done = line.wait();
         thread::sleep(SETTLED);
         drop(bell);
-        let (lives, hit) = tracer.join().expect("the tracer's end");
+        let (lives, hit) = tracer.join().expect("join the tracer");
         Traced { done, hit, lives }
     }
 }
 
-/// A process that we trace.
+/// A traced process.
 struct Tracee {
     role: Role,
-    /// Whether it is the program, or was born by it.
+    /// Whether the process is the program or a descendant.
     counts: bool,
     children: usize,
-    /// What its call is to end with.
+    /// The error that its current call must return.
     pending: Option<Errno>,
 }
 
@@ -185,21 +190,21 @@ struct Tracer {
     fault: Fault,
     lives: BTreeMap<Role, Life>,
     known: HashMap<Pid, Tracee>,
-    /// Stopped before we heard of their birth.
+    /// Processes whose first stop arrived before the fork event of their parent.
     early: Vec<Pid>,
     hit: bool,
 }
 
 impl Tracer {
-    /// Goes on until the fault has happened, or the bell rings.
+    /// Handles events until the fault has happened or `bell` has exited.
     fn watch(&mut self, bell: &Child) {
         let bell = Pid::from_raw(i32::try_from(bell.id()).expect("a number"));
-        // Only what this thread has started or traces: others wait for theirs.
+        // Other threads wait for other children and tracees.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         loop {
             let status = match waitpid(None, Some(flags)) {
                 Err(Errno::EINTR) => continue,
-                status => status.expect("wait for what is traced"),
+                status => status.expect("wait for a tracee"),
             };
             match status {
                 WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _) if pid == bell => {
@@ -240,7 +245,7 @@ impl Tracer {
             return;
         };
         let child = Pid::from_raw(i32::try_from(child).expect("a number"));
-        let parent = self.known.get_mut(&pid).expect("a parent that is known");
+        let parent = self.known.get_mut(&pid).expect("a known parent");
         let role = format!("{}.{}", parent.role, parent.children);
         parent.children += 1;
         let counts = parent.counts;
@@ -252,9 +257,9 @@ impl Tracer {
         }
     }
 
-    /// Notes what a process is now.
+    /// Records the name of a process.
     fn name(&mut self, pid: Pid) {
-        let tracee = self.known.get_mut(&pid).expect("a process that is known");
+        let tracee = self.known.get_mut(&pid).expect("a known process");
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         tracee.counts |= command
@@ -267,7 +272,7 @@ impl Tracer {
         }
     }
 
-    /// A process begins or ends a system call. Tells whether the fault has happened.
+    /// Handles the entry or exit of a system call. Returns whether the fault has happened.
     fn step(&mut self, pid: Pid) -> bool {
         let (Some(tracee), Ok(info)) = (self.known.get_mut(&pid), ptrace::syscall_info(pid)) else {
             return false;
@@ -305,7 +310,8 @@ impl Tracer {
                 nth,
                 errno,
             } if *role == tracee.role && *call == number && nth == count => {
-                // A call of no number: the kernel does nothing, and we say how it has ended.
+                // With an invalid number, the kernel executes nothing and returns ENOSYS; the exit
+                // stop replaces that.
                 registers.orig_rax = u64::MAX;
                 let _ = ptrace::setregs(pid, registers);
                 tracee.pending = Some(*errno);
@@ -317,6 +323,6 @@ impl Tracer {
 }
 
 fn go_on(pid: Pid, signal: Option<Signal>) {
-    // It may have been killed meanwhile.
+    // ESRCH if the process was killed.
     let _ = ptrace::syscall(pid, signal);
 }

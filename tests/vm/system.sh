@@ -1,6 +1,6 @@
-# What a real host does with the package: its installation, upgrade and removal, the unit, the init script, VLAN cables with
-# traffic. Run as root on a machine that can be thrown away; the package is in the directory it is run in. Each line that
-# begins with "ok" or "not ok" is a result.
+# Tests the package on a real host: installation, upgrade and removal, the unit, the init script,
+# VLAN cables with traffic. Runs as root on a disposable machine, in the directory of the package.
+# Each line that begins with "ok" or "not ok" is a result.
 # shellcheck disable=SC2016 # single quotes are for an inner shell
 set -u
 failures=0
@@ -18,7 +18,7 @@ check() { # WHAT COMMAND...
 refuse() { # WHAT COMMAND...: the command must fail
     what=$1
     shift
-    # shellcheck disable=SC2016 # it is the inner shell's
+    # shellcheck disable=SC2016 # the inner shell expands the text
     check "$what" sh -c '! "$@"' sh "$@"
 }
 mounts() { cut -d ' ' -f 2,3 /proc/mounts | grep -Ev ' (nsfs|9p)$|^/(run/netns|proc/sys/fs/binfmt_misc|sys/|dev/|run/user)' | sort; }
@@ -26,7 +26,7 @@ mounts() { cut -d ' ' -f 2,3 /proc/mounts | grep -Ev ' (nsfs|9p)$|^/(run/netns|p
 echo "# $(uname -r), $(systemctl --version | head -n 1)"
 package=$(ls ./*.deb)
 check 'the package is installed' dpkg -i --force-depends "$package"
-check 'the old directory leads to the new one' test -e /var/lib/overlay-boot/overlay-postmount
+check 'the old directory is a link to the new one' test -e /var/lib/overlay-boot/overlay-postmount
 check 'the init script is enabled' sh -c 'ls /etc/rc2.d/S*subhosts'
 
 mkdir -p /srv/a/live /srv/a/root /srv/a/work "/srv/b c/live" "/srv/b c/root" "/srv/b c/work"
@@ -39,39 +39,39 @@ before=$(mounts)
 
 # The unit.
 echo '/srv/a/a.conf   # the first' >/etc/subhosts.conf
-check 'systemd starts it by name' systemctl start subhosts@a
-check 'systemd knows that it is up' systemctl is-active subhosts@a
-check 'it runs' ob-list a
-check 'its processes are in a control group below the unit, or a scope' sh -c 'grep -E "subhosts|overlay" /proc/$(ob-list --json a | jq .[0].pid)/cgroup'
-check 'systemd restarts it' systemctl restart subhosts@a
-check 'it runs again' ob-list a
-check 'daemon-reload leaves it alone' sh -c 'systemctl daemon-reload && ob-list a'
-check 'systemd stops it' systemctl stop subhosts@a
-refuse 'it is gone' ob-list a
-check 'nothing is left of it' sh -c 'test ! -e /run/netns/a && test ! -e /sys/class/net/a0 && test ! -e /run/overlay-boot/a'
+check 'systemd starts a subhost by name' systemctl start subhosts@a
+check 'systemd sees the subhost as active' systemctl is-active subhosts@a
+check 'the subhost runs' ob-list a
+check 'the processes are in a control group below the unit, or in a scope' sh -c 'grep -E "subhosts|overlay" /proc/$(ob-list --json a | jq .[0].pid)/cgroup'
+check 'systemd restarts the subhost' systemctl restart subhosts@a
+check 'the subhost runs again' ob-list a
+check 'daemon-reload does not stop the subhost' sh -c 'systemctl daemon-reload && ob-list a'
+check 'systemd stops the subhost' systemctl stop subhosts@a
+refuse 'the subhost is gone' ob-list a
+check 'the stop leaves nothing' sh -c 'test ! -e /run/netns/a && test ! -e /sys/class/net/a0 && test ! -e /run/overlay-boot/a'
 instance=$(systemd-escape --path '/srv/b c/b.conf')
-check 'systemd starts it by an escaped path' systemctl start "subhosts@$instance"
-check 'by its path it runs' ob-list b
-check 'overlay-stop ends what the unit has started' overlay-stop b
-check 'the unit has ended' sh -c "for i in 1 2 3 4 5 6 7 8 9 10; do systemctl is-active 'subhosts@$instance' || exit 0; sleep 1; done; exit 1"
+check 'systemd starts a subhost by an escaped path' systemctl start "subhosts@$instance"
+check 'the subhost with that path runs' ob-list b
+check 'overlay-stop stops the subhost of the unit' overlay-stop b
+check 'the unit becomes inactive' sh -c "for i in 1 2 3 4 5 6 7 8 9 10; do systemctl is-active 'subhosts@$instance' || exit 0; sleep 1; done; exit 1"
 echo 'BASE=/nowhere' >/srv/bad.conf
 refuse 'a unit that cannot boot fails' systemctl start "subhosts@$(systemd-escape --path /srv/bad.conf)"
 check 'the reason is in the journal' sh -c 'journalctl -u "subhosts@*" | grep -F "BASE=/nowhere"'
 
 # The init script.
-check 'the init script starts what subhosts.conf names' /etc/init.d/subhosts start
-check 'twice is no failure' /etc/init.d/subhosts start
-check 'its status is 0' /etc/init.d/subhosts status
+check 'the init script starts the subhosts of subhosts.conf' /etc/init.d/subhosts start
+check 'a second start succeeds' /etc/init.d/subhosts start
+check 'the status of running subhosts is 0' /etc/init.d/subhosts status
 overlay-boot '/srv/b c/b.conf'
-check 'the init script stops' /etc/init.d/subhosts stop
-check 'what the file does not name runs on' ob-list b
+check 'the init script stops them' /etc/init.d/subhosts stop
+check 'a subhost that the file does not name still runs' ob-list b
 /etc/init.d/subhosts status >/dev/null 2>&1
-check 'its status is 3 when they do not run' test $? = 3
+check 'the status of stopped subhosts is 3' test $? = 3
 /etc/init.d/subhosts restart >/dev/null 2>&1
 check 'restart is refused with 3' test $? = 3
 overlay-stop b
 
-# A VLAN cable, with ifupdown's stanza and without; traffic through it.
+# A VLAN cable with traffic, with and without a stanza of ifupdown.
 for stanza in with without; do
     printf 'BASE=.\nSTART=none\nCABLES== =.302\nLOG=/var/log/a.log\n' >/srv/a/a.conf
     : >/etc/network/interfaces
@@ -81,7 +81,7 @@ for stanza in with without; do
     [ "$stanza" = with ] || ip addr add 10.30.2.1/24 dev a0.302
     overlay-go a sh -c 'ip link set eth0 up; ip link add link eth0 name eth0.302 type vlan id 302; ip addr add 10.30.2.2/24 dev eth0.302; ip link set eth0.302 up'
     check "traffic through it $stanza a stanza" sh -c 'for i in 1 2 3 4 5; do busybox ping -c 1 -W 5 10.30.2.2 && exit 0; done; exit 1'
-    check "it is stopped $stanza a stanza" overlay-stop a
+    check "the stop $stanza a stanza" overlay-stop a
     [ "$stanza" = without ] || check 'the down commands ran at stop' test -e /tmp/down
 done
 
@@ -90,12 +90,12 @@ printf 'BASE=.\nSTART=none\nLOG=/var/log/a.log\n' >/srv/a/a.conf
 overlay-boot /srv/a/a.conf
 echo '# mine' >>/etc/subhosts.conf
 check 'the package is upgraded' dpkg -i --force-depends --force-confold "$package"
-check 'the subhost has not noticed' ob-list a
-check 'its configuration file is kept' grep -q mine /etc/subhosts.conf
-check 'what ran before is stopped by the new tools' overlay-stop a
+check 'the subhost runs through the upgrade' ob-list a
+check 'the configuration file is kept' grep -q mine /etc/subhosts.conf
+check 'the new tools stop the subhost of the old ones' overlay-stop a
 check 'the package is removed' dpkg -r overlay-boot-rs
-check 'nothing of it is left but its configuration' sh -c '! ls /usr/bin/ob-* /usr/lib/overlay-boot /var/lib/overlay-boot 2>/dev/null'
-check 'it is purged' dpkg -P overlay-boot-rs
+check 'only the configuration file is left' sh -c '! ls /usr/bin/ob-* /usr/lib/overlay-boot /var/lib/overlay-boot 2>/dev/null'
+check 'the package is purged' dpkg -P overlay-boot-rs
 check 'the mounts are as before' test "$before" = "$(mounts)"
 
 echo "$failures failed"

@@ -1,11 +1,14 @@
-//! The floor: one process that makes exactly the system calls that the job needs, and nothing to read, report, log, lock or undo.
-//! What a program with the same duties could at best come to; all other times are told as multiples of it.
+//! The floor: one process that makes exactly the system calls that the job needs. It reads no
+//! configuration, writes no log, takes no lock, reports nothing and undoes nothing. Other times are
+//! given as multiples of its time.
 //!
-//! - `floor boot DIR NAME BRIDGE`: the subhost of DIR/root over `/`, with a cable to BRIDGE; pid 1 is `sh /bench-init`
-//! - `floor enter NAME CMD [ARG...]`: CMD in it
-//! - `floor stop NAME...`: its end, or theirs; returns when the cables are gone
-//! - `floor room DIR NAME BRIDGE CMD [ARG...]`: for programs that make no overlay or cable themselves: makes both, and becomes CMD,
-//!   with the overlay on DIR/live, in the network namespace; without the latter if BRIDGE is `-`
+//! - `floor boot DIR NAME BRIDGE`: boots a subhost with DIR/root over `/` and a cable to BRIDGE;
+//!   pid 1 is `sh /bench-init`
+//! - `floor enter NAME CMD [ARG...]`: runs CMD inside
+//! - `floor stop NAME...`: stops subhosts; returns when their cables are gone
+//! - `floor room DIR NAME BRIDGE CMD [ARG...]`: makes the overlay on DIR/live and the cable, for
+//!   programs that lack these, and executes CMD in the network namespace; without a cable if BRIDGE
+//!   is `-`
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, bail};
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
         ["room", directory, name, bridge, ref command @ ..] => {
             room(directory, name, bridge, command).map(|()| 0)
         }
-        _ => Err(anyhow::anyhow!("see the head of floor.rs")),
+        _ => Err(anyhow::anyhow!("usage: see the head of floor.rs")),
     };
     match done {
         Ok(status) => ExitCode::from(status),
@@ -51,12 +54,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Where the floor notes pid 1.
+/// Returns the path of the file with the pid of pid 1.
 fn note(name: &str) -> String {
     format!("/run/floor-{name}")
 }
 
-/// Where it names the network namespace.
+/// Returns the path of the name of the network namespace.
 fn pin(name: &str) -> String {
     format!("/run/floor-net-{name}")
 }
@@ -78,7 +81,7 @@ fn boot(directory: &str, name: &str, bridge: &str) -> Result<()> {
     let net = File::open("/proc/self/ns/net")?;
     Links::here()?.set_loopback_up()?;
     cable(&mut host, name, bridge, &net)?;
-    let (news, teller) = pipe2(OFlag::O_CLOEXEC)?;
+    let (exec_rx, exec_tx) = pipe2(OFlag::O_CLOEXEC)?;
     let namespaces = libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
@@ -91,14 +94,14 @@ fn boot(directory: &str, name: &str, bridge: &str) -> Result<()> {
         1
     })?;
     setns(home, CloneFlags::CLONE_NEWNET)?;
-    drop(teller);
-    // Closed by the exec.
-    read(&news, &mut [0])?;
+    drop(exec_tx);
+    // EOF: exec has closed the other end.
+    read(&exec_rx, &mut [0])?;
     std::fs::write(note(name), child.pid.to_string())?;
     Ok(())
 }
 
-/// Makes the overlay of DIR/root on `/`, attached nowhere.
+/// Makes the overlay of DIR/root on `/`, as a detached mount.
 fn overlay(directory: &str) -> Result<OwnedFd> {
     let overlay = Filesystem::new(c"overlay")?;
     overlay.set(c"lowerdir", "/")?;
@@ -127,7 +130,7 @@ fn become_pid_1(live: &str, root: &OwnedFd) -> Result<()> {
     let target = open(live, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     attach(root, target)?;
     chdir(live)?;
-    furnish()?;
+    mount_api_fs()?;
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -138,8 +141,8 @@ fn become_pid_1(live: &str, root: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Makes /dev, /run, /proc and /sys below the working directory.
-fn furnish() -> Result<()> {
+/// Mounts /dev, /run, /proc and /sys below the working directory.
+fn mount_api_fs() -> Result<()> {
     umask(Mode::empty());
     let put = |kind: &str, target: &str, options: &str, flags: MsFlags| {
         mount(Some(kind), target, Some(kind), flags, Some(options))
@@ -234,7 +237,7 @@ fn stop(names: &[&str]) -> Result<()> {
     }
     watch.wait(&mut host, &mut awaited, Duration::from_secs(10))?;
     if !awaited.is_empty() {
-        bail!("the cable stays");
+        bail!("the cable is still there");
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! The first command inside. `mark start` makes the file /mark, for which the bench outside watches, and then writes into it what the
-//! namespaces, the root and the cable are, so that nobody is timed who has not done the job. `mark stay` waits for its end.
+//! The first command inside. `mark start` creates the file /mark, which the bench observes, and
+//! writes its namespaces, root and cable into it, so that no program is credited for skipped work.
+//! `mark stay` waits for a signal.
 #![forbid(unsafe_code)]
 
 use nix::net::if_::if_nametoindex;

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_converted_for_the_kernel() {
+    fn limits_are_converted_to_kernel_format() {
         for (name, value, written) in [
             ("MEMORY_MAX", "64M", "67108864"),
             ("MEMORY_HIGH", "max", "max"),

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_is_nothing_done() {
+    fn empty_plan_restricts_nothing() {
         let none = protection("");
         assert!(none.capabilities.is_none() && none.seccomp == Seccomp::None);
         assert!(none.masks.is_empty() && none.read_only.is_empty() && !none.no_console);
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn the_switch_sets_what_single_variables_can_change() {
+    fn single_variables_override_the_level() {
         let yes = protection(r#","PROTECT":"yes""#);
         assert_eq!(yes.seccomp, Seccomp::Default);
         assert!(!yes.no_new_privs && yes.no_console);
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_are_words_less_others() {
+    fn drop_caps_removes_from_caps() {
         let default = caps(r#","PROTECT":"yes""#).unwrap();
         assert!(default.contains(&"CHOWN") && !default.contains(&"MKNOD"));
         assert!(!default.contains(&"NET_ADMIN"));
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn the_network_is_owned_by_who_may_change_it() {
+    fn net_admin_decides_the_owner_of_the_network() {
         let owner = |keys: &str| network_owner(&document(keys)).unwrap();
         assert_eq!(owner(r#","PROTECT":"yes""#), Some(Ids::ROOT));
         let range = Ids::parse("100000").ok();
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_user_namespace_root_keeps_its_means() {
+    fn userns_keeps_capabilities_inside() {
         for keys in [
             r#","PROTECT":"strict""#,
             r#","PROTECT":"yes","USERNS":"auto""#,
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_the_reason() {
+    fn invalid_values_are_refused_with_the_reason() {
         for (name, value, reason) in [
             ("PROTECT", "on", "PROTECT=on is none of no, yes, strict"),
             ("CAPS", "CAP_SYS_ADMN", "did you mean SYS_ADMIN?"),

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn default_profile_refuses_only_listed_calls() {
+    fn default_profile_refuses_only_the_listed_calls() {
         let few = bit("CHOWN").unwrap() | bit("SYS_CHROOT").unwrap();
         run_with(
             &Filters::default_for(few).unwrap(),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn profile_outcomes_do_not_affect_each_other() {
+    fn outcomes_of_a_profile_stay_separate() {
         let profile = r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":38,"syscalls":[
             {"names":["exit_group","write","rt_sigprocmask","clone3","gettid","getpid"],"action":"SCMP_ACT_ALLOW"},
             {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]},
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_from_a_truncated_file_are_rejected() {
+    fn filters_are_read_back_whole_or_refused() {
         let filters = Filters::default_for(0).unwrap();
         let bytes = filters.to_bytes();
         assert_eq!(Filters::from_bytes(&bytes).unwrap(), filters);

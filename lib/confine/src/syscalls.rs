@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_are_unique() {
+    fn syscall_names_and_numbers_are_unique() {
         let mut names: Vec<_> = all().map(|(name, _)| name).collect();
         let mut numbers: Vec<_> = all().map(|(_, number)| number).collect();
         let count = names.len();

@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_what_can_be_one() {
+    fn only_valid_ranges_are_accepted() {
         let range = |first, size| Some(Wish::Range(Ids { first, size }));
         for (text, wish) in [
             ("no", Some(Wish::No)),
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_do_not_overlap() {
+    fn adjacent_ranges_do_not_overlap() {
         let ids = |first, size| Ids { first, size };
         assert!(!ids(100, 10).overlaps(ids(110, 10)));
         assert!(!ids(110, 10).overlaps(ids(100, 10)));

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read() {
+    fn cable_of_every_form_is_parsed() {
         let mac = [2, 0, 0x5e, 0x10, 0, 1];
         for (word, cable) in [
             ("=", pair(None, None)),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cable_is_refused() {
+    fn invalid_cable_is_refused() {
         for word in [
             "br0",
             "=zz",
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_numbered_by_pairs_and_never_cut() {
+    fn links_are_numbered_by_pair_and_never_truncated() {
         let cables: Vec<_> = ["=", "=.7", "b=", "b=.8"]
             .map(|word| Cable::parse(word).unwrap())
             .into();

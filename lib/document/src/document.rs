@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_document_is_refused_with_the_reason() {
+    fn invalid_document_is_refused_with_the_reason() {
         for (input, reason) in [
             ("{", "EOF while parsing"),
             ("[1]\n", "not a JSON object"),
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_kept_and_capitals_come_first() {
+    fn unknown_keys_are_kept_and_plan_comes_first() {
         let line = "{\"NAME\":\"a\",\"X_NEW\":\"1\",\"zz\":{\"k\":[1]}}\n";
         let mut document = Document::parse(line).unwrap();
         document.set("net", "/run/netns/a");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_kept_to_the_last_digit() {
+    fn numbers_keep_every_digit() {
         let line = "{\"NAME\":\"a\",\"big\":123456789012345678901234567890,\"far\":9.999999999999999e+129,\"pid\":7}\n";
         let document = Document::parse(line).unwrap();
         assert_eq!(document.line(), line);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shell_gets_every_byte_back() {
+    fn shell_text_keeps_every_byte() {
         assert_eq!(
             quote("a'b$(c)\n"),
             r"'a'\''b$(c)

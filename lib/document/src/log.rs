@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_match_the_calendar() {
         for (day, expected) in [
             (0, (1970, 1, 1)),
             (58, (1970, 2, 28)),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_planted_in_a_shared_directory_is_replaced() {
+    fn log_replaces_a_planted_file() {
         let directory = std::env::temp_dir().join(format!("ob-log-{}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
         let shared = std::os::unix::fs::PermissionsExt::from_mode(0o1777);

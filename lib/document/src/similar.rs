@@ -39,7 +39,7 @@ mod tests {
     use super::nearest;
 
     #[test]
-    fn finds_what_was_meant_and_nothing_far_fetched() {
+    fn suggestion_is_close_or_absent() {
         let known = ["CABLES", "START", "SHARE"];
         assert_eq!(nearest("CALBES", known), Some("CABLES"));
         assert_eq!(nearest("Cable", known), Some("CABLES"));

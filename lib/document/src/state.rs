@@ -357,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_is_taken_or_not_while_its_directory_comes_and_goes() {
+    fn lock_survives_removal_of_its_directory() {
         let directory = std::env::temp_dir().join(format!("ob-state-{}", std::process::id()));
         std::thread::scope(|scope| {
             for _ in 0..4 {

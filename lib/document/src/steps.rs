@@ -98,12 +98,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_quoted_where_they_have_to_be() {
+    fn words_are_quoted_only_when_needed() {
         assert_eq!(command(["ls", "/a b", "", "$x"]), "ls '/a b' '' '$x'");
     }
 
     #[test]
-    fn a_hook_keeps_its_wildcards_and_nothing_else() {
+    fn hook_in_a_step_keeps_only_its_wildcards() {
         let mut document = Document::new("a").unwrap();
         document.set("BASE", "/");
         document.set("CONFIG", "/a.conf");

@@ -33,7 +33,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn what_others_can_write_is_doubted() {
+    fn file_writable_by_others_is_reported() {
         let path = std::env::temp_dir().join(format!("ob-trust-{}", std::process::id()));
         std::fs::write(&path, "").unwrap();
         for (mode, doubted) in [(0o664, true), (0o646, true)] {

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drain_returns_what_was_pushed() {
+    fn stored_descriptors_are_returned() {
         let store = FdStore::new().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         store.push(&file).unwrap();

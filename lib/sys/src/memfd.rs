@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sealed_memfd_cannot_be_changed() {
+    fn sealed_copy_cannot_be_changed() {
         let mut file = File::from(seal(c"test", b"content").unwrap());
         assert!(is_sealed(&file));
         assert!(file.write_all(b"more").is_err());

@@ -69,7 +69,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn both_sides_of_a_pair_have_one_size() {
+    fn terminal_pair_shares_one_size() {
         let mut master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
         let peer = open_peer(&master).unwrap();
         let mut wanted = size(&peer).unwrap();

@@ -1,4 +1,4 @@
-//! Control groups: where limits come from, and who counts.
+//! Control groups: limits, and the processes that they cover.
 
 use crate::places::Mounted;
 use crate::table::{ALWAYS, FROM_YES};
@@ -7,21 +7,23 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What has to do with control groups.
+/// Entries about control groups.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::inside(6, "release-agent", "set the `release_agent` of a cgroup v1 tree: a program that the host runs", FROM_YES, set_agent),
-    Entry::inside(7, "leave-group", "mount the cgroup v2 tree and move out of its group", FROM_YES, leave),
-    Entry::inside(7, "raise-limits", "mount the cgroup v2 tree and write its own limits", FROM_YES, raise),
-    Entry::inside(15, "unaccounted", "be in another group than the subhost, as who enters was", ALWAYS, be_elsewhere),
-    Entry::inside(0, "kill-neighbour", "mount the cgroup v2 tree and open a neighbour's `cgroup.kill`", FROM_YES, kill_neighbour),
+    Entry::inside(6, "release-agent", "set `release_agent` of a cgroup v1 tree, a program that the host runs", FROM_YES, set_agent),
+    Entry::inside(7, "leave-group", "mount the cgroup v2 tree and leave the control group", FROM_YES, leave),
+    Entry::inside(7, "raise-limits", "mount the cgroup v2 tree and raise the limits", FROM_YES, raise),
+    Entry::inside(15, "unaccounted", "run an entered command outside of the control group", ALWAYS, be_elsewhere),
+    Entry::inside(0, "kill-neighbour", "mount the cgroup v2 tree and open `cgroup.kill` of another subhost", FROM_YES, kill_neighbour),
 ];
 
-/// A tree of our own without controllers, so that the agent of no other is touched; it gets the value that it has, none.
+/// A new hierarchy without controllers, so that no other agent changes; the write repeats the empty
+/// value.
 fn set_agent() -> Try {
     let tree = Mounted::new("cgroup", Some("none,name=attack"));
     if tree.is_err() {
-        // Neither may the host's root, in a control group namespace such as that of a test.
+        // Outside of the first control group namespace, the kernel refuses this even to root on the
+        // host.
         is_first_namespace()?;
     }
     let tree = tree.known("mount cgroup")?;
@@ -33,7 +35,7 @@ fn is_first_namespace() -> Try {
     let namespace = fs::metadata("/proc/self/ns/cgroup").known("/proc/self/ns/cgroup")?;
     let filtered = crate::failed::is_filtered();
     if namespace.ino() != FIRST && !filtered {
-        return not_here("the test is in a control group namespace of its own");
+        return not_here("the test runs in another control group namespace");
     }
     Ok(())
 }
@@ -44,7 +46,7 @@ fn leave() -> Try {
     let is_elsewhere = |group: &PathBuf| !group.starts_with(&own);
     let mut others = groups(&tree).into_iter().filter(is_elsewhere).peekable();
     if others.peek().is_none() {
-        return refused("there is no group but its own");
+        return refused("the tree shows no other group");
     }
     let mut last = Ok(());
     for other in others {
@@ -70,7 +72,7 @@ fn raise() -> Try {
         "cgroup.max.descendants",
     ];
     let Some(limit) = limits.into_iter().find(|limit| own.join(limit).exists()) else {
-        return not_here("its group has no limits");
+        return not_here("the group has no limits");
     };
     let value = fs::read(own.join(limit)).refused(limit)?;
     fs::write(own.join(limit), value).refused(limit)
@@ -81,7 +83,7 @@ fn kill_neighbour() -> Try {
     let own = own_group()?;
     let is_neighbour = |group: &PathBuf| group.ends_with("b") && !group.starts_with(&own);
     let Some(other) = groups(&tree).into_iter().find(is_neighbour) else {
-        return refused("there is no group but its own");
+        return refused("the tree shows no other group");
     };
     let kill = tree
         .at(other.strip_prefix("/").unwrap_or(&other))
@@ -96,7 +98,7 @@ fn kill_neighbour() -> Try {
 fn be_elsewhere() -> Try {
     let group = |of: &str| fs::read_to_string(format!("/proc/{of}/cgroup")).known("/proc/1/cgroup");
     if group("self")? == group("1")? {
-        return refused("it is in the subhost's group");
+        return refused("the command is in the group of the subhost");
     }
     Ok(())
 }
@@ -105,16 +107,16 @@ fn mount_tree() -> Try<Mounted> {
     Mounted::new("cgroup2", None).known("mount cgroup2")
 }
 
-/// The path of our group, as our control group namespace shows it.
+/// Returns the path of the control group, as the control group namespace shows it.
 fn own_group() -> Try<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").known("/proc/self/cgroup")?;
     match groups.lines().find_map(|line| line.strip_prefix("0::")) {
         Some(path) => Ok(PathBuf::from(path)),
-        None => not_here("there is no cgroup v2 tree"),
+        None => not_here("this kernel has no cgroup v2 tree"),
     }
 }
 
-/// All groups below the root of the tree, by their paths there.
+/// Returns the paths of all groups below the root of the tree.
 fn groups(tree: &Mounted) -> Vec<PathBuf> {
     fn add(root: &Path, directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

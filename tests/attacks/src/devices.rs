@@ -1,4 +1,4 @@
-//! Device nodes: what one may make, and what opens.
+//! Device nodes: which nodes a subhost can make, and which it can open.
 
 use crate::places::Mounted;
 use crate::table::FROM_YES;
@@ -10,30 +10,30 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::fs;
 use std::path::Path;
 
-/// What has to do with devices.
+/// Entries about devices.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::inside(5, "disk", "make a node of the host's disk and open it", FROM_YES, open_disk),
-    Entry::inside(5, "disk-mount", "mount the host's disk", FROM_YES, mount_disk),
-    Entry::inside(9, "kernel-messages", "read the kernel's messages from a node of `/dev/kmsg`", FROM_YES, || open_node(SFlag::S_IFCHR, 1, 11)),
-    Entry::inside(0, "memory-device", "make a node of the machine's memory (`/dev/mem`) and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 1, 1)),
-    Entry::inside(0, "port-device", "make a node of the machine's ports (`/dev/port`) and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 1, 4)),
-    Entry::inside(0, "virtual-console", "make a node of the console that somebody may type at and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 4, 0)),
-    Entry::inside(0, "loop-control", "make a node for loop devices and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 10, 237)),
-    Entry::inside(0, "all-devices", "mount devtmpfs, with all nodes of the host", FROM_YES, mount_all),
+    Entry::inside(5, "disk", "make a node of a disk of the host and open it", FROM_YES, open_disk),
+    Entry::inside(5, "disk-mount", "mount a disk of the host", FROM_YES, mount_disk),
+    Entry::inside(9, "kernel-messages", "make a node of `/dev/kmsg` and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 1, 11)),
+    Entry::inside(0, "memory-device", "make a node of the memory (`/dev/mem`) and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 1, 1)),
+    Entry::inside(0, "port-device", "make a node of the I/O ports (`/dev/port`) and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 1, 4)),
+    Entry::inside(0, "virtual-console", "make a node of the virtual console and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 4, 0)),
+    Entry::inside(0, "loop-control", "make a node of `/dev/loop-control` and open it", FROM_YES, || open_node(SFlag::S_IFCHR, 10, 237)),
+    Entry::inside(0, "all-devices", "mount devtmpfs, with all device nodes of the host", FROM_YES, mount_all),
 ];
 
-/// The loop devices' number: files, and not the host's disk.
+/// The major number of loop devices, which are files and not disks.
 const LOOP: u64 = 7;
 
-/// Where a node is made.
+/// The path of the node.
 const NODE: &str = "/node-of-an-attack";
 
 fn open_disk() -> Try {
     with_a_disk(|number| open_node(SFlag::S_IFBLK, number.0, number.1))
 }
 
-/// The kernel gives the filesystem that it has mounted already; nothing in it is touched.
+/// The kernel mounts the present superblock again; nothing on the disk changes.
 fn mount_disk() -> Try {
     with_a_disk(|number| {
         make_node(SFlag::S_IFBLK, number.0, number.1)?;
@@ -54,14 +54,14 @@ fn mount_disk() -> Try {
         match mounted {
             Ok(()) if has_root => Ok(()),
             Ok(()) | Err(Errno::EINVAL | Errno::EBUSY | Errno::ENOTBLK) => {
-                not_here("it has no root")
+                not_here("the filesystem has no root directory")
             }
             Err(error) => given(error, "mount", number),
         }
     })
 }
 
-/// Tries one disk after the other, until it gets through.
+/// Tries the disks one by one until the attack succeeds.
 fn with_a_disk(tried: impl Fn((u64, u64)) -> Try) -> Try {
     let partitions = fs::read_to_string("/proc/partitions").known("/proc/partitions")?;
     let numbers = partitions.lines().skip(2).filter_map(|line| {
@@ -69,7 +69,7 @@ fn with_a_disk(tried: impl Fn((u64, u64)) -> Try) -> Try {
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     });
     let numbers = numbers.filter(|(major, _)| *major != LOOP);
-    let mut last = not_here("there are no disks");
+    let mut last = not_here("this machine has no disk");
     for number in numbers {
         last = tried(number);
         if last.is_ok() {
@@ -81,9 +81,7 @@ fn with_a_disk(tried: impl Fn((u64, u64)) -> Try) -> Try {
 
 fn mount_all() -> Try {
     let all = Mounted::new("devtmpfs", None).known("mount devtmpfs")?;
-    fs::metadata(all.at("null"))
-        .refused("look at null")
-        .map(drop)
+    fs::metadata(all.at("null")).refused("stat null").map(drop)
 }
 
 fn make_node(kind: SFlag, major: u64, minor: u64) -> Try {
@@ -106,10 +104,13 @@ fn open_node(kind: SFlag, major: u64, minor: u64) -> Try {
 fn given(error: Errno, what: &str, (major, minor): (u64, u64)) -> Try {
     match error {
         Errno::ENXIO | Errno::ENODEV | Errno::ENOMEDIUM => {
-            not_here(format!("there is no device {major}:{minor}"))
+            not_here(format!("this machine has no device {major}:{minor}"))
         }
-        // Not the node's owner or mount (EACCES), but a group of devices that the machine has around all of us.
-        Errno::EPERM => not_here(format!("this machine gives {major}:{minor} to nobody")),
+        // EPERM and not EACCES: the device cgroup around the machine refuses the device, not the
+        // mode or nodev.
+        Errno::EPERM => not_here(format!(
+            "this machine refuses {major}:{minor} to every process"
+        )),
         error => refused(format!("{what}: {}", error.desc())),
     }
 }

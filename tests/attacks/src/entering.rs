@@ -1,4 +1,5 @@
-//! Who comes in from the host, to run a command or to end all: watched for what he brings along.
+//! Entering: a spy inside inspects each process that the host sends in, to run a command or to
+//! end the subhost.
 
 use crate::foreign::Own;
 use crate::table::ALWAYS;
@@ -10,26 +11,27 @@ use nix::unistd::Pid;
 use std::fs;
 use std::path::Path;
 
-/// What has to do with entering. The test lets an administrator come in again and again, until he was seen.
+/// Entries about entering. The test enters until the spy has seen a process, and some more
+/// times.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::both(2, "entered-program", "keep the program by which an administrator enters, to overwrite it later", ALWAYS, || watch(|own, process| own.find(process, &["exe", "map_files"]).is_some())),
-    Entry::both(19, "entered-descriptors", "take a descriptor or directory of the host's from who enters", ALWAYS, || watch(|own, process| own.find(process, &["fd", "cwd", "root"]).is_some())),
-    Entry::both(19, "entered-traced", "trace who enters while he still may more than the subhost, or holds more", ALWAYS, || watch(trace)),
-    Entry::both(0, "ended", "catch what who comes in to end the subhost brings along", ALWAYS, watch_end),
+    Entry::both(2, "entered-program", "keep the program with which an administrator enters, to overwrite the file later", ALWAYS, || watch(|own, process| own.find(process, &["exe", "map_files"]).is_some())),
+    Entry::both(19, "entered-descriptors", "take a descriptor or directory of the host from `ob-enter`", ALWAYS, || watch(|own, process| own.find(process, &["fd", "cwd", "root"]).is_some())),
+    Entry::both(19, "entered-traced", "trace `ob-enter` while it has more privileges or open files than the subhost", ALWAYS, || watch(trace)),
+    Entry::both(0, "ended", "take a descriptor or directory of the host from the shutdown helper", ALWAYS, watch_end),
 ];
 
-/// Tells us to stop.
+/// The test creates this file to end the spy.
 const STOP: &str = "/run/attack-stop";
-/// Tells the test that somebody was seen.
+/// The spy creates this file when it has seen a process.
 const SEEN: &str = "/run/attack-seen";
 
-/// Looks at whoever comes in with `caught`, until it is told to stop.
+/// Applies `caught` to each entering process until the file `STOP` exists.
 fn watch(caught: impl Fn(&Own, &str) -> bool) -> Try {
     let own = Own::new();
     let mut seen = false;
     while !Path::new(STOP).exists() {
-        for process in visitors() {
+        for process in entering() {
             if caught(&own, &process) {
                 return Ok(());
             }
@@ -39,12 +41,12 @@ fn watch(caught: impl Fn(&Own, &str) -> bool) -> Try {
         }
     }
     match seen {
-        true => refused("seen, and nothing of the host's found"),
-        false => not_here("nobody was seen"),
+        true => refused("a process was seen, with no object of the host"),
+        false => not_here("no process was seen"),
     }
 }
 
-/// Leaves its finding in a file, for nobody can come in any more to be told.
+/// Writes the result into a file, because the subhost ends with the spy.
 fn watch_end() -> Try {
     let mut all = SigSet::empty();
     all.add(Signal::SIGTERM);
@@ -62,8 +64,9 @@ fn watch_end() -> Try {
     })
 }
 
-/// The processes that are tools of the host, by their names: ours, and one that is known to bring much along.
-fn visitors() -> impl Iterator<Item = String> {
+/// Returns the pids of tools of the host, by their names: the tools of overlay-boot, and
+/// nsenter(1), which leaks descriptors.
+fn entering() -> impl Iterator<Item = String> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = processes.map(|process| process.file_name().to_string_lossy().into_owned());
     numbers.filter(|number| {
@@ -72,28 +75,29 @@ fn visitors() -> impl Iterator<Item = String> {
     })
 }
 
-/// Stops the process, if the kernel lets us, and looks for anything that is not the subhost's, or rights that we have not.
+/// Traces the process if the kernel permits, and checks for objects outside of the subhost and for
+/// more privileges.
 fn trace(own: &Own, process: &str) -> bool {
     let pid = Pid::from_raw(process.parse().unwrap_or_default());
     if ptrace::seize(pid, ptrace::Options::empty()).is_err() {
         return false;
     }
     let stopped = ptrace::interrupt(pid).and_then(|()| waitpid(pid, None));
-    // One that has ended meanwhile has nothing to show, which is not what we have.
+    // A process that exits before it is stopped shows nothing.
     let Ok(WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)) = stopped else {
         return false;
     };
     let holds = own
         .find(process, &["exe", "map_files", "fd", "cwd", "root"])
         .is_some();
-    // Nobody else's program is a tool: it has not become the command yet.
-    let is_tool = visitors().any(|other| other == process);
-    let may_more = is_tool && rights(process) != rights("self");
+    // A process with the name of a tool has not executed the command yet.
+    let is_tool = entering().any(|other| other == process);
+    let has_more = is_tool && rights(process) != rights("self");
     let _ = ptrace::detach(pid, None);
-    holds || may_more
+    holds || has_more
 }
 
-/// What decides what a process may: its capabilities, its filter, its user namespace.
+/// Returns the privileges of a process: its capabilities, seccomp mode and user namespace.
 fn rights(process: &str) -> Vec<String> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let decides = |line: &&str| line.starts_with("CapPrm") || line.starts_with("Seccomp:");

@@ -1,26 +1,26 @@
-//! Why a try has failed, as a value and as a line.
+//! The reasons for which an entry fails.
 
 use nix::errno::Errno;
 use std::fmt::{self, Display};
 
-/// How a try ends: it got through, or this is why not.
+/// The result of a function: success, or the reason of the failure.
 pub type Try<T = ()> = Result<T, Failed>;
 
-/// Why a try did not get through.
+/// The reason of a failure.
 #[derive(Debug)]
 pub enum Failed {
-    /// Something was in its way, in words such as `mknod: Operation not permitted`.
+    /// Refused, with a reason such as `mknod: Operation not permitted`.
     Refused(String),
-    /// This kernel has nothing of the kind, whoever asks.
+    /// Not available on this kernel, with any privileges.
     NotHere(String),
 }
 
-/// It was refused, for this reason.
+/// Returns a refusal with this reason.
 pub fn refused<T>(why: impl Into<String>) -> Try<T> {
     Err(Failed::Refused(why.into()))
 }
 
-/// It cannot be tried, for this reason.
+/// Returns that the entry cannot run here, for this reason.
 pub fn not_here<T>(why: impl Into<String>) -> Try<T> {
     Err(Failed::NotHere(why.into()))
 }
@@ -33,13 +33,13 @@ impl Display for Failed {
     }
 }
 
-/// For the results of system calls: what failed, said.
+/// Converts the error of a system call into a reason.
 pub trait Refused<T> {
-    /// With the words of `what` before those of the error: whatever it is, it was in the way.
+    /// Counts any error as a refusal; the reason is `what` and the text of the error.
     fn refused(self, what: impl Display) -> Try<T>;
 
-    /// The same, but what the kernel does not know cannot be tried: no such call, file, filesystem or kind of socket. Where system calls
-    /// are filtered that may be the filter's answer, and counts as a refusal.
+    /// Counts an error for an unknown call, file, filesystem or socket type as not available. A
+    /// seccomp filter may return the same errno, so under a filter this counts as a refusal.
     fn known(self, what: impl Display) -> Try<T>;
 }
 
@@ -72,8 +72,8 @@ fn words(error: &std::io::Error) -> String {
     }
 }
 
-/// For what the kernel asks the capability of this number for: that even root of this machine does not have it, where nothing but
-/// the machine has taken it.
+/// Returns that an entry cannot run here if even root on this machine lacks this capability, and no
+/// level of protection has removed it.
 pub fn is_there(capability: u32) -> Try {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bound = status
@@ -82,13 +82,13 @@ pub fn is_there(capability: u32) -> Try {
     let bound = bound.and_then(|set| u64::from_str_radix(set, 16).ok());
     match bound {
         Some(set) if set & (1 << capability) == 0 && !is_filtered() => {
-            not_here("this machine lets nobody do that")
+            not_here("no process on this machine has the capability")
         }
         _ => Ok(()),
     }
 }
 
-/// Whether this process has a filter of system calls.
+/// Returns whether this process has a seccomp filter.
 pub fn is_filtered() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.contains("Seccomp:\t2")

@@ -1,4 +1,4 @@
-//! Files: handles that lead out of a mount, and the log as a file that is written to.
+//! Files: handles that lead out of a mount, changes to the log, and special files in the layers.
 
 use crate::system::Handle;
 use crate::table::{ALWAYS, FROM_YES};
@@ -10,42 +10,42 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 
-/// What has to do with files.
+/// Entries about files.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::inside(8, "share-handle", "open the host's root by a handle through a share (`open_by_handle_at`)", FROM_YES, || root_through(c"/srv/shared")),
-    Entry::inside(8, "mapped-share-handle", "the same through a share that is mapped (`idmap`)", FROM_YES, || root_through(c"/srv/mapped")),
-    Entry::inside(8, "root-handle", "the same through `/`", ALWAYS, || root_through(c"/")),
-    Entry::both(10, "setuid-file", "leave a setuid program in UPPER, for a user of the host to run", ALWAYS, leave_setuid),
-    Entry::both(21, "setuid-log", "make the log a setuid file, through `/proc/1/fd/1`", ALWAYS, || change_log(|log| fs::set_permissions(log, fs::Permissions::from_mode(0o4755)).refused("chmod"))),
-    Entry::both(21, "capable-log", "give the log file capabilities, through `/proc/1/fd/1`", ALWAYS, || change_log(give_capabilities)),
-    Entry::both(0, "overlay-attributes", "leave attributes in UPPER that the overlay itself reads at the next boot", ALWAYS, set_redirect),
-    Entry::both(0, "socket-in-lower", "connect to a socket of the host's that lies in LOWER", ALWAYS, connect_to_lower),
-    Entry::both(0, "fifo-in-lower", "write into a FIFO that a process of the host's reads, in LOWER", ALWAYS, write_to_lower),
-    Entry::inside(0, "namespace-handle", "open the host's namespaces by their handles", FROM_YES, open_namespaces),
+    Entry::inside(8, "share-handle", "open the root of the host with a file handle through a share (`open_by_handle_at(2)`)", FROM_YES, || root_through(c"/srv/shared")),
+    Entry::inside(8, "mapped-share-handle", "open the root of the host with a file handle through an idmapped share", FROM_YES, || root_through(c"/srv/mapped")),
+    Entry::inside(8, "root-handle", "open the root of the host with a file handle through `/`", ALWAYS, || root_through(c"/")),
+    Entry::both(10, "setuid-file", "leave a setuid program in UPPER that a user of the host runs", ALWAYS, leave_setuid),
+    Entry::both(21, "setuid-log", "make the log a setuid file through `/proc/1/fd/1`", ALWAYS, || change_log(|log| fs::set_permissions(log, fs::Permissions::from_mode(0o4755)).refused("chmod"))),
+    Entry::both(21, "capable-log", "give the log file capabilities through `/proc/1/fd/1`", ALWAYS, || change_log(give_capabilities)),
+    Entry::both(0, "overlay-attributes", "leave overlay attributes in UPPER for the next boot", ALWAYS, set_redirect),
+    Entry::both(0, "socket-in-lower", "connect to a socket of the host in LOWER", ALWAYS, connect_to_lower),
+    Entry::both(0, "fifo-in-lower", "write into a FIFO in LOWER that a process of the host reads", ALWAYS, write_to_lower),
+    Entry::inside(0, "namespace-handle", "open namespaces of the host with their file handles", FROM_YES, open_namespaces),
 ];
 
-/// On ext4 the root is number 2 and of no generation.
+/// The root directory of an ext4 has inode 2 and generation 0.
 fn root_through(share: &CStr) -> Try {
     const NUMBER_AND_GENERATION: i32 = 1;
     const ROOT: u32 = 2;
     let path = share.to_string_lossy();
     let Ok(mount) = File::open(path.as_ref()) else {
-        return not_here(format!("there is no {path}"));
+        return not_here(format!("{path} does not exist"));
     };
     let handle = Handle::of(share).refused("name_to_handle_at")?;
     if handle.kind != NUMBER_AND_GENERATION {
-        return not_here("this filesystem has other handles");
+        return not_here("this filesystem has another type of handles");
     }
     let opened = Handle::new(NUMBER_AND_GENERATION, &[ROOT, 0]).open(&mount);
     let root = File::from(opened.refused("open_by_handle_at")?);
     match root.metadata().refused("look at it")?.ino() {
         2 => Ok(()),
-        other => refused(format!("it is not the root but {other}")),
+        other => refused(format!("the handle opened inode {other}, not the root")),
     }
 }
 
-/// The test runs it, as somebody else.
+/// The test runs the program as another user.
 fn leave_setuid() -> Try {
     let program = "/setuid-of-an-attack";
     fs::copy("/proc/self/exe", program).refused("copy")?;
@@ -68,7 +68,7 @@ fn give_capabilities(log: &str) -> Try {
     crate::system::set_attribute(log, c"security.capability", &value).refused("setxattr")
 }
 
-/// A directory that is said to be another one of LOWER's. The test looks what UPPER has got.
+/// Marks a directory as a redirect to a directory of LOWER. The test checks UPPER.
 fn set_redirect() -> Try {
     let directory = "/redirected-by-an-attack";
     let _ = fs::create_dir(directory);
@@ -80,7 +80,7 @@ fn set_redirect() -> Try {
         .unwrap_or_else(|| refused("setxattr"))
 }
 
-/// The test listens, and passes the path.
+/// The test listens and passes the path.
 fn connect_to_lower() -> Try {
     UnixStream::connect(argument()?)
         .refused("connect")
@@ -94,17 +94,17 @@ fn write_to_lower() -> Try {
     fifo.write_all(b"written").refused("write")
 }
 
-/// The word behind the name.
+/// Returns the argument after the name.
 fn argument() -> Try<String> {
     std::env::args()
         .nth(2)
-        .map_or_else(|| not_here("it wants a path"), Ok)
+        .map_or_else(|| not_here("the path is missing"), Ok)
 }
 
-/// Since 6.18 namespaces have handles: a number that counts from the first, a type, the inode.
+/// Since 6.18, namespaces have file handles: a serial number, a type and the inode.
 fn open_namespaces() -> Try {
     const NAMESPACE: i32 = 0xf1;
-    // Those that the machine has begun with have the highest inodes, and the lowest numbers.
+    // The initial namespaces have the highest inodes and the lowest serial numbers.
     let own = File::open("/proc/self/ns/pid").refused("/proc/self/ns/pid")?;
     let handle = match Handle::of(c"/proc/self/ns/pid") {
         Err(Errno::EOPNOTSUPP) => return not_here("namespaces have no handles"),
@@ -134,7 +134,7 @@ fn open_namespaces() -> Try {
     Err(last).refused("open_by_handle_at")
 }
 
-/// Whether this process is in the namespace with this inode.
+/// Returns whether this process is in the namespace with this inode.
 fn is_own(inode: u64) -> bool {
     let own = fs::read_dir("/proc/self/ns")
         .into_iter()

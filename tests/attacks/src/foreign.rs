@@ -1,4 +1,4 @@
-//! What a process holds that lies on none of our mounts.
+//! Finds objects that a process holds and that are outside of the mounts of the subhost.
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -9,14 +9,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What is the subhost's own: its mounts and its namespaces.
+/// The mounts and namespaces of the subhost.
 pub struct Own {
     mounts: BTreeSet<String>,
     namespaces: BTreeSet<u64>,
 }
 
 impl Own {
-    /// As it is now.
+    /// Reads the present mounts and namespaces.
     pub fn new() -> Self {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mounts = table.lines().filter_map(|line| line.split(' ').next());
@@ -31,8 +31,8 @@ impl Own {
         }
     }
 
-    /// Looks through what /proc shows of a process as `parts`, a link or a directory of links; opens the first thing that is not
-    /// ours, and of any worth.
+    /// Searches `parts` of /proc/PID, links or directories of links, and opens the first useful
+    /// object that is outside of the subhost.
     pub fn find(&self, process: &str, parts: &[&str]) -> Option<OwnedFd> {
         let directory = Path::new("/proc").join(process);
         parts.iter().find_map(|part| {
@@ -51,8 +51,9 @@ impl Own {
         self.is_foreign(&fd).then_some(fd)
     }
 
-    /// Whether it is a file, directory or device on none of our mounts, and no sealed copy in memory; or a namespace that is not
-    /// ours. Pipes and sockets are what one is talked to by.
+    /// Returns whether `fd` is a file, directory or device outside of the mounts of the subhost and
+    /// not a sealed memfd, or a namespace of another subhost or the host. Pipes and sockets are the
+    /// normal connection to the caller.
     pub fn is_foreign(&self, fd: &OwnedFd) -> bool {
         let Ok(status) = fstat(fd) else { return false };
         if fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == NSFS_MAGIC) {
@@ -72,14 +73,14 @@ impl Own {
     }
 }
 
-/// Whether it is the root of a procfs that shows our own pid namespace, wherever that is mounted.
+/// Returns whether `fd` is the root of a procfs that shows this pid namespace.
 fn is_own_proc(fd: &OwnedFd) -> bool {
     let shown = fs::read_link(format!("/proc/self/fd/{}/self", fd.as_raw_fd()));
     let is_proc = fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC);
     is_proc && shown.is_ok_and(|shown| Some(shown) == fs::read_link("/proc/self").ok())
 }
 
-/// The number of the mount that it was opened on.
+/// Returns the id of the mount on which `fd` was opened.
 fn mount_of(fd: &OwnedFd) -> String {
     let info = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
     let info = fs::read_to_string(info).unwrap_or_default();
@@ -87,7 +88,7 @@ fn mount_of(fd: &OwnedFd) -> String {
     mount.unwrap_or_default().trim().to_owned()
 }
 
-/// Whether it is a copy in memory that nobody can change.
+/// Returns whether `fd` is a sealed memfd.
 fn is_sealed(fd: &OwnedFd) -> bool {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;

@@ -1,13 +1,15 @@
-//! What a hostile root tries inside a subhost, and what an honest one does there all day: a table of small programs.
+//! Attacks by a hostile root inside a subhost, and the work of an honest one: a table of small
+//! programs.
 //!
-//! An [`Entry`] is one of them: its words, what is expected of it at each [`Level`] of protection, and a function that does it
-//! from where it is run, inside. Some need somebody outside as well, such as an administrator who enters: that part is in the
-//! end-to-end tests (`attacks.rs`), which run all entries in real subhosts and hold the outcomes against what is expected, and
-//! against what was measured before (`results/`). docs/security.md shows the results as a table.
+//! An [`Entry`] is one program: its description, its expected result at each [`Level`] of
+//! protection, and a function that runs inside the subhost. Some entries need an accomplice
+//! outside, such as an administrator who enters: that part is in the end-to-end tests
+//! (`attacks.rs`). These run all entries in real subhosts and compare the results with the
+//! expectations and with the record in `results/`. docs/security.md shows the results as a table.
 //!
-//! None of them may harm the machine where it gets through: a file is opened for writing and not written to, or gets the value
-//! that it had; a call is made with arguments that are refused after the permission was looked at. Files of the host's that are
-//! to be reached are canaries.
+//! No entry may harm the machine if the attack succeeds: it opens a file for writing and does not
+//! write, or writes the present value; it makes a call with arguments that the kernel rejects after
+//! the permission check. Files of the host that an attack must reach are canaries.
 
 pub mod administration;
 mod calls;

@@ -1,4 +1,4 @@
-//! Tries one thing inside a subhost, or all: `attack NAME`.
+//! Runs one entry inside a subhost, or all: `attack NAME`.
 
 use attacks::{Failed, Kind, Part, find, results, table};
 use nix::unistd::alarm;
@@ -6,17 +6,17 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
-Usage: attack NAME    try one thing, from where this is run: 0 it got through (an
-                      attack), or was done (work); 1 it did not; 2 it cannot be
-                      tried here. One line tells why.
+Usage: attack NAME    run one entry here. Status 0: the attack succeeded, or the
+                      work was done; 1: not; 2: the entry cannot run here.
+                      One line gives the reason.
        attack each NAME...
-                      try one after the other: name, status, why
-       attack all     the same with all that need nobody outside
-       attack list    print what there is
+                      run one after another; print name, status, reason
+       attack all     run each entry that needs no accomplice outside
+       attack list    print all entries
        attack page FILE
-                      put the table of the results into a page";
+                      write the table of the results into FILE";
 
-/// No try takes so many seconds, unless it hangs.
+/// Seconds after which an entry counts as hanging.
 const BOUND: u32 = 100;
 
 fn main() -> ExitCode {
@@ -55,13 +55,15 @@ fn list() -> ExitCode {
 
 fn try_one(name: &str) -> ExitCode {
     let Some(entry) = find(name) else {
-        println!("there is no {name}; see attack list");
+        println!("unknown entry {name}; see attack list");
         return ExitCode::from(3);
     };
     alarm::set(BOUND);
     let tried = match entry.part {
         Part::Inside(function) | Part::Both(function) => function(),
-        Part::Outside => Err(Failed::NotHere("it is done from outside".to_owned())),
+        Part::Outside => Err(Failed::NotHere(
+            "the entry runs outside of the subhost".to_owned(),
+        )),
     };
     let (status, why) = match &tried {
         Ok(()) => (0, String::new()),
@@ -82,7 +84,7 @@ fn try_all() -> ExitCode {
     try_each(&inside.map(|entry| entry.name).collect::<Vec<_>>())
 }
 
-/// Each in a process of its own, so that none finds what another has left in it.
+/// Each entry gets a new process, so that no state remains from another entry.
 fn try_each(names: &[&str]) -> ExitCode {
     for name in names {
         let tried = Command::new("/proc/self/exe").arg(name).output();
@@ -106,7 +108,7 @@ fn try_each(names: &[&str]) -> ExitCode {
 fn put_into(page: &str) -> ExitCode {
     let put = std::fs::read_to_string(page)
         .map_err(|error| error.to_string())
-        .and_then(|text| results::put_into(&text).ok_or_else(|| "it has no marks".to_owned()))
+        .and_then(|text| results::put_into(&text).ok_or_else(|| "the page has no marks".to_owned()))
         .and_then(|text| std::fs::write(page, text).map_err(|error| error.to_string()));
     match put {
         Ok(()) => ExitCode::SUCCESS,

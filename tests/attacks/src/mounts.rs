@@ -1,4 +1,4 @@
-//! Mounts: of what is the host's, and over what is kept from the subhost.
+//! Mounts: of filesystems of the host, and over protected files.
 
 use crate::places::Mounted;
 use crate::system;
@@ -13,38 +13,38 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What has to do with mounts.
+/// Entries about mounts.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::inside(9, "debugfs", "mount debugfs, the kernel's workshop", FROM_YES, || mount_and_look("debugfs")),
-    Entry::inside(9, "tracefs", "mount tracefs, which sees into all processes", FROM_YES, || mount_and_look("tracefs")),
-    Entry::inside(18, "binfmt", "mount binfmt_misc, to have the host run an interpreter of the attacker's", FROM_YES, binfmt),
+    Entry::inside(9, "debugfs", "mount debugfs", FROM_YES, || mount_and_look("debugfs")),
+    Entry::inside(9, "tracefs", "mount tracefs", FROM_YES, || mount_and_look("tracefs")),
+    Entry::inside(18, "binfmt", "mount binfmt_misc, to register an interpreter on the host", FROM_YES, binfmt),
     Entry::inside(0, "securityfs", "mount securityfs", FROM_YES, || mount_and_look("securityfs")),
     Entry::inside(0, "configfs", "mount configfs", FROM_YES, || mount_and_look("configfs")),
-    Entry::inside(0, "efivarfs", "mount the variables of the firmware", FROM_YES, || mount_and_look("efivarfs")),
-    Entry::inside(0, "pstore", "mount what the kernel has left of its last crash", FROM_YES, || mount_and_look("pstore")),
-    Entry::inside(0, "filesystem-image", "have the kernel read a filesystem of the attacker's making, by `fsopen(2)`", FROM_YES, read_image),
-    Entry::inside(0, "below-root", "find the host's root by joining the own mount namespace again", ALWAYS, below_root),
-    Entry::inside(0, "chroot", "climb out of the root by `chroot(2)` with a directory kept outside of it", ALWAYS, climb),
-    Entry::inside(0, "mask", "take away what covers a file of `MASK`, and read it", FROM_YES, uncover),
-    Entry::inside(0, "read-only-share", "make a read-only share writable, and write", FROM_YES, write_share),
-    Entry::inside(0, "nested-read-only-share", "the same from a user namespace in the subhost", ALWAYS, write_share_nested),
-    Entry::inside(0, "overlay-share", "write to a read-only share by an overlay on it", ALWAYS, write_by_overlay),
-    Entry::inside(0, "bound-share", "bind a read-only share elsewhere, writable", FROM_YES, write_bound),
-    Entry::inside(0, "devices-on-shm", "make `/dev/shm` carry devices, and open one there", FROM_YES, devices_on_shm),
-    Entry::inside(0, "devices-on-root", "make the root carry devices, and open one there", FROM_YES, devices_on_root),
-    Entry::inside(0, "unmount-dev", "take away `/dev`, to see what lies below it", FROM_YES, unmount_dev),
-    Entry::inside(0, "devices-on-own", "mount a filesystem of its own that carries devices, and open one there", FROM_YES, devices_on_own),
+    Entry::inside(0, "efivarfs", "mount efivarfs, the variables of the firmware", FROM_YES, || mount_and_look("efivarfs")),
+    Entry::inside(0, "pstore", "mount pstore, the records of kernel crashes", FROM_YES, || mount_and_look("pstore")),
+    Entry::inside(0, "filesystem-image", "mount a filesystem image that the attacker has made, `fsopen(2)`", FROM_YES, read_image),
+    Entry::inside(0, "below-root", "reach the root of the host by joining the present mount namespace again", ALWAYS, below_root),
+    Entry::inside(0, "chroot", "escape the root with `chroot(2)` and an open directory", ALWAYS, climb),
+    Entry::inside(0, "mask", "unmount the cover of a file of `MASK` and read the file", FROM_YES, uncover),
+    Entry::inside(0, "read-only-share", "remount a read-only share writable and write", FROM_YES, write_share),
+    Entry::inside(0, "nested-read-only-share", "remount a read-only share writable in a nested user namespace", ALWAYS, write_share_nested),
+    Entry::inside(0, "overlay-share", "write to a read-only share through an overlay", ALWAYS, write_by_overlay),
+    Entry::inside(0, "bound-share", "bind a read-only share elsewhere and remount it writable", FROM_YES, write_bound),
+    Entry::inside(0, "devices-on-shm", "remount `/dev/shm` without nodev and open a device there", FROM_YES, devices_on_shm),
+    Entry::inside(0, "devices-on-root", "remount the root without nodev and open a device there", FROM_YES, devices_on_root),
+    Entry::inside(0, "unmount-dev", "unmount `/dev`, to reach the directory below", FROM_YES, unmount_dev),
+    Entry::inside(0, "devices-on-own", "mount a tmpfs without nodev and open a device there", FROM_YES, devices_on_own),
 ];
 
 fn mount_and_look(kind: &str) -> Try {
     let mounted = Mounted::new(kind, None).known(format!("mount {kind}"))?;
     fs::read_dir(mounted.at(""))
-        .refused("look into it")
+        .refused("list the mount")
         .map(drop)
 }
 
-/// In a user namespace newer kernels give an instance that counts for its programs alone.
+/// Newer kernels mount a separate instance for each user namespace.
 fn binfmt() -> Try {
     let mounted = Mounted::new("binfmt_misc", None).known("mount binfmt_misc")?;
     let map = fs::read_to_string("/proc/self/uid_map").refused("uid_map")?;
@@ -55,21 +55,21 @@ fn binfmt() -> Try {
         .refused("register")?
         .uid();
     match (is_host, owner) {
-        (false, 0) => refused("mounted, but an instance of its own"),
+        (false, 0) => refused("the mount is a separate instance"),
         _ => Ok(()),
     }
 }
 
-/// All kinds that lie on disks; none is given one, for the kernel asks who we are before.
+/// Tries all filesystem types on devices, without a device: the kernel checks the permission first.
 fn read_image() -> Try {
     let kinds = fs::read_to_string("/proc/filesystems").known("/proc/filesystems")?;
-    let mut last = not_here("there are no such filesystems");
+    let mut last = not_here("this kernel has no such filesystem");
     for kind in kinds.lines().filter_map(|line| line.strip_prefix('\t')) {
         let name = CString::new(kind).unwrap_or_default();
         let created = system::fsopen(&name).and_then(system::create);
         last = match created {
             Err(error @ (Errno::EPERM | Errno::ENOSYS)) => Err(error).known(format!("make {kind}")),
-            // It wants to know where the filesystem lies.
+            // Other errors mean that only the device is missing.
             _ => Ok(()),
         };
         if last.is_ok() {
@@ -83,25 +83,25 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// Who joins a mount namespace is at its root, under whatever else was mounted there.
+/// After setns(2), a process is at the root of the mount namespace, below later mounts on it.
 fn below_root() -> Try {
-    let root = fs::metadata("/").refused("look at /")?;
+    let root = fs::metadata("/").refused("stat /")?;
     let namespace = File::open("/proc/self/ns/mnt").refused("/proc/self/ns/mnt")?;
     unshare(CloneFlags::CLONE_NEWNS).refused("unshare")?;
     setns(&namespace, CloneFlags::CLONE_NEWNS).refused("setns")?;
-    let joined = fs::metadata("/").refused("look at /")?;
+    let joined = fs::metadata("/").refused("stat /")?;
     unshare(CloneFlags::CLONE_NEWNS).refused("unshare")?;
     let _ = umount2("/", MntFlags::MNT_DETACH);
     let _ = chdir("/");
-    let below = fs::metadata("/..").refused("look at /..")?;
+    let below = fs::metadata("/..").refused("stat /..")?;
     if is_same(&root, &joined) && is_same(&root, &below) {
-        return refused("there is the subhost's own root");
+        return refused("the directory is the root of the subhost");
     }
     Ok(())
 }
 
 fn climb() -> Try {
-    let root = fs::metadata("/").refused("look at /")?;
+    let root = fs::metadata("/").refused("stat /")?;
     let kept = File::open("/").refused("open /")?;
     let directory = "/root-of-an-attack";
     let _ = fs::create_dir(directory);
@@ -110,28 +110,28 @@ fn climb() -> Try {
     for _ in 0..64 {
         let _ = chdir("..");
     }
-    let found = fs::metadata(".").refused("look at .")?;
+    let found = fs::metadata(".").refused("stat .")?;
     let _ = fs::remove_dir(Path::new(".").join(directory.trim_start_matches('/')));
     climbed.refused("chroot")?;
     if is_same(&root, &found) {
-        return refused("there is the subhost's own root");
+        return refused("the directory is the root of the subhost");
     }
     Ok(())
 }
 
-/// The test has written a line into a file, and has it masked.
+/// The test has masked a file with one line.
 fn uncover() -> Try {
     let masked = Path::new("/srv/masked");
     let is_read = || fs::read(masked).is_ok_and(|text| !text.is_empty());
     if !masked.exists() {
-        return not_here("there is nothing masked");
+        return not_here("no file is masked");
     }
     let _ = unshare(CloneFlags::CLONE_NEWNS);
     let taken = umount2(masked, MntFlags::MNT_DETACH);
     if is_read() {
         return Ok(());
     }
-    // All but what lies on it.
+    // A bind mount without the mounts on it.
     let mirror = Path::new("/mirror-of-an-attack");
     let _ = fs::create_dir(mirror);
     let bound = mount(
@@ -150,7 +150,7 @@ fn uncover() -> Try {
         return Ok(());
     }
     taken.and(bound).refused("umount")?;
-    refused("it is covered still")
+    refused("the file is still covered")
 }
 
 const SHARE: &str = "/srv/readonly";
@@ -163,7 +163,7 @@ fn write_there(directory: &Path) -> Try {
 
 fn write_share() -> Try {
     if !Path::new(SHARE).exists() {
-        return not_here("there is no share");
+        return not_here("the share does not exist");
     }
     let _ = unshare(CloneFlags::CLONE_NEWNS);
     let again = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
@@ -176,13 +176,13 @@ fn write_share() -> Try {
 
 fn write_share_nested() -> Try {
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).refused("unshare")?;
-    // Without a map we are nobody, but with all capabilities over what is mounted here.
+    // Without a map, this process has all capabilities over the mounts of the new namespace.
     write_share()
 }
 
 fn write_bound() -> Try {
     if !Path::new(SHARE).exists() {
-        return not_here("there is no share");
+        return not_here("the share does not exist");
     }
     let _ = unshare(CloneFlags::CLONE_NEWNS);
     let mirror = Path::new("/mirror-of-an-attack");
@@ -205,7 +205,7 @@ fn write_bound() -> Try {
     written
 }
 
-/// What is written must land in the attacker's own layer.
+/// The write must go to the upper layer of the attacker.
 fn write_by_overlay() -> Try {
     let own = Mounted::new("tmpfs", None).refused("mount tmpfs")?;
     for directory in ["upper", "work", "merged"] {
@@ -233,7 +233,7 @@ fn write_by_overlay() -> Try {
         .as_str()
     {
         "changed" => Ok(()),
-        _ => refused("only a copy was written"),
+        _ => refused("only the copy in the upper layer changed"),
     }
 }
 
@@ -267,7 +267,7 @@ fn devices_on_own() -> Try {
     open_device(&own.at(""))
 }
 
-/// Opens a null device that we have made there: what opens with it opens with others.
+/// Makes a null device there and opens it; if that opens, other devices do.
 fn open_device(directory: &Path) -> Try {
     use nix::sys::stat::{Mode, SFlag, makedev, mknod};
     let node = directory.join("device-of-an-attack");

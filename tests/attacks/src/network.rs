@@ -1,4 +1,4 @@
-//! The network: what of the host's can be reached by the number that a cable has it known by.
+//! The network: links and sockets of the host that a subhost could reach.
 
 use crate::table::{ALWAYS, FROM_YES};
 use crate::{Entry, Failed, Refused, Try, refused};
@@ -12,15 +12,15 @@ use nix::sys::socket::{
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// What has to do with the network.
+/// Entries about the network.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::inside(0, "list-host-links", "list the host's links by the number that the other end of its cable shows", FROM_YES, list_links),
-    Entry::inside(0, "delete-host-link", "delete a link of the host's by that number", FROM_YES, delete_link),
-    Entry::both(0, "abstract-socket", "connect to an abstract socket of the host's", ALWAYS, connect_abstract),
+    Entry::inside(0, "list-host-links", "list links of the host through the namespace id of the peer of a cable", FROM_YES, list_links),
+    Entry::inside(0, "delete-host-link", "delete a link of the host through that namespace id", FROM_YES, delete_link),
+    Entry::both(0, "abstract-socket", "connect to an abstract socket of the host", ALWAYS, connect_abstract),
 ];
 
-/// Where netlink's structures have their fields.
+/// Offsets in netlink messages.
 mod at {
     pub const TYPE: usize = 4;
     pub const PAYLOAD: usize = 16;
@@ -32,16 +32,16 @@ const NAME: u16 = 3;
 const TARGET: u16 = 46;
 const NUMBERS: std::ops::Range<i32> = 0..8;
 
-/// The links of the first namespace that can be listed by a number and has others than ours.
+/// Returns a namespace id and the links there, from the first namespace with foreign links.
 fn foreign_links() -> Try<(i32, BTreeMap<String, u32>)> {
     let own = if_nameindex().refused("list its own links")?;
     let own: Vec<String> = own
         .iter()
         .map(|link| link.name().to_string_lossy().into_owned())
         .collect();
-    // Being asked for the other ends of our cables, the kernel gives their namespaces numbers, if they have none yet.
+    // The reply contains the namespace ids of the peers; the kernel allocates missing ids.
     list(None).refused("list its own links")?;
-    let mut last = Failed::Refused("it knows no such number".to_owned());
+    let mut last = Failed::Refused("no namespace has such an id".to_owned());
     for number in NUMBERS {
         match list(Some(number)) {
             Ok(links) if links.keys().any(|name| !own.contains(name)) => {
@@ -58,11 +58,11 @@ fn list_links() -> Try {
     foreign_links().map(drop)
 }
 
-/// The test has made a link for this.
+/// The test makes the link `canary` before.
 fn delete_link() -> Try {
     let (number, links) = foreign_links()?;
     let Some(canary) = links.get("canary") else {
-        return refused("there is no canary");
+        return refused("the namespace has no link canary");
     };
     let request = request(libc::RTM_DELLINK, libc::NLM_F_ACK, Some(number), *canary);
     let socket = ask(&request).refused("send")?;
@@ -78,7 +78,8 @@ fn list(number: Option<i32>) -> nix::Result<BTreeMap<String, u32>> {
     Ok(links)
 }
 
-/// A request about the link `index` (0 for all), here or in the namespace that is known by `number`.
+/// Builds a request about the link `index` (0 for all), here or in the namespace with the id
+/// `number`.
 fn request(kind: u16, flags: i32, number: Option<i32>, index: u32) -> Vec<u8> {
     let target = number.map(|number| {
         let head = [8, TARGET].map(u16::to_ne_bytes).concat();
@@ -117,7 +118,7 @@ fn ask(request: &[u8]) -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Reads what comes, until its end or the error that it tells.
+/// Reads messages until the end of the list or an error.
 fn answer(socket: &OwnedFd, mut link: impl FnMut(u32, String)) -> nix::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -129,7 +130,7 @@ fn answer(socket: &OwnedFd, mut link: impl FnMut(u32, String)) -> nix::Result<()
                 rest.split_at(length.next_multiple_of(4).clamp(at::PAYLOAD, rest.len()));
             rest = next;
             match i32::from(short(message, at::TYPE)) {
-                // The end of a list tells an error too.
+                // NLMSG_DONE carries an error too.
                 libc::NLMSG_DONE | libc::NLMSG_ERROR => {
                     let error = number(message, at::PAYLOAD).cast_signed();
                     return if error == 0 {
@@ -172,7 +173,7 @@ fn short(bytes: &[u8], at: usize) -> u16 {
         .map_or(0, u16::from_ne_bytes)
 }
 
-/// The test listens there, on the host.
+/// The test listens on the host.
 fn connect_abstract() -> Try {
     let socket = socket(
         AddressFamily::Unix,
@@ -181,6 +182,6 @@ fn connect_abstract() -> Try {
         None,
     )
     .refused("socket")?;
-    let address = UnixAddr::new_abstract(b"canary-of-the-host").refused("its address")?;
+    let address = UnixAddr::new_abstract(b"canary-of-the-host").refused("make the address")?;
     connect(socket.as_raw_fd(), &address).refused("connect")
 }

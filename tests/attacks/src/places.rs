@@ -1,4 +1,4 @@
-//! Places for a try: a directory of its own, mounts that go with it, ways around what covers a file.
+//! Paths for an entry: a directory with a mount, and ways around a mount that covers a file.
 
 use crate::{Failed, Refused, Try};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -7,11 +7,11 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// A directory with a filesystem on it; both go when it is dropped.
+/// A mount on a new directory. Dropping it removes both.
 pub struct Mounted(PathBuf);
 
 impl Mounted {
-    /// Mounts it.
+    /// Mounts a filesystem on a new directory.
     pub fn new(kind: &str, options: Option<&str>) -> nix::Result<Self> {
         let directory = PathBuf::from(format!("/{kind}-of-an-attack"));
         let _ = fs::create_dir(&directory);
@@ -28,7 +28,7 @@ impl Mounted {
         mounted.map(|()| Mounted(directory))
     }
 
-    /// A path in it.
+    /// Returns a path in the mount.
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         self.0.join(path)
     }
@@ -41,9 +41,9 @@ impl Drop for Mounted {
     }
 }
 
-/// Opens a file of /proc or /sys for reading or writing, by whatever way there is: as it stands there, with what covers it taken
-/// away, on a tree made writable again, or in a filesystem of the same kind that is mounted anew. If there is none the plain way's
-/// reason counts.
+/// Opens a file of /proc or /sys in any possible way: directly, after unmounting a cover, after
+/// remounting the tree read-write, or in another mount of the same filesystem. If all ways fail,
+/// returns the error of the direct one.
 pub fn open_anyhow(path: &str, write: bool) -> Try<File> {
     let open = |path: &Path| {
         let file = OpenOptions::new().read(!write).write(write).open(path)?;
@@ -56,7 +56,7 @@ pub fn open_anyhow(path: &str, write: bool) -> Try<File> {
     if matches!(plain, Ok(_) | Err(Failed::NotHere(_))) {
         return plain;
     }
-    // What is changed now is ours alone, if we are given that.
+    // With the right to make a mount namespace, the next changes stay in it.
     let _ = unshare(CloneFlags::CLONE_NEWNS);
     let (kind, tree) = match path {
         _ if path.starts_with("/proc/sys/") => ("proc", "/proc/sys"),
@@ -76,7 +76,7 @@ pub fn open_anyhow(path: &str, write: bool) -> Try<File> {
         .map_or(plain, Ok)
 }
 
-/// Whether there is nothing to be read in it, as in a file that covers another.
+/// Returns whether a file is empty, as a file that covers another.
 fn is_empty(file: &File) -> bool {
     matches!(file.read_at(&mut [0], 0), Ok(0))
 }

@@ -1,4 +1,4 @@
-//! What was measured, on which kernel, and how the page shows it.
+//! The results by kernel, and their table on the page.
 
 use crate::{Ends, Entry, Kind, LEVELS, Level, table};
 use serde_json::{Value, json};
@@ -11,27 +11,27 @@ pub const KERNELS: [(&str, &str); 3] = [
     ("6.18", include_str!("../results/6.18.json")),
 ];
 
-/// What stands before and behind the table on the page.
+/// The marks before and after the table on the page.
 const MARKS: [&str; 2] = [
     "<!-- Made by `make attacks` from what the tests have measured. -->\n",
     "<!-- Here the table ends. -->\n",
 ];
 
-/// The outcome of one entry at one level.
+/// The result of one entry at one level.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Measured {
-    /// The entry.
+    /// The name of the entry.
     pub name: String,
     /// The level.
     pub level: Level,
-    /// How it ended.
+    /// The result.
     pub ends: Ends,
-    /// What the program said: the reason, if it did not get through.
+    /// The output of the program: the reason of a failure.
     pub why: String,
 }
 
 impl Measured {
-    /// As a line of JSON.
+    /// Returns a line of JSON.
     #[must_use]
     pub fn line(&self) -> String {
         let Measured { name, ends, .. } = self;
@@ -51,20 +51,21 @@ impl Measured {
     }
 }
 
-/// What was measured on `kernel`, such as "6.12"; nothing if it was never measured.
+/// Returns the results for `kernel`, such as "6.12"; empty for an unknown kernel.
 ///
 /// # Panics
-/// If a line is no result.
+///
+/// If a line is not a result.
 #[must_use]
 pub fn of_kernel(kernel: &str) -> Vec<Measured> {
     let known = KERNELS.iter().find(|(name, _)| *name == kernel);
     let lines = known.map_or("", |(_, lines)| lines).lines();
     lines
-        .map(|line| Measured::parse(line).unwrap_or_else(|| panic!("no result: {line}")))
+        .map(|line| Measured::parse(line).unwrap_or_else(|| panic!("not a result: {line}")))
         .collect()
 }
 
-/// The kernel of a `uname -r`.
+/// Returns the kernel version of a `uname -r`.
 #[must_use]
 pub fn kernel(release: &str) -> String {
     let mut parts = release.split(['.', '-']);
@@ -72,7 +73,7 @@ pub fn kernel(release: &str) -> String {
     format!("{}.{}", part(), part())
 }
 
-/// The page with the table of the results between its marks; none if it has no marks.
+/// Returns the page with the table of the results between its marks; `None` without marks.
 #[must_use]
 pub fn put_into(page: &str) -> Option<String> {
     let (before, rest) = page.split_once(MARKS[0])?;
@@ -111,7 +112,7 @@ fn rows() -> String {
     rows
 }
 
-/// One word if all kernels agree, else one for each outcome with the kernels that it was seen on.
+/// Returns one word if all kernels agree, else a word for each result with its kernels.
 fn cell(entry: &Entry, level: Level, measured: &[(&str, Vec<Measured>)]) -> String {
     let mut groups: Vec<(Ends, Vec<&str>)> = Vec::new();
     for (kernel, results) in measured {
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_that_agree_are_one_word() {
+    fn cell_of_agreeing_kernels_is_one_word() {
         let entry = table()[0];
         let show = |outcomes: [Option<Ends>; 3]| {
             let kernels = ["6.1", "6.12", "6.18"].into_iter().zip(outcomes);
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_a_line_and_back() {
+    fn result_survives_writing_and_parsing() {
         let one = Measured {
             name: "disk".to_owned(),
             level: Level::Strict,
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn each_result_is_of_an_entry() {
+    fn results_name_only_known_entries() {
         for (kernel, _) in KERNELS {
             let unknown = |one: &Measured| crate::find(&one.name).is_none();
             assert!(!of_kernel(kernel).iter().any(unknown), "{kernel}");

@@ -1,4 +1,4 @@
-//! /sys: the host's devices, and whose network it shows.
+//! /sys: devices and links of the host.
 
 use crate::places::open_anyhow;
 use crate::procfs::open_for_writing;
@@ -8,15 +8,15 @@ use nix::net::if_::if_nameindex;
 use std::collections::BTreeSet;
 use std::fs;
 
-/// What has to do with /sys.
+/// Entries about /sys.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::inside(9, "disk-settings", "open a setting of the host's disks in `/sys` for writing", FROM_YES, open_disk_setting),
-    Entry::inside(9, "uevent-helper", "open `/sys/kernel/uevent_helper` for writing: a program that the host runs", FROM_YES, || open_for_writing("/sys/kernel/uevent_helper")),
-    Entry::inside(16, "links-in-sysfs", "see the host's links in `/sys/class/net`", ALWAYS, see_links),
-    Entry::inside(0, "huge-pages", "open a setting of the host's memory in `/sys` for writing", FROM_YES, || open_for_writing("/sys/kernel/mm/transparent_hugepage/enabled")),
-    Entry::inside(0, "power", "open `/sys/power/state` for writing: it sends the machine to sleep", FROM_YES, || open_for_writing("/sys/power/state")),
-    Entry::inside(0, "module-settings", "open a setting of a module for writing", FROM_YES, open_module_setting),
+    Entry::inside(9, "disk-settings", "open a setting of a disk in `/sys` for writing", FROM_YES, open_disk_setting),
+    Entry::inside(9, "uevent-helper", "open `/sys/kernel/uevent_helper`, a program that the host runs, for writing", FROM_YES, || open_for_writing("/sys/kernel/uevent_helper")),
+    Entry::inside(16, "links-in-sysfs", "see links of the host in `/sys/class/net`", ALWAYS, see_links),
+    Entry::inside(0, "huge-pages", "open a setting of the memory in `/sys` for writing", FROM_YES, || open_for_writing("/sys/kernel/mm/transparent_hugepage/enabled")),
+    Entry::inside(0, "power", "open `/sys/power/state`, which suspends the machine, for writing", FROM_YES, || open_for_writing("/sys/power/state")),
+    Entry::inside(0, "module-settings", "open a module parameter for writing", FROM_YES, open_module_setting),
 ];
 
 fn open_disk_setting() -> Try {
@@ -48,7 +48,7 @@ fn open_module_setting() -> Try {
 fn open_first(mut paths: impl Iterator<Item = std::path::PathBuf>) -> Try {
     match paths.next() {
         Some(path) => open_anyhow(&path.display().to_string(), true).map(drop),
-        None => not_here("there is none"),
+        None => not_here("there is no such file"),
     }
 }
 
@@ -65,6 +65,6 @@ fn see_links() -> Try {
         .map(|link| link.file_name().to_string_lossy().into_owned());
     match names.find(is_foreign) {
         Some(_) => Ok(()),
-        None => refused("there are only its own links"),
+        None => refused("only links of the subhost are visible"),
     }
 }

@@ -1,4 +1,4 @@
-//! The system calls that nix does not have, each in a small wrapper.
+//! System calls that nix lacks, in small wrappers.
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, c_ulong};
@@ -16,39 +16,39 @@ fn done(result: c_long) -> Result {
 
 fn descriptor(result: c_long) -> Result<OwnedFd> {
     let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just given us this descriptor, so nobody else owns it.
+    // SAFETY: the kernel has just returned this descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Runs `run` in a child; returns how that ended: with status 0 if `run` said so.
+/// Runs `run` in a child; returns its wait status, which is 0 if `run` returned true.
 pub fn in_child(run: impl FnOnce() -> bool) -> Result<WaitStatus> {
     waitpid(child(run)?, None)
 }
 
 /// Starts `run` in a child.
 pub fn child(run: impl FnOnce() -> bool) -> Result<Pid> {
-    // SAFETY: this program has one thread, so that the child finds no lock held.
+    // SAFETY: the program has one thread, so the child finds no lock held.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
             let status = c_int::from(!run());
-            // SAFETY: ends this process at once.
+            // SAFETY: _exit(2) ends this process at once.
             unsafe { libc::_exit(status) }
         }
     }
 }
 
-/// Whether a child has ended with status 0.
+/// Returns whether a child exited with status 0.
 pub fn succeeded(status: WaitStatus) -> bool {
     matches!(status, WaitStatus::Exited(_, 0))
 }
 
-/// Asks for a map of one number, which `bpf(2)` makes in the kernel.
+/// Creates a map with one element, bpf(2).
 pub fn bpf_map() -> Result<OwnedFd> {
     const MAP_CREATE: c_int = 0;
     const ARRAY: u32 = 2;
     let attributes: [u32; 5] = [ARRAY, 4, 4, 1, 0];
-    // SAFETY: the kernel reads attributes of the length that it is told.
+    // SAFETY: the kernel reads attributes of the given length.
     descriptor(unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -59,56 +59,56 @@ pub fn bpf_map() -> Result<OwnedFd> {
     })
 }
 
-/// Asks to count what all processes do on the first processor, with `perf_event_open(2)`.
+/// Opens a counter for all processes on the first processor, perf_event_open(2).
 pub fn perf_event() -> Result<OwnedFd> {
     const SOFTWARE: u32 = 1;
     const SIZE: u32 = 64; // PERF_ATTR_SIZE_VER0
     let mut attributes = [0_u32; SIZE as usize / 4];
     (attributes[0], attributes[1]) = (SOFTWARE, SIZE);
-    // SAFETY: the kernel reads attributes of the length that they tell.
+    // SAFETY: the kernel reads as many attributes as their size field says.
     descriptor(unsafe {
         libc::syscall(libc::SYS_perf_event_open, attributes.as_ptr(), -1, 0, -1, 0)
     })
 }
 
-/// Asks to handle the page faults of this process, `userfaultfd(2)`.
+/// Opens a descriptor for the page faults of this process, userfaultfd(2).
 pub fn userfaultfd() -> Result<OwnedFd> {
     const USER_MODE_ONLY: c_int = 1;
-    // SAFETY: takes numbers.
+    // SAFETY: the arguments are numbers.
     descriptor(unsafe { libc::syscall(libc::SYS_userfaultfd, USER_MODE_ONLY) })
 }
 
-/// Asks for rings of `io_uring(7)`.
+/// Sets up an io_uring(7).
 pub fn io_uring() -> Result<OwnedFd> {
     let mut parameters = [0_u8; 120];
     // SAFETY: the kernel reads and writes parameters of this length.
     descriptor(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) })
 }
 
-/// `swapon(2)` of a file that is not there.
+/// Calls swapon(2) with a missing file.
 pub fn swap_on_nothing() -> Result {
-    // SAFETY: takes a path that ends with a zero.
+    // SAFETY: the argument is a zero-terminated path.
     done(unsafe { libc::syscall(libc::SYS_swapon, c"/no/such/file".as_ptr(), 0) })
 }
 
-/// `acct(2)` to a file that is not there.
+/// Calls acct(2) with a missing file.
 pub fn account_to_nothing() -> Result {
-    // SAFETY: takes a path that ends with a zero.
+    // SAFETY: the argument is a zero-terminated path.
     done(unsafe { libc::syscall(libc::SYS_acct, c"/no/such/file".as_ptr()) })
 }
 
-/// Has quotas written that are there already: `quotactl(2)` with Q_SYNC, which needs no capability.
+/// Calls quotactl(2) with Q_SYNC for all filesystems, which needs no capability.
 pub fn sync_quotas() -> Result {
     const SYNC: c_int = 0x0080_0001_u32.cast_signed();
-    // SAFETY: no device means all; there is no address.
+    // SAFETY: a null device means all; there is no address.
     done(unsafe { libc::syscall(libc::SYS_quotactl, SYNC << 8, null::<u8>(), 0, null::<u8>()) })
 }
 
-/// The serial number of the keyring that all processes of this user share, made if there is none.
+/// Returns the serial number of the keyring of this user id; creates the keyring if needed.
 pub fn user_keyring() -> Result<c_long> {
     const USER_KEYRING: c_int = -4;
     const CREATE: c_int = 1;
-    // SAFETY: takes numbers.
+    // SAFETY: the arguments are numbers.
     Errno::result(unsafe {
         libc::syscall(
             libc::SYS_keyctl,
@@ -119,30 +119,30 @@ pub fn user_keyring() -> Result<c_long> {
     })
 }
 
-/// `init_module(2)` with an image of nothing. `ENOEXEC`: one would have been loaded.
+/// Calls init_module(2) with an empty image. `ENOEXEC` proves that the permission check passed.
 pub fn load_empty_module() -> Result {
-    // SAFETY: the kernel reads an image of no length, and an empty text.
+    // SAFETY: the kernel reads an image of length 0 and an empty text.
     done(unsafe { libc::syscall(libc::SYS_init_module, c"".as_ptr(), 0, c"".as_ptr()) })
 }
 
-/// `kexec_load(2)` with flags that there are not. `EINVAL`: with others, a kernel would have been loaded.
+/// Calls kexec_load(2) with invalid flags. `EINVAL` proves that the permission check passed.
 pub fn kexec_with_no_such_flags() -> Result {
     const FLAGS: c_ulong = 0xff00;
-    // SAFETY: no segment is read.
+    // SAFETY: the kernel reads no segment.
     done(unsafe { libc::syscall(libc::SYS_kexec_load, 0, 0, null::<u8>(), FLAGS) })
 }
 
-/// Sets neither the clock nor the time zone, after the kernel has looked whether we may.
+/// Calls settimeofday(2) with null pointers: the kernel checks the permission and sets nothing.
 pub fn set_no_time() -> Result {
-    // SAFETY: there is nothing to be read.
+    // SAFETY: the pointers are null.
     done(unsafe { libc::syscall(libc::SYS_settimeofday, null::<u8>(), null::<u8>()) })
 }
 
-/// Reads the messages of the kernel, `syslog(2)`.
+/// Reads the kernel log, syslog(2).
 pub fn kernel_log() -> Result<Vec<u8>> {
     const READ_ALL: c_int = 3;
     let mut buffer = vec![0; 4096];
-    // SAFETY: the kernel writes at most as much as it is told.
+    // SAFETY: the kernel writes at most as many bytes as the given length.
     let length = Errno::result(unsafe {
         libc::syscall(
             libc::SYS_syslog,
@@ -155,7 +155,7 @@ pub fn kernel_log() -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// Makes this process one that runs before all ordinary ones.
+/// Gives this process real-time scheduling.
 pub fn run_first() -> Result {
     let parameters: c_int = 1;
     // SAFETY: sched_param is one number, which the kernel reads.
@@ -169,33 +169,33 @@ pub fn run_first() -> Result {
     })
 }
 
-/// Gives this process `nice` as its priority.
+/// Sets the nice value of this process.
 pub fn set_priority(nice: c_int) -> Result {
-    // SAFETY: takes numbers.
+    // SAFETY: the arguments are numbers.
     done(unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) })
 }
 
-/// Has this process's disk accesses done before all others.
+/// Gives this process real-time disk priority.
 pub fn read_first() -> Result {
     const PROCESS: c_int = 1;
     const REAL_TIME: c_int = 1 << 13;
-    // SAFETY: takes numbers.
+    // SAFETY: the arguments are numbers.
     done(unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, REAL_TIME) })
 }
 
-/// Asks for all ports of the machine.
+/// Requests access to all I/O ports.
 #[cfg(target_arch = "x86_64")]
 pub fn all_ports() -> Result {
-    // SAFETY: takes a number; we use no port.
+    // SAFETY: the argument is a number; no port is used.
     done(unsafe { libc::syscall(libc::SYS_iopl, 3) })
 }
 
-/// Asks for the number of this process by the entry for programs of 32 bits.
+/// Calls getpid(2) through the 32-bit entry, int 0x80.
 #[cfg(target_arch = "x86_64")]
 pub fn getpid_of_i386() -> Result<i32> {
     const GETPID: i32 = 20;
     let result: i32;
-    // SAFETY: the call takes and changes no memory; the registers that this entry does not keep are named.
+    // SAFETY: the call changes no memory; the clobbered registers are listed.
     unsafe {
         std::arch::asm!("int 0x80", inlateout("eax") GETPID => result,
             out("r8") _, out("r9") _, out("r10") _, out("r11") _);
@@ -203,15 +203,16 @@ pub fn getpid_of_i386() -> Result<i32> {
     Errno::result(result)
 }
 
-/// The same by the entry for pointers of 32 bits in registers of 64.
+/// Calls getpid(2) through the x32 entry.
 #[cfg(target_arch = "x86_64")]
 pub fn getpid_of_x32() -> Result<c_long> {
     const X32: c_long = 0x4000_0000;
-    // SAFETY: takes nothing.
+    // SAFETY: the call has no arguments.
     Errno::result(unsafe { libc::syscall(X32 | libc::SYS_getpid) })
 }
 
-/// Starts a child in new namespaces by `clone3(2)`, whose flags no filter can see; the child ends at once.
+/// Starts a child in new namespaces by clone3(2), whose flags a seccomp filter cannot read; the
+/// child exits at once.
 pub fn clone3(flags: c_int) -> Result {
     let mut arguments = [0_u64; 8];
     arguments[0] = u64::from(flags.cast_unsigned());
@@ -225,25 +226,25 @@ pub fn clone3(flags: c_int) -> Result {
         )
     })?;
     if pid == 0 {
-        // SAFETY: ends this process at once.
+        // SAFETY: _exit(2) ends this process at once.
         unsafe { libc::_exit(0) }
     }
     waitpid(Pid::from_raw(i32::try_from(pid).unwrap_or(-1)), None).map(drop)
 }
 
-/// What identifies a file for `open_by_handle_at(2)`.
+/// A file handle for open_by_handle_at(2).
 #[repr(C)]
 #[derive(Clone)]
 pub struct Handle {
     length: u32,
-    /// Its kind, as its filesystem has them.
+    /// The type, which depends on the filesystem.
     pub kind: i32,
-    /// What that filesystem identifies it by.
+    /// The identification within the filesystem.
     pub words: [u32; 32],
 }
 
 impl Handle {
-    /// One of our own making.
+    /// Makes a handle from its words.
     pub fn new(kind: i32, words: &[u32]) -> Self {
         let mut handle = Handle {
             length: u32::try_from(size_of_val(words)).unwrap_or(0),
@@ -254,11 +255,11 @@ impl Handle {
         handle
     }
 
-    /// That of the file at `path`.
+    /// Returns the handle of the file at `path`.
     pub fn of(path: &CStr) -> Result<Self> {
         let mut handle = Handle::new(0, &[0; 32]);
         let mut mount: c_int = 0;
-        // SAFETY: the kernel writes a handle of at most the length that it tells, and a number.
+        // SAFETY: the kernel writes a handle of at most the given length, and a number.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_name_to_handle_at,
@@ -273,11 +274,11 @@ impl Handle {
         Ok(handle)
     }
 
-    /// Opens it for reading in the filesystem that `mount` is open in.
+    /// Opens the handle for reading in the filesystem of `mount`.
     pub fn open(&self, mount: impl AsFd) -> Result<OwnedFd> {
         let mount = mount.as_fd().as_raw_fd();
         let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-        // SAFETY: the kernel reads a handle of the length that it tells.
+        // SAFETY: the kernel reads a handle of the given length.
         descriptor(unsafe {
             libc::syscall(
                 libc::SYS_open_by_handle_at,
@@ -289,17 +290,17 @@ impl Handle {
     }
 }
 
-/// Begins to configure a filesystem, `fsopen(2)`.
+/// Opens a filesystem context, fsopen(2).
 pub fn fsopen(kind: &CStr) -> Result<OwnedFd> {
-    // SAFETY: takes a text that ends with a zero.
+    // SAFETY: the argument is a zero-terminated text.
     descriptor(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), 1) })
 }
 
-/// Has it made as it is configured, `fsconfig(2)`.
+/// Creates the filesystem of a context, fsconfig(2).
 pub fn create(filesystem: impl AsFd) -> Result {
     const CREATE: c_int = 6;
     let filesystem = filesystem.as_fd().as_raw_fd();
-    // SAFETY: this command takes no texts.
+    // SAFETY: this command takes no text.
     done(unsafe {
         libc::syscall(
             libc::SYS_fsconfig,
@@ -312,7 +313,7 @@ pub fn create(filesystem: impl AsFd) -> Result {
     })
 }
 
-/// Puts a byte into the input of a terminal, as if it had been typed.
+/// Pushes a byte into the input of a terminal, TIOCSTI.
 pub fn push_input(terminal: impl AsFd, byte: u8) -> Result {
     // SAFETY: the kernel reads one byte.
     let result = unsafe {
@@ -325,26 +326,26 @@ pub fn push_input(terminal: impl AsFd, byte: u8) -> Result {
     Errno::result(result).map(drop)
 }
 
-/// Opens the namespace that a namespace lies in.
+/// Opens the parent of a namespace.
 pub fn parent_of(namespace: impl AsFd) -> Result<OwnedFd> {
     const GET_PARENT: c_int = 0xb702;
-    // SAFETY: takes no argument.
+    // SAFETY: the request takes no argument.
     let result = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), GET_PARENT as _) };
     descriptor(result.into())
 }
 
-/// Opens the user namespace that a namespace belongs to.
+/// Opens the user namespace that owns a namespace.
 pub fn owner_of(namespace: impl AsFd) -> Result<OwnedFd> {
     const GET_USERNS: c_int = 0xb701;
-    // SAFETY: takes no argument.
+    // SAFETY: the request takes no argument.
     let result = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), GET_USERNS as _) };
     descriptor(result.into())
 }
 
-/// Sets an extended attribute of the file that `path` leads to.
+/// Sets an extended attribute of the file at `path`.
 pub fn set_attribute(path: &str, name: &CStr, value: &[u8]) -> Result {
     let path = std::ffi::CString::new(path).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: two texts that end with a zero, and a value of the length that is told.
+    // SAFETY: two zero-terminated texts, and a value of the given length.
     done(unsafe {
         libc::syscall(
             libc::SYS_setxattr,

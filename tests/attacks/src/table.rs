@@ -1,64 +1,64 @@
-//! The table: what there is to try, and what is expected to come of it.
+//! The table of all entries and their expected results.
 
 use crate::{
     Try, administration, calls, cgroups, devices, entering, files, mounts, network, processes,
     procfs, sysfs, terminal, users,
 };
 
-/// How much PROTECT takes.
+/// A level of protection, the value of PROTECT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Level {
-    /// Nothing: the default.
+    /// No restriction, the default.
     No,
-    /// The capabilities and system calls that services do without.
+    /// Without the capabilities and system calls that services do not need.
     Yes,
-    /// A user namespace.
+    /// With a user namespace.
     Strict,
 }
 
-/// All of them, in the order of the columns.
+/// All levels, in the order of the columns.
 pub const LEVELS: [Level; 3] = [Level::No, Level::Yes, Level::Strict];
 
 impl Level {
-    /// Its word in a configuration.
+    /// Returns the value in a configuration.
     #[must_use]
     pub fn word(self) -> &'static str {
         ["no", "yes", "strict"][self as usize]
     }
 
-    /// The level of this word.
+    /// Returns the level with this value.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         LEVELS.into_iter().find(|level| level.word() == word)
     }
 }
 
-/// How a try ends.
+/// The result of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ends {
-    /// The attack got through.
+    /// The attack succeeded.
     Falls,
-    /// It did not.
+    /// The attack failed.
     Stands,
-    /// The work could be done.
+    /// The work was done.
     Works,
-    /// It could not.
+    /// The work was refused.
     Refused,
-    /// It cannot be tried on this kernel.
+    /// The entry cannot run on this kernel.
     NotTried,
 }
 
-/// Expected of what no level lets through.
+/// Expected of an attack that fails at every level.
 pub(crate) const ALWAYS: [Ends; 3] = [Ends::Stands; 3];
 
-/// Expected of what root of the host may do.
+/// Expected of an attack that needs the capabilities of root on the host.
 pub(crate) const FROM_YES: [Ends; 3] = [Ends::Falls, Ends::Stands, Ends::Stands];
 
-/// Expected of what uid 0 may do, be it with few capabilities.
+/// Expected of an attack that needs only uid 0, even with few capabilities.
 pub(crate) const STRICT: [Ends; 3] = [Ends::Falls, Ends::Falls, Ends::Stands];
 
 impl Ends {
-    /// Its word in results and in the table of the page.
+    /// Returns the word in the results and in the table of the page.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl Ends {
         }
     }
 
-    /// The one with this word.
+    /// Returns the result with this word.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         use Ends::{Falls, NotTried, Refused, Stands, Works};
@@ -79,39 +79,39 @@ impl Ends {
     }
 }
 
-/// What an entry is, and with it what its success means.
+/// The kind of an entry decides what success means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Should fail.
+    /// An attack must fail.
     Attack,
-    /// Ordinary administration: should succeed.
+    /// Ordinary administration must succeed.
     Work,
 }
 
-/// Who does it.
+/// The place where an entry runs.
 #[derive(Clone, Copy)]
 pub enum Part {
-    /// The function, inside.
+    /// The function runs inside.
     Inside(fn() -> Try),
-    /// The same, while the test does something outside; the test may judge otherwise than the function.
+    /// The function runs inside while the test acts outside. The test decides the result.
     Both(fn() -> Try),
-    /// The test alone, from outside.
+    /// The test alone runs it, outside.
     Outside,
 }
 
-/// One row of the table.
+/// A row of the table.
 pub struct Entry {
-    /// The number of the attack as tests and the page have it; 0 for what a hostile root would try next.
+    /// The number of the attack in the tests and on the page; 0 for further attacks.
     pub number: u8,
-    /// What it is called on the command line and in results.
+    /// The name on the command line and in the results.
     pub name: &'static str,
-    /// What it does, in a few words.
+    /// The description.
     pub words: &'static str,
-    /// Whether it is an attack.
+    /// The kind.
     pub kind: Kind,
-    /// What is to come of it at each of [`LEVELS`].
+    /// The expected results at each of [`LEVELS`].
     pub expected: [Ends; 3],
-    /// How it is done.
+    /// The place, with the function.
     pub part: Part,
 }
 
@@ -134,7 +134,7 @@ impl Entry {
         }
     }
 
-    /// An attack that needs nobody outside.
+    /// Makes an attack that needs no accomplice outside.
     pub(crate) const fn inside(
         number: u8,
         name: &'static str,
@@ -146,7 +146,7 @@ impl Entry {
         Entry::new(number, name, words, Kind::Attack, expected, part)
     }
 
-    /// An attack that needs somebody outside: the test knows who, by the name.
+    /// Makes an attack with an accomplice outside, which the test plays by the name of the entry.
     pub(crate) const fn both(
         number: u8,
         name: &'static str,
@@ -158,7 +158,7 @@ impl Entry {
         Entry::new(number, name, words, Kind::Attack, expected, part)
     }
 
-    /// An attack by somebody who is not inside.
+    /// Makes an attack from outside.
     pub(crate) const fn outside(
         number: u8,
         name: &'static str,
@@ -168,7 +168,7 @@ impl Entry {
         Entry::new(number, name, words, Kind::Attack, expected, Part::Outside)
     }
 
-    /// Ordinary administration. It has no number.
+    /// Makes an entry of ordinary administration, which has no number.
     pub(crate) const fn work(
         name: &'static str,
         words: &'static str,
@@ -179,13 +179,13 @@ impl Entry {
         Entry::new(0, name, words, Kind::Work, expected, part)
     }
 
-    /// What is expected of it at `level`.
+    /// Returns the expected result at `level`.
     #[must_use]
     pub fn expected(&self, level: Level) -> Ends {
         self.expected[level as usize]
     }
 
-    /// How it ends, by the status with which its program ended; none if that is not one of a try.
+    /// Returns the result for an exit status; `None` for a status that is not a result.
     #[must_use]
     pub fn ends(&self, status: i32) -> Option<Ends> {
         match (status, self.kind) {
@@ -199,7 +199,7 @@ impl Entry {
     }
 }
 
-/// All entries: attacks by number, what would be tried next by subject, then administration.
+/// Returns all entries: attacks by number, further attacks by subject, then administration.
 #[must_use]
 pub fn table() -> Vec<&'static Entry> {
     let subjects = [
@@ -225,7 +225,7 @@ pub fn table() -> Vec<&'static Entry> {
     table
 }
 
-/// The entry of this name.
+/// Returns the entry with this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Entry> {
     table().into_iter().find(|entry| entry.name == name)
@@ -237,7 +237,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn each_name_is_there_once_and_each_expectation_fits_its_kind() {
+    fn names_are_unique_and_expectations_fit_their_kind() {
         let table = table();
         let names: BTreeSet<_> = table.iter().map(|entry| entry.name).collect();
         assert_eq!(names.len(), table.len());

@@ -1,4 +1,5 @@
-//! `make soak`: boots and stops, a thousand by default, and says what has grown meanwhile.
+//! `make soak`: boots and stops a subhost, 1000 times by default, and reports which counts have
+//! grown.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ fn main() -> ExitCode {
     let cycles = std::env::args().nth(1);
     let cycles = cycles.map_or(1000, |number| number.parse().expect("a number"));
     let soak = end_to_end::soak::soak(cycles, |number, time| {
-        // One line, over and over; a file gets one a hundred.
+        // A terminal shows one line that changes; a file gets every hundredth line.
         if stderr().is_terminal() {
             let _ = write!(
                 stderr(),
@@ -28,10 +29,10 @@ fn main() -> ExitCode {
         );
     }
     let mut bad = soak.grown();
-    println!("of the whole machine, for each cycle more:");
+    println!("growth on the whole machine per cycle:");
     for (what, slope) in soak.slopes() {
         println!("  {what}: {slope:+.3}");
-        // Whatever is lost is lost in every cycle; less than that is the others'.
+        // A leak adds one object per cycle; a smaller slope comes from other processes.
         if slope > 0.5 {
             bad.push(format!("{what}: {slope:+.3} for each cycle"));
         }
@@ -48,14 +49,14 @@ fn main() -> ExitCode {
         && *late > *early * 3 / 2
     {
         bad.push(format!(
-            "a cycle takes {} ms, not {}",
+            "a late cycle takes {} ms, an early one {}",
             late.as_millis(),
             early.as_millis()
         ));
     }
     match bad.is_empty() {
-        true => println!("nothing grows"),
-        false => println!("it grows: {bad:#?}"),
+        true => println!("no count grows"),
+        false => println!("counts grow: {bad:#?}"),
     }
     ExitCode::from(u8::from(!bad.is_empty()))
 }

@@ -1,7 +1,8 @@
-//! `make sweep`: every process of a boot and of a stop killed at every step, and every system call that matters failing once.
+//! `make sweep`: kills each process of a boot and of a stop at each step, and makes each important
+//! system call fail once.
 //!
-//! `sweep [STRIDE] [WORD...]`: only every STRIDEth step, and only what has all the words in its title: plain or users, boot or stop,
-//! kill or fail.
+//! `sweep [STRIDE] [WORD...]`: only every STRIDEth step, and only sweeps whose title contains all
+//! words: plain or users, boot or stop, kill or fail.
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
@@ -18,7 +19,7 @@ fn main() -> std::process::ExitCode {
         }
     }
     let progress = |text: &str| {
-        // One line, over and over; a file gets none of it.
+        // A terminal shows one line that changes; a file gets none.
         let mut stderr = std::io::stderr();
         if std::io::IsTerminal::is_terminal(&stderr) {
             let _ = write!(stderr, "\r\x1b[K{text:.150}");
@@ -53,6 +54,6 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn main() {
-    eprintln!("sweep: only for x86_64: the registers of a traced process are told nowhere else");
+    eprintln!("sweep: only for x86_64: the tracer reads the registers of that architecture");
     std::process::exit(1);
 }

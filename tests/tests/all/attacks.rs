@@ -1,5 +1,5 @@
-//! What a hostile root tries inside, and what an honest one does there, at each level of protection: the table of the package
-//! `attacks`, run in real subhosts, with the part of it that others play outside.
+//! Attacks of a hostile root inside, and the work of an honest one, at each level of protection:
+//! runs the table of the package `attacks` in real subhosts, with the accomplices outside.
 
 mod outside;
 
@@ -9,10 +9,10 @@ use end_to_end::{Done, Line, World, attack, is_root_or_tell};
 use std::panic::resume_unwind;
 use std::thread;
 
-/// How an administrator should not begin a line.
+/// The beginning of a line of a careless administrator: open descriptors and a secret.
 const CARELESS: &str = "exec 7</ 8</etc/passwd; cd /usr; SECRET_TOKEN=x";
 
-/// A world with a subhost at one level, over the machine's own root as by default.
+/// A world with two subhosts at one level, over the root of the machine.
 struct Site {
     world: World,
     level: Level,
@@ -37,15 +37,15 @@ impl Site {
         site
     }
 
-    /// Boots the subhost `name`, whose BASE is closed to others, with the program of the attacks in it. Who boots has a secret in
-    /// the environment and a directory open.
+    /// Boots the subhost `name`, which contains the program of the attacks. The caller has a secret
+    /// in the environment and open directories.
     fn boot(&self, name: &str, more: &str) -> String {
         let conf = self.prepare(name, more);
         self.world.ok(&format!("{CARELESS} overlay-boot {conf}"));
         conf
     }
 
-    /// The same, but not booted.
+    /// Like `boot`, but only writes the configuration. BASE is closed to other users.
     fn prepare(&self, name: &str, more: &str) -> String {
         let level = self.level.word();
         let text = format!("PROTECT={level}\n{more}\nBASE=.\nSTART=none\nSTOP_TIMEOUT=1\n");
@@ -56,7 +56,7 @@ impl Site {
         conf
     }
 
-    /// A line that is run inside, as a careless administrator does it.
+    /// Prepares a line that a careless administrator runs inside.
     fn go(&self, line: &str) -> Line {
         let enter = format!("{CARELESS} overlay-go a -- sh -c \"$LINE\"");
         self.world.line(&enter).env("LINE", line)
@@ -71,7 +71,7 @@ impl Site {
         }
     }
 
-    /// All that needs nobody outside, a few at a time: a slow machine has its bounds for each line.
+    /// Runs the entries without an accomplice, eight per line, because each line has a time limit.
     fn try_inside(&self) -> Vec<Measured> {
         let inside = |entry: &&&Entry| matches!(entry.part, Part::Inside(_));
         let table = table();
@@ -89,33 +89,33 @@ impl Site {
         tried.flat_map(judge).collect()
     }
 
-    /// All that somebody does outside, at least in part.
+    /// Runs the entries with an accomplice outside.
     fn try_outside(&self) -> Vec<Measured> {
         let not_inside = |entry: &&&Entry| !matches!(entry.part, Part::Inside(_));
         let table = table();
         let mut entries: Vec<_> = table.iter().filter(not_inside).collect();
-        // Nothing comes after the end.
+        // This entry ends the subhost.
         entries.sort_by_key(|entry| entry.name == "ended");
         let played = entries.iter().map(|entry| {
             let played = outside::play(self, entry.name);
-            let (ends, why) = played.unwrap_or_else(|| panic!("nobody plays {}", entry.name));
+            let (ends, why) = played.unwrap_or_else(|| panic!("no accomplice for {}", entry.name));
             self.measured(entry.name, ends, &why)
         });
         played.collect()
     }
 
-    /// What a line of `attack all` says.
+    /// Parses a line of `attack each`.
     fn judge(&self, line: &str) -> Measured {
         let mut words = line.splitn(3, ' ');
         let mut word = || words.next().unwrap_or_default();
         let (name, status, why) = (word(), word(), word());
-        let entry = find(name).unwrap_or_else(|| panic!("no such entry: {line}"));
+        let entry = find(name).unwrap_or_else(|| panic!("unknown entry: {line}"));
         let ends = status.parse().ok().and_then(|status| entry.ends(status));
         let ends = ends.unwrap_or_else(|| panic!("at {}: {line}", self.level.word()));
         self.measured(name, ends, why)
     }
 
-    /// What the end of `attack NAME` says.
+    /// Parses the result of `attack NAME`.
     fn judge_status(&self, name: &str, done: &Done) -> (Ends, String) {
         let line = format!("{name} {} {}", done.status, done.out.trim());
         let measured = self.judge(&line);
@@ -132,7 +132,7 @@ fn measure(level: Level) -> Vec<Measured> {
     measured.sort_by_key(|one| names.iter().position(|name| *name == one.name));
     let missing = |name: &&&str| !measured.iter().any(|one| one.name == **name);
     let missing: Vec<_> = names.iter().filter(missing).collect();
-    assert!(missing.is_empty(), "nobody has tried {missing:?}");
+    assert!(missing.is_empty(), "no result for {missing:?}");
     measured
 }
 
@@ -192,7 +192,7 @@ fn attack_that_may_fall_may_stand_and_no_other() {
 }
 
 #[test]
-fn every_attack_and_all_work_ends_as_expected() {
+fn every_attack_and_work_ends_as_expected() {
     if !is_root_or_tell("attacks") {
         return;
     }
@@ -211,16 +211,17 @@ fn every_attack_and_all_work_ends_as_expected() {
     }
     let wrong = lines(&unexpected);
     assert!(wrong.is_empty(), "not as expected:\n{wrong}");
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
+    let release =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("read the kernel version");
     let recorded = of_kernel(&kernel(&release));
     let wrong = lines(&|one| unlike(&recorded, one));
     let is_new = record.is_some();
     assert!(is_new || wrong.is_empty(), "not as recorded:\n{wrong}");
 }
 
-/// The watchers would see it, did anybody bring along what belongs to the host.
+/// Proves that the spies work: nsenter(1) leaks objects of the host.
 #[test]
-fn a_watcher_finds_what_nsenter_brings_along() {
+fn spy_finds_descriptors_that_nsenter_leaks() {
     if !is_root_or_tell("attacks") {
         return;
     }
@@ -234,8 +235,11 @@ fn a_watcher_finds_what_nsenter_brings_along() {
 }
 
 #[test]
-fn the_page_shows_what_was_measured() {
+fn table_in_security_md_shows_the_results() {
     let page = include_str!("../../../docs/security.md");
-    let made = put_into(page).expect("the marks");
-    assert!(made == page, "docs/security.md is old: make attacks");
+    let made = put_into(page).expect("a page with marks");
+    assert!(
+        made == page,
+        "docs/security.md is out of date; run make attacks"
+    );
 }

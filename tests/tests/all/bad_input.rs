@@ -1,11 +1,13 @@
-//! What cannot be: one line that says what, where and what to do, the status of the contract, and nothing made.
+//! Invalid input: one line that names the object, the reason and the remedy, the documented exit
+//! status, and no side effect.
 
 use end_to_end::World;
 
-/// A configuration that cannot boot: its lines, those of its file that the message names (0: none), and words of the message.
+/// The lines of a configuration, the number of the line that the message names (0: none), and words
+/// of the message.
 type Bad = (&'static str, usize, &'static [&'static str]);
 
-/// What ob-conf can tell.
+/// Configurations that ob-conf refuses.
 const CONFIGURATIONS: &[Bad] = &[
     (
         "LIVE=live",
@@ -46,6 +48,36 @@ const CONFIGURATIONS: &[Bad] = &[
         &["fifteen-charact0", "longer than 15", "set a shorter NAME"],
     ),
     (
+        "BASE=.\nSTART=!true",
+        2,
+        &["START=!true", "printed nothing on its first line"],
+    ),
+    (
+        "BASE=.\nRAM_SIZE=!false",
+        2,
+        &["RAM_SIZE=!false", "printed nothing on its first line"],
+    ),
+    (
+        "BASE=.\nRAM_SIZE=!no-such-command x",
+        2,
+        &["RAM_SIZE=!no-such-command x: 'no-such-command' is not an executable file"],
+    ),
+    ("BASE=.\nRAM_SIZE=!", 2, &["there is no command"]),
+    (
+        "BASE=.\nSTOP_TIMEOUT=soon",
+        2,
+        &["STOP_TIMEOUT=soon is not a number of seconds"],
+    ),
+    (
+        "BASE=.\nLOG_MAX=lots",
+        2,
+        &["LOG_MAX", "lots is not a size such as 10M"],
+    ),
+];
+
+/// Cables that ob-conf refuses.
+const CABLES: &[Bad] = &[
+    (
         "BASE=.\nCABLES=br0",
         2,
         &["'br0' is no cable: write [bridge]=[MAC or .VLAN]"],
@@ -79,29 +111,13 @@ const CONFIGURATIONS: &[Bad] = &[
         &["'sixteencharacter' cannot be the name of a bridge"],
     ),
     (
-        "BASE=.\nRAM_SIZE=!false",
+        "BASE=.\nCABLES=br0= br0=02:zz:5e:10:00:01",
         2,
-        &["RAM_SIZE=!false", "printed nothing on its first line"],
-    ),
-    (
-        "BASE=.\nRAM_SIZE=!no-such-command x",
-        2,
-        &["RAM_SIZE=!no-such-command x: 'no-such-command' is not an executable file"],
-    ),
-    ("BASE=.\nRAM_SIZE=!", 2, &["there is no command"]),
-    (
-        "BASE=.\nSTOP_TIMEOUT=soon",
-        2,
-        &["STOP_TIMEOUT=soon is not a number of seconds"],
-    ),
-    (
-        "BASE=.\nLOG_MAX=lots",
-        2,
-        &["LOG_MAX", "lots is not a size such as 10M"],
+        &["'02:zz:5e:10:00:01' is not a MAC address"],
     ),
 ];
 
-/// What only the stages can tell, from the document. Over the busybox root.
+/// Plans that a stage refuses, over the busybox root.
 const PLANS: &[(&str, &[&str])] = &[
     (
         "LOG=/nowhere/log",
@@ -179,6 +195,11 @@ const PLANS: &[(&str, &[&str])] = &[
         &["'hook' is not on PATH; write ./hook for the one in BASE"],
     ),
     ("INIT=./silent", &["INIT printed nothing for pid 1 to do"]),
+    ("LOWER=../shellless", &["ob-unshare: bad: ", "/bin/sh"]),
+];
+
+/// Cables that ob-cable refuses.
+const BRIDGES: &[(&str, &[&str])] = &[
     (
         "CABLES== nobridge=",
         &["ob-cable: bad: CABLES: there is no bridge nobridge"],
@@ -193,14 +214,12 @@ const PLANS: &[(&str, &[&str])] = &[
             "ip link del taken0",
         ],
     ),
-    ("LOWER=../shellless", &["ob-unshare: bad: ", "/bin/sh"]),
 ];
 
-#[test]
-fn configurations_that_cannot_be() {
-    let world = World::new();
+/// Checks that neither overlay-boot nor ob-conf takes any of `rows`.
+fn refused_by_ob_conf(world: &World, rows: &[Bad]) {
     let before = world.snapshot();
-    for (text, line, words) in CONFIGURATIONS {
+    for (text, line, words) in rows {
         let conf = world.conf("bad", text);
         for boot in ["overlay-boot", "ob-conf"] {
             let done = world.run(&format!("{boot} {conf}"));
@@ -219,29 +238,48 @@ fn configurations_that_cannot_be() {
     }
 }
 
-#[test]
-fn plans_that_cannot_be() {
-    let world = World::new();
-    world.ok("mkdir -p bad/root/in bad/work/up bad/mounted shellless; mount -t tmpfs tmpfs bad/mounted; mkdir /run/other");
-    world.ok("touch bad/plain; ip link add wire type veth peer name other; ip link add taken0 type veth peer name third");
-    world.script("bad/hook", ":");
-    world.script("bad/silent", ":");
+/// Checks that no subhost with any of `rows` boots, and that a subhost without them does.
+fn refused_by_stages(world: &World, rows: &[(&str, &[&str])]) {
     let before = world.snapshot();
-    for (text, words) in PLANS {
+    for (text, words) in rows {
         let conf = world.subhost("bad", text);
         let done = world.run(&format!("overlay-boot {conf}"));
         assert_eq!(done.out, "", "{text}");
         done.fails(1, words);
         world.assert_same(&before);
     }
-    // And with none of that it boots.
     let conf = world.subhost("bad", "");
     world.ok(&format!("overlay-boot {conf} && overlay-stop {conf}"));
     world.assert_same(&before);
 }
 
 #[test]
-fn files_that_are_no_configuration() {
+fn invalid_configurations_are_refused_with_their_line() {
+    refused_by_ob_conf(&World::new(), CONFIGURATIONS);
+}
+
+#[test]
+fn hazard_14_failing_boot_reports_why_and_leaves_nothing() {
+    let world = World::new();
+    world.ok("mkdir -p bad/root/in bad/work/up bad/mounted shellless; mount -t tmpfs tmpfs bad/mounted; mkdir /run/other");
+    world.ok("touch bad/plain");
+    world.script("bad/hook", ":");
+    world.script("bad/silent", ":");
+    refused_by_stages(&world, PLANS);
+}
+
+#[test]
+fn hazard_34_invalid_bridge_or_mac_is_refused() {
+    let world = World::new();
+    refused_by_ob_conf(&world, CABLES);
+    world.ok(
+        "ip link add wire type veth peer name other; ip link add taken0 type veth peer name third",
+    );
+    refused_by_stages(&world, BRIDGES);
+}
+
+#[test]
+fn invalid_files_are_rejected() {
     let world = World::new();
     world.ok("mkdir directory; printf 'BASE=.\\nLIVE=\\377\\n' >latin1.conf; printf 'BASE=.\\nLIVE=a\\0b\\n' >zero.conf; ln -s nowhere dangling.conf; echo BASE=. >.conf; echo BASE=. >'a b.conf'");
     world.ok("echo BASE=. >closed.conf; chmod 0 closed.conf");
@@ -270,7 +308,7 @@ fn files_that_are_no_configuration() {
         assert_ne!(done.status, 0);
         world.assert_same(&before);
     }
-    // Root may read all files, but for what takes that away.
+    // CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH let root read any file.
     let line = "setpriv --bounding-set=-dac_override,-dac_read_search overlay-boot closed.conf";
     world
         .run(line)
@@ -279,7 +317,7 @@ fn files_that_are_no_configuration() {
 }
 
 #[test]
-fn documents_that_are_none() {
+fn malformed_documents_are_rejected() {
     let world = World::new();
     let conf = world.subhost("mta", "");
     let document = world.ok(&format!("ob-conf {conf}"));
@@ -306,18 +344,24 @@ fn documents_that_are_none() {
         for stage in ["ob-mount", "ob-cable", "ob-unshare", "ob-conf -"] {
             let done = world.line(stage).input(input).run();
             assert_eq!(done.out, "", "{done:#?}");
-            done.fails(1, &[stage.split(' ').next().expect("a word"), words]);
+            done.fails(
+                1,
+                &[
+                    stage.split(' ').next().expect("the name of the stage"),
+                    words,
+                ],
+            );
         }
         world.assert_same(&before);
     }
-    // A relative path was not made absolute by ob-conf.
+    // ob-conf makes paths absolute; a stage refuses a relative one.
     let relative = document.replace(&format!("{}/mta/live", world.directory()), "live");
     world
         .line("ob-mount")
         .input(&relative)
         .run()
         .fails(1, &["LIVE=live is not an absolute path"]);
-    // Nothing at all is a failure that was told already.
+    // An empty input means that the failure has been reported already.
     for stage in [
         "ob-mount",
         "ob-cable",
@@ -338,7 +382,7 @@ fn documents_that_are_none() {
 }
 
 #[test]
-fn undo_of_several_goes_on_after_a_bad_one() {
+fn undo_continues_after_an_invalid_document() {
     let world = World::new();
     let before = world.snapshot();
     world.ok(
@@ -347,48 +391,5 @@ fn undo_of_several_goes_on_after_a_bad_one() {
     let done = world.run("{ head -n 1 made; echo rubbish; tail -n 1 made; } | ob-cable --undo");
     assert_eq!(done.out.lines().count(), 2, "{done:#?}");
     done.fails(1, &["the input is no document"]);
-    world.assert_same(&before);
-}
-
-#[test]
-fn hazard_6_a_configuration_that_runs_is_not_booted_again() {
-    let world = World::new();
-    let conf = world.subhost("mta", "CABLES==");
-    let same_upper = world.subhost("other", "UPPER=../mta/root\nWORK=../mta/work");
-    let same_live = world.subhost("third", "LIVE=../mta/live");
-    world.ok(&format!("overlay-boot {conf}"));
-    let running = world.snapshot_of_idle("mta");
-    world
-        .run(&format!("overlay-boot {conf}"))
-        .fails(1, &["mta: it runs already", &conf]);
-    world
-        .run(&format!("overlay-boot {same_upper}"))
-        .fails(1, &["UPPER=", "is in use by the subhost mta"]);
-    world
-        .run(&format!("overlay-boot {same_live}"))
-        .fails(1, &["LIVE=", "is in use by the subhost mta"]);
-    world.assert_same(&running);
-    assert_eq!(world.inside("mta", "echo lives"), "lives");
-}
-
-#[test]
-fn hazard_6_of_four_boots_at_once_one_wins() {
-    let world = World::new();
-    let conf = world.subhost("mta", "CABLES==");
-    let before = world.snapshot();
-    let boots: Vec<_> = (0..4)
-        .map(|_| world.line(&format!("overlay-boot {conf}")).start())
-        .collect();
-    let ends: Vec<_> = boots.into_iter().map(end_to_end::Running::wait).collect();
-    assert_eq!(
-        ends.iter().filter(|end| end.status == 0).count(),
-        1,
-        "{ends:#?}"
-    );
-    for end in ends.iter().filter(|end| end.status != 0) {
-        end.fails(1, &["mta: it"]);
-    }
-    assert_eq!(world.inside("mta", "echo lives"), "lives");
-    world.ok("cd /; overlay-stop mta");
     world.assert_same(&before);
 }

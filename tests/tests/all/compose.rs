@@ -1,8 +1,9 @@
-//! Every stage is useful by itself, and can be replaced by a few lines of sh, left out, stopped and looked at.
+//! Composition: each stage works alone, and can be replaced by a few lines of sh, left out or
+//! reordered.
 
 use end_to_end::World;
 
-/// The stages in plain sh, as functions: each reads the document, does its one thing and notes it.
+/// The stages in plain sh, as functions: each reads the document, does its work and adds its facts.
 const STAGES: &str = r#"
 set -e
 get() { read -r document; vars=$(printf '%s\n' "$document" | ob-conf --env - "$@"); eval "$vars"; }
@@ -28,7 +29,7 @@ my_cable() {
     ip link set "${NAME}0" up
     printf '%s,"net":"/run/netns/%s","cables":["%s0"]}\n' "${document%\}}" "$NAME" "$NAME"
 }
-# A pid 1 that tells what it sees and ends.
+# A pid 1 that prints its environment and exits.
 my_unshare() {
     get net root
     nsenter --net="$net" unshare --fork --pid --ipc --uts --mount --kill-child --root="$root" \
@@ -36,7 +37,7 @@ my_unshare() {
 }
 "#;
 
-/// The mirrored pipeline, for a subhost that was begun without overlay-boot.
+/// The pipeline in reverse, which undoes a subhost that was booted without overlay-boot.
 const UNDO: &str = "read -r document </run/overlay-boot/mta/subhost; printf '%s\\n' \"$document\" | ob-unshare --undo | ob-cable --undo | ob-mount --undo";
 
 fn world() -> (World, String) {
@@ -45,13 +46,14 @@ fn world() -> (World, String) {
     (world, conf)
 }
 
-/// Boots by the pipeline, without a room and in one, looks inside, and takes it back.
+/// Boots with the pipeline, without a room and in a room, checks the subhost, and undoes it. A room
+/// is the private mount namespace of `ob-unshare --room`, which shares /run/netns with the host.
 fn boots(pipeline: &str) {
     let (world, conf) = world();
     let before = world.snapshot();
     for room in ["sh -c", "ob-unshare --room sh -c"] {
         let script = format!("{STAGES}\nCONF={conf}\n{pipeline} &");
-        // The pipeline goes on in the background; its one line of output says that the subhost is up.
+        // The pipeline stays in the background; its output means that the subhost is up.
         let line = format!("document=$({room} \"$SCRIPT\"); printf '%s\\n' \"$document\"");
         let done = world.line(&line).env("SCRIPT", &script).run();
         assert!(done.err.is_empty(), "{done:#?}");
@@ -83,47 +85,47 @@ fn boots(pipeline: &str) {
 }
 
 #[test]
-fn the_pipeline() {
+fn pipeline_boots_a_subhost() {
     boots("ob-conf $CONF | ob-mount | ob-cable | ob-unshare");
 }
 
 #[test]
-fn ob_conf_in_plain_sh() {
+fn ob_conf_can_be_plain_sh() {
     boots("my_conf | ob-mount | ob-cable | ob-unshare");
 }
 
 #[test]
-fn ob_mount_in_plain_sh() {
+fn ob_mount_can_be_plain_sh() {
     boots("ob-conf $CONF | my_mount | ob-cable | ob-unshare");
 }
 
 #[test]
-fn ob_cable_in_plain_sh() {
+fn ob_cable_can_be_plain_sh() {
     boots("ob-conf $CONF | ob-mount | my_cable | ob-unshare");
 }
 
 #[test]
-fn all_but_the_last_stage_in_plain_sh() {
+fn all_stages_but_the_last_can_be_plain_sh() {
     boots("my_conf | my_mount | my_cable | ob-unshare");
 }
 
 #[test]
-fn a_tee_between_all_stages() {
+fn pipeline_with_tee_between_stages_boots() {
     boots("ob-conf $CONF | tee 1 | ob-mount | tee 2 | ob-cable | tee 3 | ob-unshare");
 }
 
 #[test]
-fn a_fifo_between_all_stages() {
+fn pipeline_through_a_fifo_boots() {
     boots("mkfifo fifo.$$; ob-conf $CONF >fifo.$$ & ob-mount <fifo.$$ | ob-cable | ob-unshare");
 }
 
 #[test]
-fn another_order_of_stages() {
+fn pipeline_with_cables_before_mounts_boots() {
     boots("ob-conf $CONF | ob-cable | ob-mount | ob-unshare");
 }
 
 #[test]
-fn ob_unshare_in_plain_sh() {
+fn ob_unshare_can_be_plain_sh() {
     let (world, conf) = world();
     let before = world.snapshot();
     let script = format!("{STAGES}\nob-conf {conf} | ob-mount | ob-cable | tee made | my_unshare");
@@ -143,7 +145,7 @@ fn ob_unshare_in_plain_sh() {
 }
 
 #[test]
-fn a_plan_changed_by_jq() {
+fn plan_can_be_changed_by_jq() {
     let (world, conf) = world();
     world.write("shared/file", "shared\n");
     let before = world.snapshot();
@@ -157,7 +159,7 @@ fn a_plan_changed_by_jq() {
 }
 
 #[test]
-fn a_plan_changed_by_assignments() {
+fn plan_can_be_changed_by_assignments() {
     let (world, conf) = world();
     world.write("shared/file", "shared\n");
     let before = world.snapshot();
@@ -174,7 +176,7 @@ fn a_plan_changed_by_assignments() {
 }
 
 #[test]
-fn another_program_as_a_stage() {
+fn foreign_program_can_be_a_stage() {
     let (world, conf) = world();
     world.script(
         "bin/my-macvlan",
@@ -188,14 +190,14 @@ fn another_program_as_a_stage() {
         "PATH=$W/bin:$PATH; d=$(ob-conf {conf} | ob-mount | my-macvlan | ob-unshare &)"
     ));
     assert_eq!(world.inside("mta", "ls /sys/class/net"), "lo\nnet7");
-    // Undone by its own means: ob-cable knows nothing of this link.
+    // ob-cable removes only links that it recorded.
     world.ok("ip link del uplink");
     world.ok(UNDO);
     world.until_same(&before);
 }
 
 #[test]
-fn a_stage_left_out_leaves_the_hosts_network() {
+fn pipeline_without_ob_cable_keeps_the_network_of_the_host() {
     let (world, conf) = world();
     let before = world.snapshot();
     for room in ["", "ob-unshare --room"] {
@@ -220,7 +222,7 @@ fn a_stage_left_out_leaves_the_hosts_network() {
 }
 
 #[test]
-fn a_command_as_pid_1_has_the_status_of_env() {
+fn command_as_pid_1_exits_with_the_status_of_env() {
     let (world, conf) = world();
     world.write("busybox/plain", "");
     for (command, status) in [
@@ -239,11 +241,11 @@ fn a_command_as_pid_1_has_the_status_of_env() {
             "{done:#?}"
         );
     }
-    // A pid 1 takes no signal from its own namespace but KILL from outside.
+    // Pid 1 gets no signal from inside without a handler, but SIGKILL from outside works.
     let line =
         format!("ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | ob-unshare -- sleep 1000'");
     let running = world.line(&line).start();
-    end_to_end::until("pid 1", || world.is_up("mta"));
+    end_to_end::until("pid 1 to run", || world.is_up("mta"));
     world.ok(&format!("kill -9 {}", world.document("mta")["pid"]));
     assert_eq!(running.wait().status, 128 + 9);
     assert_eq!(world.run("ob-unshare --room no-such").status, 127);
@@ -251,7 +253,7 @@ fn a_command_as_pid_1_has_the_status_of_env() {
     assert_eq!(
         world.run("ob-unshare -- true </dev/null").status,
         1,
-        "nothing to do, and reported already"
+        "an empty input was reported by an earlier stage"
     );
     assert_eq!(
         world
@@ -262,7 +264,7 @@ fn a_command_as_pid_1_has_the_status_of_env() {
 }
 
 #[test]
-fn the_pipeline_stopped_between_any_two_stages() {
+fn pipeline_can_pause_between_any_two_stages() {
     let (world, conf) = world();
     let empty = world.snapshot();
     world.ok(&format!("ob-conf {conf} >1"));
@@ -286,15 +288,15 @@ fn the_pipeline_stopped_between_any_two_stages() {
     world.ok("d=$(ob-unshare <3 &) && printf '%s\\n' \"$d\" >4");
     assert_eq!(world.inside("mta", "cat /root/at"), "looked");
 
-    // And back.
+    // Undo in reverse order.
     world.ok("ob-unshare --undo <4 >5");
     world.until_same(&wired);
     world.ok("ob-cable --undo <5 >6");
     world.assert_same(&mounted);
     world.ok("ob-mount --undo <6 >7");
     world.assert_same(&empty);
-    assert_eq!(world.read("7"), world.read("1"), "all facts are taken back");
-    // Idempotent, each by itself.
+    assert_eq!(world.read("7"), world.read("1"), "undo removes all facts");
+    // Each undo is idempotent.
     for stage in ["ob-unshare", "ob-cable", "ob-mount"] {
         world.ok(&format!(
             "{stage} --undo <4 >/dev/null && {stage} --undo <1"
@@ -304,7 +306,7 @@ fn the_pipeline_stopped_between_any_two_stages() {
 }
 
 #[test]
-fn a_room_can_be_stood_in_stage_by_stage() {
+fn stages_run_one_by_one_in_a_room() {
     let (world, conf) = world();
     let before = world.snapshot();
     let script = format!(
@@ -319,7 +321,11 @@ fn a_room_can_be_stood_in_stage_by_stage() {
     assert!(document.contains("\"pid\":"));
     assert_ne!(world.read("count"), "0\n");
     assert_eq!(world.ok("grep -c mta/live /proc/self/mountinfo || :"), "0");
-    assert_eq!(world.ok("ls /run/netns"), "mta", "the door of the room");
+    assert_eq!(
+        world.ok("ls /run/netns"),
+        "mta",
+        "the room shares /run/netns with the host"
+    );
     world.ok(UNDO);
     world.until_same(&before);
 }
@@ -342,7 +348,7 @@ fn unknown_keys_pass_through_all_stages() {
 }
 
 #[test]
-fn one_fault_is_one_line_wherever_it_is() {
+fn fault_in_any_stage_prints_one_line() {
     let (world, conf) = world();
     let before = world.snapshot();
     let bad = world.subhost("bad", "CABLES=nobridge=");
@@ -357,7 +363,7 @@ fn one_fault_is_one_line_wherever_it_is() {
         (bad, ["ob-cable: bad: ", "there is no bridge nobridge"]),
         (unstartable, ["ob-unshare: unstartable: ", "/bin/sh"]),
     ] {
-        // In a room what the stages before have mounted goes with it; outside it stays, to be looked at.
+        // The mounts of earlier stages disappear with the room.
         let pipeline = format!(
             "ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | tee made | ob-cable | tee -a made | ob-unshare'"
         );
@@ -368,7 +374,7 @@ fn one_fault_is_one_line_wherever_it_is() {
 }
 
 #[test]
-fn a_guarded_room_starts_the_stages_of_its_pipe_line_and_says_which_it_cannot() {
+fn guarded_room_starts_the_stages_of_its_pipeline() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     world.ok(&format!("overlay-boot {conf} && overlay-stop mta"));
@@ -377,7 +383,7 @@ fn a_guarded_room_starts_the_stages_of_its_pipe_line_and_says_which_it_cannot() 
         let room = "NAME=mta ob-unshare --room --then 'ob-cable --undo'";
         world.run(&format!("{room} {stages}"))
     };
-    // A stage of one's own among them; each gets its words as they are.
+    // With a foreign stage; each stage gets its arguments unchanged.
     world.script("see", "cat >seen; echo \"$1\" >word; exec cat seen");
     let see = format!("{}/see", world.directory());
     run(&format!(

@@ -1,16 +1,14 @@
-//! overlay-go: a command, or a shell, in a running subhost.
+//! overlay-go: runs a command or a shell in a running subhost.
 
-use end_to_end::{World, until};
+use end_to_end::{NO_CGROUP, World, booted, not_done, until};
 
 fn world() -> World {
-    let world = World::new();
-    let conf = world.subhost("mta", "");
-    world.ok(&format!("overlay-boot {conf}"));
+    let (world, _) = booted("");
     world
 }
 
 #[test]
-fn hazard_17_the_status_of_a_command_is_its_own() {
+fn hazard_17_overlay_go_returns_the_status_of_the_command() {
     let world = world();
     world.ok("echo text >mta/root/plain");
     for (command, status) in [
@@ -31,10 +29,22 @@ fn hazard_17_the_status_of_a_command_is_its_own() {
             "{done:#?}"
         );
     }
+    // A shell needs no bash inside, and gets neither the environment nor the time namespace of the
+    // caller.
+    assert!(!world.has("busybox/bin/bash"));
+    let shell = world
+        .line("overlay-go mta")
+        .env("SECRET_TOKEN", "x")
+        .input("readlink /proc/1/root; env; readlink /proc/self/ns/time; exit 8\n")
+        .run();
+    assert_eq!(shell.status, 8, "{shell:#?}");
+    assert!(!shell.out.contains("SECRET"), "{shell:#?}");
+    let time = world.inside("mta", "readlink /proc/1/ns/time");
+    assert!(shell.out.contains(&time), "{shell:#?} {time}");
 }
 
 #[test]
-fn arguments_are_kept_whole() {
+fn arguments_reach_the_command_unchanged() {
     let world = world();
     let arguments = r#""a b" "" '$HOME' '*' "it's" -x -- "new
 line""#;
@@ -48,12 +58,12 @@ line""#;
             "{separator}"
         );
     }
-    // The options after the name are the command's.
+    // Options after the name belong to the command.
     assert_eq!(world.ok("overlay-go mta echo --help -h"), "--help -h");
 }
 
 #[test]
-fn input_and_output_pass_through_apart() {
+fn stdin_stdout_and_stderr_stay_separate() {
     let world = world();
     let done = world
         .line("overlay-go mta sh -c 'cat; echo error >&2'")
@@ -67,21 +77,21 @@ fn input_and_output_pass_through_apart() {
         "head -c 1000000 /dev/urandom >bytes; overlay-go mta cat <bytes | cmp - bytes && echo same",
     );
     assert_eq!(bytes, "same");
-    // Without a command it is a shell, which here reads its input.
+    // Without a command, overlay-go runs a shell, which reads standard input here.
     let done = world
         .line("overlay-go mta")
         .input("echo $((6 * 7)); exit 5\n")
         .run();
     assert_eq!((done.status, done.out.as_str()), (5, "42\n"));
-    // Who reads no more ends it.
+    // SIGPIPE ends the command when its reader exits.
     assert_eq!(world.ok("overlay-go mta yes | head -n 1"), "y");
 }
 
 #[test]
-fn an_unknown_or_ended_subhost_is_one_line_and_125() {
+fn overlay_go_of_unknown_subhost_exits_125() {
     let world = world();
     world.run("overlay-go nobody true").fails(125, &["nobody"]);
-    world.run("overlay-go m..").fails(125, &["m.."]); // hazard 4: no pattern
+    world.run("overlay-go m..").fails(125, &["m.."]);
     world.ok("cd /; overlay-stop mta");
     world
         .run("overlay-go mta true")
@@ -90,7 +100,7 @@ fn an_unknown_or_ended_subhost_is_one_line_and_125() {
 }
 
 #[test]
-fn what_is_entered_is_the_subhost_with_a_clean_environment() {
+fn overlay_go_joins_all_namespaces_with_clean_environment() {
     let world = world();
     let pid = &world.document("mta")["pid"];
     for namespace in ["mnt", "net", "pid", "ipc", "uts", "user", "time", "cgroup"] {
@@ -120,7 +130,7 @@ fn what_is_entered_is_the_subhost_with_a_clean_environment() {
         environment.contains("container=overlay-boot"),
         "{environment}"
     );
-    // The directory that the wildcard is looked up in is closed when the loop begins.
+    // The shell expands the wildcard before the loop, so its directory is closed by then.
     let files = "cd /proc/$$/fd; for f in [0-9]; do [ ! -h $f ] || echo $f; done";
     assert_eq!(
         world.ok(&format!("exec 7</etc; overlay-go mta sh -c '{files}'")),
@@ -130,7 +140,7 @@ fn what_is_entered_is_the_subhost_with_a_clean_environment() {
         let group = |of: &str| world.ok(&format!("grep ^0: {of} | cut -d/ -f2"));
         assert_eq!(group(&format!("/proc/{pid}/cgroup")), "mta");
         let sleeper = world.line("exec overlay-go mta sleep 1000").start();
-        until("its process", || {
+        until("the process in the subhost", || {
             world
                 .processes()
                 .iter()
@@ -142,11 +152,11 @@ fn what_is_entered_is_the_subhost_with_a_clean_environment() {
 }
 
 #[test]
-fn without_arguments_the_running_subhosts_are_listed() {
+fn overlay_go_without_arguments_lists_subhosts() {
     let world = world();
     let conf = format!("{}/mta/mta.conf", world.directory());
     let other = world.subhost("other", "");
-    world.ok(&format!("overlay-boot {other}"));
+    world.boot(&other);
     assert_eq!(
         world.ok("overlay-go"),
         format!("Running subhosts:\n{conf}\n{other}")
@@ -159,28 +169,31 @@ fn without_arguments_the_running_subhosts_are_listed() {
 }
 
 #[test]
-fn services_are_stopped_in_reverse_order_and_daemons_get_their_term() {
+fn control_group_takes_entering_commands_and_is_removed() {
     let world = World::new();
-    for service in ["one", "two"] {
-        world.script(format!("busybox/etc/{service}"), &format!("echo {service} $1 >>/var/order\n[ $1 = stop ] || (trap 'echo {service} had its TERM >>/var/order; exit' TERM; while :; do sleep 0.1; done) &"));
+    if !world.has_cgroup() {
+        return not_done("the control group of an entering command", NO_CGROUP);
     }
-    let conf = world.subhost("mta", "START=/etc/one /etc/two");
+    let conf = world.subhost("mta", "");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
-    until("the start of the last", || {
-        world.has("mta/root/var/order") && world.read("mta/root/var/order").contains("two start")
-    });
-    world.ok(&format!("overlay-stop {conf}"));
+    world.boot(&conf);
+    let group = "/sys/fs/cgroup/mta/cgroup.procs";
+    let count = || world.ok(&format!("cat {group}")).lines().count();
+    until("the reaper and the placeholder", || count() == 2);
+    let entered = world
+        .line("exec overlay-go mta sh -c 'sleep 100000 & exec sleep 100000'")
+        .start();
+    until("the commands in the group", || count() == 4);
+    // Nested groups are removed too.
+    world.ok("mkdir /sys/fs/cgroup/mta/below /sys/fs/cgroup/mta/below/below");
+    world.ok("overlay-stop mta");
+    assert_ne!(entered.wait().status, 0);
     world.assert_same(&before);
-    let order = world.read("mta/root/var/order");
-    let stops: Vec<&str> = order
-        .lines()
-        .filter(|line| line.ends_with("stop"))
-        .collect();
-    assert_eq!(stops, ["two stop", "one stop"], "{order}");
-    assert_eq!(
-        order.matches("had its TERM").count(),
-        2,
-        "hazard 2: {order}"
-    );
+    // A group that another process uses is refused, and the process survives.
+    world.ok("mkdir /sys/fs/cgroup/mta; sleep 100000 >/dev/null 2>&1 </dev/null & echo $! >/run/other; echo $! >/sys/fs/cgroup/mta/cgroup.procs");
+    world
+        .run(&format!("overlay-boot {conf}"))
+        .fails(1, &["control group", "in use"]);
+    world.ok("kill $(cat /run/other); rm /run/other; until rmdir /sys/fs/cgroup/mta; do sleep 0.01; done 2>/dev/null");
+    world.until_same(&before);
 }

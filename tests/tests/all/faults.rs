@@ -1,8 +1,9 @@
-//! What cannot be written, and what is broken off in the middle.
+//! Faults: full and read-only filesystems, logs that cannot be written, and interrupted boots and
+//! stops.
 
 use end_to_end::{NO_LOOP, NOT_ROOT, World, is_root, not_done, until};
 
-/// Makes a directory `$W/small` of a small filesystem: ext4 on a loop device, or where that cannot be had a tmpfs.
+/// Makes a small filesystem in `$W/small`: ext4 on a loop device, or a tmpfs without loop devices.
 fn small_filesystem(world: &World, ext4: &str, tmpfs: &str) {
     world.ok("mkdir small");
     let made = is_root()
@@ -24,7 +25,8 @@ fn small_filesystem(world: &World, ext4: &str, tmpfs: &str) {
 
 const ON_SMALL: &str = "UPPER=../small/root\nWORK=../small/work\nLIVE=../small/live\nCABLES==";
 
-/// Boots what may fail or not; either way it is told in one line or runs, can be stopped, and leaves nothing.
+/// Boots, and stops the subhost if the boot succeeds; a failure prints one line. Nothing is left.
+/// Returns whether the boot succeeded.
 fn boot_and_stop(world: &World, conf: &str) -> bool {
     let before = world.snapshot();
     let boot = world.run(&format!("overlay-boot {conf}"));
@@ -39,17 +41,17 @@ fn boot_and_stop(world: &World, conf: &str) -> bool {
 }
 
 #[test]
-fn a_full_disk_below_upper_keeps_nobody_from_cleaning_up() {
+fn full_disk_below_upper_does_not_prevent_cleanup() {
     let world = World::new();
     small_filesystem(&world, "", "nr_inodes=500");
     let conf = world.subhost("mta", ON_SMALL);
     world.run("dd if=/dev/zero of=small/fill bs=64k; dd if=/dev/zero of=small/rest bs=512");
     assert_ne!(world.run("echo x >small/more").status, 0);
     boot_and_stop(&world, &conf);
-    // One that runs already, too.
+    // A disk that fills up while a subhost runs.
     world.ok("rm small/fill small/rest small/more");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     world.run("dd if=/dev/zero of=small/fill bs=64k; dd if=/dev/zero of=small/rest bs=512");
     assert_ne!(
         world.run("overlay-go mta sh -c 'echo x >/var/more'").status,
@@ -60,7 +62,7 @@ fn a_full_disk_below_upper_keeps_nobody_from_cleaning_up() {
 }
 
 #[test]
-fn no_inodes_below_upper_keep_nobody_from_cleaning_up() {
+fn no_inodes_below_upper_does_not_prevent_cleanup() {
     let world = World::new();
     small_filesystem(&world, "-N 64", "nr_inodes=64");
     let conf = world.subhost("mta", ON_SMALL);
@@ -70,13 +72,13 @@ fn no_inodes_below_upper_keep_nobody_from_cleaning_up() {
 }
 
 #[test]
-fn a_read_only_upper_is_told_or_boots_and_leaves_nothing() {
+fn read_only_upper_leaves_nothing() {
     let world = World::new();
     small_filesystem(&world, "", "nr_inodes=500");
     let conf = world.subhost("mta", ON_SMALL);
     world.ok("mount -o remount,ro small || mount -o remount,bind,ro small");
     boot_and_stop(&world, &conf);
-    // Where all that is written to is elsewhere, a root that cannot be written to is a root.
+    // A read-only root boots if UPPER and LOWER are the same directory.
     world.make_busybox("whole");
     world.ok("mount --bind whole whole && mount -o remount,ro,bind whole");
     let conf = world.subhost("mta", "UPPER=../whole\nLOWER=../whole\nCABLES==");
@@ -84,7 +86,7 @@ fn a_read_only_upper_is_told_or_boots_and_leaves_nothing() {
 }
 
 #[test]
-fn a_subhost_never_waits_for_its_log() {
+fn full_log_disk_does_not_block_the_subhost() {
     let world = World::new();
     world.ok("mkdir log && mount -t tmpfs -o size=64k log log");
     let conf = world.subhost(
@@ -96,27 +98,28 @@ fn a_subhost_never_waits_for_its_log() {
     );
     world.script("mta/init", "cat <<'END'\nyes 'a line that is not so short' | head -n 100000\n: >/root/done\nuntil [ -e /root/go ]; do sleep 0.05; done; while :; do echo spoken again; sleep 0.05; done\nEND");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
-    until("all to be said", || world.has("mta/root/root/done"));
-    // The disk is full; those who come still come in, and when there is space again what was lost is told.
+    world.boot(&conf);
+    until("all output of pid 1", || world.has("mta/root/root/done"));
+    // The disk is full: entering works, and after space is available again, the log counts the lost
+    // lines.
     world.ok("overlay-go mta true");
     world.ok("overlay-go mta touch /root/go");
-    until("the log to go on", || {
-        // What was on its way in the pipe may have filled it again.
+    until("the log to continue", || {
+        // Output that was still in the pipe may have filled the disk again.
         world.ok(": >log/mta.log; sleep 0.3");
         let log = world.read("log/mta.log");
         log.contains("lines lost) ") && log.contains("spoken again")
     });
     world.ok("overlay-stop mta");
     world.assert_same(&before);
-    // Full from the beginning.
+    // A disk that is full before the boot.
     world.ok("dd if=/dev/zero of=log/fill bs=1k 2>/dev/null || :; : >log/mta.log");
     world.ok(&format!("overlay-boot {conf}; overlay-stop mta"));
     world.assert_same(&before);
 }
 
 #[test]
-fn a_log_that_nobody_reads_is_refused() {
+fn fifo_as_log_is_refused() {
     let world = World::new();
     let conf = world.subhost(
         "mta",
@@ -135,9 +138,9 @@ fn a_log_that_nobody_reads_is_refused() {
 }
 
 #[test]
-fn with_a_full_run_nothing_boots_and_what_runs_is_stopped() {
+fn full_run_prevents_boot_but_not_stop() {
     let world = World::new();
-    // In a user namespace the one that is there may not be made smaller.
+    // In a user namespace, the size of the present tmpfs cannot be changed.
     world.ok("mount -t tmpfs -o size=256k,mode=755 small /run");
     let conf = world.subhost("mta", "CABLES==");
     world.ok(&format!("overlay-boot {conf} && overlay-stop mta"));
@@ -155,7 +158,7 @@ fn with_a_full_run_nothing_boots_and_what_runs_is_stopped() {
     world.assert_same(&before);
 }
 
-/// Every 61st step of the sweeps of `make sweep`.
+/// A part of the sweeps of `make sweep`: every 61st step.
 #[cfg(target_arch = "x86_64")]
 mod sweeps {
     use end_to_end::is_root_or_tell;
@@ -164,7 +167,7 @@ mod sweeps {
 
     const STRIDE: usize = 61;
 
-    fn tell(what: &str, summary: &Summary) {
+    fn report(what: &str, summary: &Summary) {
         let _ = writeln!(std::io::stderr(), "{what}, every {STRIDE}th: {summary}");
         assert!(
             summary.faults > 0 && summary.broken.is_empty(),
@@ -174,9 +177,9 @@ mod sweeps {
     }
 
     #[test]
-    fn a_boot_whose_processes_are_killed_leaves_what_the_next_one_finds() {
-        if is_root_or_tell("tracing what becomes another user") {
-            tell(
+    fn killed_boot_is_cleaned_up_by_the_next_command() {
+        if is_root_or_tell("tracing a process that changes its uid") {
+            report(
                 "boots killed",
                 &Sweep::new(Act::Boot, "", STRIDE).kill(|_| ()),
             );
@@ -184,9 +187,9 @@ mod sweeps {
     }
 
     #[test]
-    fn a_stop_whose_processes_are_killed_leaves_what_the_next_one_finds() {
-        if is_root_or_tell("tracing what becomes another user") {
-            tell(
+    fn killed_stop_is_cleaned_up_by_the_next_command() {
+        if is_root_or_tell("tracing a process that changes its uid") {
+            report(
                 "stops killed",
                 &Sweep::new(Act::Stop, "", STRIDE).kill(|_| ()),
             );
@@ -194,9 +197,9 @@ mod sweeps {
     }
 
     #[test]
-    fn a_boot_in_which_a_call_fails_tells_so_and_leaves_nothing() {
-        if is_root_or_tell("tracing what becomes another user") {
-            tell(
+    fn boot_with_failing_call_reports_and_leaves_nothing() {
+        if is_root_or_tell("tracing a process that changes its uid") {
+            report(
                 "boots failing",
                 &Sweep::new(Act::Boot, "", STRIDE / 4).fail(|_| ()),
             );
@@ -204,9 +207,9 @@ mod sweeps {
     }
 
     #[test]
-    fn a_stop_in_which_a_call_fails_tells_so_and_the_next_one_does_it() {
-        if is_root_or_tell("tracing what becomes another user") {
-            tell(
+    fn stop_with_failing_call_is_completed_by_the_next_stop() {
+        if is_root_or_tell("tracing a process that changes its uid") {
+            report(
                 "stops failing",
                 &Sweep::new(Act::Stop, "", STRIDE / 8).fail(|_| ()),
             );

@@ -1,9 +1,9 @@
-//! What `make install` puts where, found and used by who looks there.
+//! The files of `make install`, and their use from where they are installed.
 
 use end_to_end::{NO_SOURCE, NOT_INSTALLED, World, bin, is_root_or_tell, not_done, scripts};
 use std::process::Command;
 
-/// Installs below `dest` of the world.
+/// Installs below `dest` in the world.
 fn install(world: &World, prefix: &str) {
     let output = Command::new("make")
         .args(["-s", "install", &format!("PREFIX={prefix}")])
@@ -11,11 +11,11 @@ fn install(world: &World, prefix: &str) {
         .arg(format!("DESTDIR={}", world.at("dest").display()))
         .current_dir(scripts().join(".."))
         .output()
-        .expect("make");
+        .expect("run make");
     assert!(output.status.success(), "{output:?}");
 }
 
-/// The words that bash offers after `line`, if nothing of ours has been sourced: it looks where completions are installed.
+/// Prints the words that bash offers after `line`, with only the installed completions.
 const BASH: &str = r#"
 . /usr/share/bash-completion/bash_completion
 line=$1
@@ -39,14 +39,14 @@ const SHELLS: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn what_is_installed_boots_and_shells_find_their_completions() {
-    if !is_root_or_tell("what is installed") {
+fn installed_files_boot_and_complete() {
+    if !is_root_or_tell("installed files") {
         return;
     }
     if !scripts().join("../Makefile").exists() {
         return not_done("make install", NO_SOURCE);
     }
-    // As long as it is mounted, the world has what is installed where it belongs.
+    // The mount puts the installed files where they belong, in this world only.
     let places = [
         (
             "/usr/local",
@@ -84,7 +84,7 @@ fn what_is_installed_boots_and_shells_find_their_completions() {
         );
         ok(&format!("overlay-boot {conf}; cp {conf} mtx.conf"));
         assert_eq!(ok("overlay-go mta ls -d /dev/pts/ptmx"), "/dev/pts/ptmx");
-        // The shell, what it needs, the line, and what is offered.
+        // The shell, a file that it needs, the line, and a word that must be offered.
         for (shell, needs, command) in SHELLS {
             if !std::path::Path::new(needs).exists() {
                 not_done(&format!("completion in {shell}"), NOT_INSTALLED);
@@ -105,7 +105,7 @@ fn what_is_installed_boots_and_shells_find_their_completions() {
             }
         }
         ok("overlay-stop --all");
-        // Who installs again changes nothing of one's own.
+        // A second installation keeps files of the administrator.
         world.ok("echo mine >dest/etc/subhosts.conf; rm dest/var/lib/overlay-boot; mkdir dest/var/lib/overlay-boot");
         world.ok(&format!("umount -l {prefix}"));
         install(&world, prefix);
@@ -114,4 +114,34 @@ fn what_is_installed_boots_and_shells_find_their_completions() {
             "mine"
         );
     }
+}
+
+#[test]
+fn boot_needs_no_other_programs() {
+    let world = World::new();
+    world.ok("ip link add br0 type bridge");
+    for program in [
+        "brctl",
+        "bc",
+        "fdisk",
+        "ldd",
+        "pivot_root",
+        "unshare",
+        "nsenter",
+        "ip",
+        "ps",
+        "pgrep",
+        "pkill",
+        "mount",
+        "umount",
+        "bash",
+        "sudo",
+    ] {
+        world.script(format!("fake/{program}"), "echo \"$0\" >>$W/needed; exit 1");
+    }
+    let conf = world.subhost("mta", "CABLES=br0=");
+    world.ok(&format!(
+        "PATH=$W/fake:$PATH; overlay-boot {conf} && overlay-go mta true && overlay-stop mta"
+    ));
+    assert!(!world.has("needed"), "{}", world.read("needed"));
 }

@@ -1,10 +1,10 @@
-//! What people have from overlay-boot 1.6.4 goes on under these commands: layers, configurations, hooks, subhosts.conf, roots of
-//! all kinds, real services.
+//! Migration from overlay-boot 1.6.4: its layers, configurations, hooks, subhosts.conf, all kinds
+//! of roots, and real services.
 
 use end_to_end::{NOT_INSTALLED, World, bin, is_root_or_tell, not_done, scripts, until};
 use std::path::Path;
 
-/// A world with a bridge br0, 10.0.0.1, and the old directory of the commands.
+/// Makes a world with a bridge br0, 10.0.0.1, and the old directory of the commands.
 fn world() -> World {
     let world = World::new();
     world
@@ -18,24 +18,24 @@ fn world() -> World {
     world
 }
 
-/// Gives UPPER a service, which has an address and serves /srv/www there.
+/// Adds a service to UPPER that sets an address and serves /srv/www.
 fn serve(world: &World, name: &str, address: &str) {
     world.script(
         format!("{name}/root/etc/rc"),
         &format!(
             "case $1 in
 start) ip addr add {address}/24 dev eth0; ip link set eth0 up; httpd -h /srv/www; echo started ;;
-stop) killall httpd; echo stopped >>/etc/told ;;
+stop) killall httpd; echo stopped >>/etc/calls ;;
 esac"
         ),
     );
     world.write(format!("{name}/root/srv/www/name"), name);
 }
 
-/// What the world's host gets from there.
+/// Fetches a file from there, on the host.
 fn fetch(world: &World, address: &str, file: &str) -> String {
     let mut text = String::new();
-    until(&format!("an answer of {address}"), || {
+    until(&format!("an answer from {address}"), || {
         let get = "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1], timeout=5).read().decode())";
         let done = world.run(&format!("python3 -c '{get}' http://{address}/{file}"));
         text = done.out;
@@ -45,12 +45,13 @@ fn fetch(world: &World, address: &str, file: &str) -> String {
 }
 
 #[test]
-fn an_old_host_boots_serves_and_stops() {
+fn host_with_files_of_1_6_4_boots_serves_and_stops() {
     let world = world();
     let w = world.directory().to_owned();
     world.write("shared/page", "shared\n");
 
-    // One with all that the old tool leaves in its layers, and hooks that lean on the old directory.
+    // A subhost with all files that the old tool leaves in its layers, and hooks that use the old
+    // directory.
     world.conf(
         "mta",
         "# The mail host.\r\nBASE=.\r\n  LOWER=/no/such\r\nexport LOWER=/no/such\r\nLOWER =/no/such\r\nLOWER=../busybox\r\nLOWER=/no/such\r\n\
@@ -69,13 +70,13 @@ fn an_old_host_boots_serves_and_stops() {
         ". /var/lib/overlay-boot/functions
 [ \"$ACTION\" = overlay-boot ] || die 'no boot'
 beginswith \"$CONFIG\" / || die 'no path'
-echo \"pre $(subhost_name \"$CONFIG\") $(config RAM_SIZE 50M) $(config MINE) $(config NONE default)\" >>told
+echo \"pre $(subhost_name \"$CONFIG\") $(config RAM_SIZE 50M) $(config MINE) $(config NONE default)\" >>calls
 exec /var/lib/overlay-boot/overlay-premount \"$1\"",
     );
     world.script(
         "mta/postmount",
         ". /var/lib/overlay-boot/functions
-echo \"post $1 $#\" >>told
+echo \"post $1 $#\" >>calls
 LIVE=$(config LIVE live)
 mount -t tmpfs tmpfs $LIVE/root
 exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
@@ -85,7 +86,8 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         "echo 'echo before >/var/before'\nexec /var/lib/overlay-boot/overlay-init",
     );
 
-    // One whose pid 1 is the old tool's own, from its layer, which blocks all signals.
+    // A subhost whose pid 1 is the reaper of the old tool, from its layer, which blocks all
+    // signals.
     world.conf(
         "old",
         "BASE=.\nLOWER=../busybox\nCABLES=br0=\nSTART=/etc/rc\nINIT=./init",
@@ -97,7 +99,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         "echo '/etc/rc start'; echo \"exec /.reaper $(basename $CONFIG .conf)\"",
     );
 
-    // One that is bound, by a configuration with nothing but the defaults' names written out.
+    // A bound subhost; its configuration spells out the defaults.
     world.make_busybox("bound/root");
     world.conf(
         "bound",
@@ -114,7 +116,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         line.env("SUBHOSTS_CONF", &format!("{w}/subhosts.conf"))
             .run()
     };
-    world.ok("umask 026; : >/tmp/oly-mta.log"); // it is there to be read, afterwards too
+    world.ok("umask 026; : >/tmp/oly-mta.log"); // the log stays after the stop
     let before = world.snapshot();
     for round in 0..2 {
         subhosts("start").ok();
@@ -127,7 +129,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         }
         assert_eq!(fetch(&world, "10.0.0.2", "shared/page"), "shared\n");
         assert_eq!(
-            world.read("mta/told"),
+            world.read("mta/calls"),
             "pre mta 10M of my own default\npost word 3\n".repeat(round + 1)
         );
         assert_eq!(
@@ -141,7 +143,7 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         );
         assert!(world.read("/tmp/oly-mta.log").contains("Z started\n"));
 
-        // The commands as they were used.
+        // The commands as they were used with 1.6.4.
         let go = world.line("overlay-go mta").input("echo $((6*7))\n").run();
         assert_eq!(go.ok(), "42");
         let list = world.ok("overlay-go");
@@ -156,15 +158,15 @@ exec /var/lib/overlay-boot/overlay-postmount LIVE \"$3\"",
         subhosts("stop").ok();
         world.assert_same(&before);
     }
-    assert_eq!(world.read("bound/root/etc/told"), "stopped\nstopped\n");
+    assert_eq!(world.read("bound/root/etc/calls"), "stopped\nstopped\n");
     assert!(
         world.read("mta/root/.reaper").contains("trap"),
-        "it is as it was"
+        "the old reaper is unchanged"
     );
 }
 
 #[test]
-fn functions_does_what_it_did() {
+fn functions_for_hooks_work_as_before() {
     let world = world();
     let conf = world.subhost(
         "mta",
@@ -194,7 +196,7 @@ fn functions_does_what_it_did() {
     ] {
         assert_eq!(run(line).ok(), printed, "{line}");
     }
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let running = format!("yes\nyes\nno\n{conf}\n{conf}");
     let line = "is_live && echo yes; is_live other && echo yes; is_live mta || echo no; list_running; subhost_config other";
     assert_eq!(run(line).ok(), running);
@@ -206,10 +208,10 @@ fn functions_does_what_it_did() {
     );
 }
 
-/// Boots, looks whether the subhost lives, and ends it; nothing may be left.
-fn lives(world: &World, name: &str, conf: &str) {
+/// Boots, checks the subhost, and stops it; nothing is left.
+fn boot_and_stop(world: &World, name: &str, conf: &str) {
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(conf);
     assert_eq!(
         world.inside(
             name,
@@ -228,31 +230,31 @@ fn lives(world: &World, name: &str, conf: &str) {
 }
 
 #[test]
-fn roots_of_all_kinds() {
+fn roots_of_all_kinds_boot() {
     let world = World::new();
 
-    // Next to nothing: one program, and the directories that cannot be made in a root that is read-only.
+    // A minimal root: one program, and the directories that a read-only root must have.
     world.ok("mkdir -p bare/bin bare/etc && cp busybox/bin/busybox bare/bin && for a in sh cat ls; do ln -s busybox bare/bin/$a; done");
     let conf = world.subhost("bare-one", "LOWER=../bare\nSTART=networking ssh");
-    lives(&world, "bare-one", &conf);
+    boot_and_stop(&world, "bare-one", &conf);
 
-    // Alpine's layout: absolute links to the one program, no bash, no service, an inittab.
+    // The layout of Alpine: absolute links to one program, no bash, no service command, an inittab.
     world.ok("mkdir -p alpine/bin alpine/sbin alpine/usr/bin alpine/usr/sbin alpine/lib alpine/etc/init.d alpine/var/run alpine/proc alpine/sys alpine/dev alpine/run alpine/tmp
         cp busybox/bin/busybox alpine/bin; cp -L busybox/etc/passwd busybox/etc/group alpine/etc
         for a in sh ash cat ls ps mount; do ln -s /bin/busybox alpine/bin/$a; done; for a in init ip; do ln -s /bin/busybox alpine/sbin/$a; done
         for a in env id setsid; do ln -s /bin/busybox alpine/usr/bin/$a; done; echo ::wait:/bin/touch /etc/x >alpine/etc/inittab; ln -s ../run alpine/var/run2");
     let conf = world.subhost("alpine-one", "LOWER=../alpine\nSTART=networking");
-    lives(&world, "alpine-one", &conf);
+    boot_and_stop(&world, "alpine-one", &conf);
 
-    // Its own init as pid 1, by an INIT of one's own.
+    // Its init as pid 1, by a custom INIT.
     world.write(
         "alpine/etc/inittab",
         "::sysinit:/bin/cat /proc/1/cmdline\n::respawn:/bin/busybox sleep 1000\n",
     );
     world.script("alpine-two/init", "echo 'exec /sbin/init'");
     let conf = world.subhost("alpine-two", "LOWER=../alpine\nINIT=./init");
-    world.ok(&format!("overlay-boot {conf}"));
-    until("init's child", || {
+    world.boot(&conf);
+    until("the child of init", || {
         world.inside("alpine-two", "ps").contains("sleep 1000")
     });
     assert!(
@@ -262,25 +264,25 @@ fn roots_of_all_kinds() {
     );
     world.ok("overlay-stop alpine-two");
 
-    // Merged /usr.
+    // A merged /usr.
     world.ok("mkdir -p merged/usr merged/etc && cp -a busybox/bin merged/usr && ln -s usr/bin merged/bin");
     let conf = world.subhost("merged-one", "LOWER=../merged");
-    lives(&world, "merged-one", &conf);
+    boot_and_stop(&world, "merged-one", &conf);
 
-    // UPPER on a filesystem of its own, and one whose LIVE is mounted before.
+    // UPPER on another filesystem, and a LIVE that is mounted before the boot.
     world.ok("mkdir own there && mount -t tmpfs tmpfs own && mkdir own/root own/work");
     let conf = world.subhost("own-one", "UPPER=../own/root\nWORK=../own/work");
-    lives(&world, "own-one", &conf);
+    boot_and_stop(&world, "own-one", &conf);
     assert!(world.has("own/root/etc/made"));
     world.make_busybox("there-one/tree");
     let conf = world.conf("there-one", "BASE=.\nSTART=none\nLOWER=live\nUPPER=live");
     world.ok("mount --bind there-one/tree there-one/live");
-    lives(&world, "there-one", &conf);
+    boot_and_stop(&world, "there-one", &conf);
     assert!(world.has("there-one/tree/etc/made"));
 }
 
 #[test]
-fn images_that_a_command_of_ones_own_mounts() {
+fn image_mounted_by_a_custom_command_boots() {
     let world = World::new();
     if !world.mounts_images("images") {
         return;
@@ -293,15 +295,15 @@ fn images_that_a_command_of_ones_own_mounts() {
         );
         let conf = world.subhost(image, &format!("LOWER=!./image ../root.{image}"));
         world.ok(&format!("mkdir {image}/mnt"));
-        lives(&world, image, &conf);
+        boot_and_stop(&world, image, &conf);
     }
-    until("the loop devices to go", || {
+    until("the removal of the loop devices", || {
         world.ok("losetup -l -n -O BACK-FILE | grep -c \"$W\" || :") == "0"
     });
 }
 
 #[test]
-fn debians_sshd_and_nginx_serve() {
+fn sshd_and_nginx_of_debian_serve() {
     if !is_root_or_tell("LOWER=/") {
         return;
     }
@@ -319,11 +321,13 @@ fn debians_sshd_and_nginx_serve() {
     );
     world.ok("ssh-keygen -q -t ed25519 -N '' -f key && mkdir -p -m 700 web/root/root/.ssh && chmod 700 web/root/root && cp key.pub web/root/root/.ssh/authorized_keys && mkdir -p web/root/etc/ssh && ssh-keygen -q -A -f web/root >&2");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert!(fetch(&world, "10.0.0.2", "").contains("nginx"));
     let ssh = "ssh -i key -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@10.0.0.2";
-    until("sshd", || world.run(&format!("{ssh} true")).status == 0);
-    // Who has logged in is in the subhost, and has a terminal there.
+    until("a login over ssh", || {
+        world.run(&format!("{ssh} true")).status == 0
+    });
+    // The session runs inside and has a terminal there.
     assert_eq!(
         world.ok(&format!("{ssh} readlink /proc/self/ns/pid")),
         world.inside("web", "readlink /proc/1/ns/pid")
@@ -338,66 +342,8 @@ fn debians_sshd_and_nginx_serve() {
     assert!(world.run(&format!("{ssh} -o ConnectTimeout=1 true")).status != 0);
 }
 
-/// A file of docs/examples, with the world's directory in place of /opt/subhost.
-fn example(world: &World, file: &str) -> String {
-    let source = scripts().parent().expect("the scripts are in a tree");
-    let text =
-        std::fs::read_to_string(source.join("docs/examples").join(file)).expect("an example");
-    world.script(file, &text.replace("/opt/subhost", world.directory()));
-    format!("./{file}")
-}
-
 #[test]
-fn the_examples_for_supervisors_start_and_end_a_subhost() {
-    let world = World::new();
-    let conf = world.subhost("mta", "CABLES==");
-    let before = world.snapshot();
-
-    // s6 waits for a newline on descriptor 3, and sends TERM.
-    assert_eq!(
-        std::fs::read_to_string(scripts().with_file_name("docs/examples/s6/mta/notification-fd"))
-            .expect("a number"),
-        "3\n"
-    );
-    let run = example(&world, "s6/mta/run");
-    let s6 = world.line(&format!("mkfifo ready; {run} 3>ready & run=$!; exec 3<>ready; head -n 1 <&3 >up; exec 3<&-; read -r go; kill $run; wait $run; echo $?"));
-    let s6 = s6.input("go\n").start();
-    assert_eq!(s6.wait().ok(), "0");
-    assert_eq!(world.read("up"), "\n");
-    world.until_same(&before);
-
-    // runit asks ./check, and runs control/t in place of TERM.
-    let (run, check, control) = (
-        example(&world, "runit/mta/run"),
-        example(&world, "runit/mta/check"),
-        example(&world, "runit/mta/control/t"),
-    );
-    assert_ne!(world.run(&check).status, 0);
-    let runit = world.line(&format!("exec {run}")).start();
-    until("runit's subhost", || world.run(&check).status == 0);
-    world.ok(&control);
-    let runit = runit.wait(); // 1 if it was stopped before it could tell that it is up
-    assert!([0, 1].contains(&runit.status), "{runit:#?}");
-    world.until_same(&before);
-
-    // OpenRC sources its services.
-    let openrc = example(&world, "openrc/subhost");
-    let source = format!(
-        "ebegin() {{ :; }}; eend() {{ return $1; }}; RC_SVCNAME=subhost.mta; conf={conf}; . {openrc}"
-    );
-    world.ok(&format!("{source}; start && status && stop"));
-    world.assert_same(&before);
-    assert_ne!(world.run(&format!("{source}; status")).status, 0);
-    let supervised = example(&world, "openrc/subhost-supervised");
-    let source = source.replace(&openrc, &supervised);
-    assert_eq!(
-        world.ok(&format!("{source}; echo $command $command_args")),
-        format!("/usr/sbin/overlay-boot --foreground --notify-fd 3 {conf}")
-    );
-}
-
-#[test]
-fn the_hosts_ifupdown_sees_to_a_cable_without_a_bridge() {
+fn ifupdown_configures_a_cable_without_bridge() {
     if !Path::new("/usr/sbin/ifup").exists() && !Path::new("/sbin/ifup").exists() {
         return not_done("ifupdown", NOT_INSTALLED);
     }
@@ -406,18 +352,18 @@ fn the_hosts_ifupdown_sees_to_a_cable_without_a_bridge() {
     world.write(
         "network/interfaces",
         &format!(
-            "auto lo\niface lo inet loopback\n\niface mta0 inet static\n    address 10.9.0.1/24\n    up echo up >>{w}/told\n    down echo down >>{w}/told\n"
+            "auto lo\niface lo inet loopback\n\niface mta0 inet static\n    address 10.9.0.1/24\n    up echo up >>{w}/calls\n    down echo down >>{w}/calls\n"
         ),
     );
     world.ok("cd network; mkdir if-up.d if-down.d if-pre-up.d if-post-down.d; mount --bind . /etc/network");
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
     for round in 1..3 {
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         assert!(world.ok("ip -o -4 addr show mta0").contains("10.9.0.1/24"));
         world.inside("mta", "ip addr add 10.9.0.2/24 dev eth0; ip link set eth0 up; ping -c 1 -W 20 10.9.0.1 >/dev/null");
         world.ok("overlay-stop mta");
-        assert_eq!(world.read("told"), "up\ndown\n".repeat(round));
+        assert_eq!(world.read("calls"), "up\ndown\n".repeat(round));
         assert!(!world.read("/run/network/ifstate").contains("mta0"));
         world.ok("rm -rf /run/network");
         world.assert_same(&before);

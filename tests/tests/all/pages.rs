@@ -1,11 +1,11 @@
-//! What the pages say is what happens: their examples are typed, and what is printed is compared.
+//! Examples of documents work as printed: the tests type the commands and compare the output.
 
 use end_to_end::{NO_LOOP, NO_MACVLAN, Running, World, is_root_or_tell, not_done, until};
 use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// A shell that a page is typed into, a command at a time, as a person would.
+/// A shell into which the commands of a page are typed one by one, as a person would.
 pub struct Typist<'a> {
     world: &'a World,
     _shell: Running,
@@ -16,7 +16,7 @@ pub struct Typist<'a> {
 
 impl<'a> Typist<'a> {
     pub fn new(world: &'a World) -> Self {
-        // bash reads no further than the line, so that the rest is left for a shell that this one starts.
+        // bash reads one line at a time, so that a program that it starts can read the next line.
         world.script("shell/sh", "exec bash \"$@\"");
         world.ok("rm -f keys; mkfifo keys; : >screen");
         let shell = world
@@ -26,37 +26,38 @@ impl<'a> Typist<'a> {
         Typist {
             world,
             _shell: shell,
-            input: input.expect("the shell's input"),
+            input: input.expect("open the input of the shell"),
             typed: 0,
             read: 0,
         }
     }
 
-    /// The world that it is typed in.
+    /// Returns the world of the shell.
     pub fn world(&self) -> &'a World {
         self.world
     }
 
-    /// Types a command that goes on until it is ended, waits until it has printed something, and ends it. Returns that.
+    /// Types a command that does not end by itself, waits for its first output, and kills it;
+    /// returns the output.
     pub fn enter_for_a_while(&mut self, command: &str) -> String {
         self.enter(&format!("{command} &"));
         let read = self.read;
-        until(&format!("a word of {command}"), || {
+        until(&format!("output of {command}"), || {
             self.world.read("screen").len() > read
         });
         self.enter("kill $!; wait $!").0
     }
 
-    /// Types a command, and returns what it printed until the shell took the next one, with its status.
+    /// Types a command; returns its output and its exit status.
     pub fn enter(&mut self, command: &str) -> (String, String) {
         self.typed += 1;
         let mark = format!("@@{} ", self.typed);
         let line = format!("{command}\nprintf '@@%s %s\\n' {} $?\n", self.typed);
         self.input
             .write_all(line.as_bytes())
-            .expect("a shell that reads");
+            .expect("write to the shell");
         let mut new = String::new();
-        until(&format!("the end of {command}"), || {
+        until(&format!("the end of the command {command}"), || {
             new = self.world.read("screen")[self.read..].to_owned();
             new.split_once(&mark)
                 .is_some_and(|(_, rest)| rest.contains('\n'))
@@ -68,14 +69,14 @@ impl<'a> Typist<'a> {
     }
 }
 
-/// A command of a page, and the lines that it says are printed.
+/// A command of a page, and its printed output.
 #[derive(Debug)]
 pub struct Step {
     pub command: String,
     pub output: Vec<String>,
 }
 
-/// The steps in the blocks that are marked `console`: `$ ` before a command, `> ` before what it goes on with.
+/// Returns the steps in the `console` blocks: `$ ` begins a command, `> ` continues it.
 pub fn steps(page: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut inside = false;
@@ -97,7 +98,7 @@ pub fn steps(page: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether `line` is as the page has it, where `[...]` stands for anything.
+/// Returns whether `line` matches a line of the page, in which `[...]` stands for any text.
 fn is_like(page: &str, line: &str) -> bool {
     match page.split_once("[...]") {
         None => page == line,
@@ -109,7 +110,7 @@ fn is_like(page: &str, line: &str) -> bool {
     }
 }
 
-/// The same for lines, where a line that is only `[...]` stands for any number of them.
+/// Like `is_like`, but for lines; a line that is only `[...]` stands for any number of lines.
 pub fn are_like(page: &[String], lines: &[&str]) -> bool {
     match (page.split_first(), lines.split_first()) {
         (None, None) => true,
@@ -122,7 +123,7 @@ pub fn are_like(page: &[String], lines: &[&str]) -> bool {
 }
 
 #[test]
-fn what_stands_for_anything() {
+fn wildcards_in_pages_match_any_text() {
     let page = ["a [...] b".to_owned(), "[...]".to_owned(), "z".to_owned()];
 
     assert!(are_like(&page, &["a 1 b", "z"]));
@@ -132,7 +133,7 @@ fn what_stands_for_anything() {
 }
 
 #[test]
-fn the_tutorial_is_what_happens() {
+fn tutorial_works_as_printed() {
     if !is_root_or_tell("LOWER=/") {
         return;
     }
@@ -160,17 +161,21 @@ fn the_tutorial_is_what_happens() {
     world.until_same(&before);
 }
 
-/// A block of a manual page, under its heading.
+/// A block of a manual page, with its heading.
 #[derive(Debug)]
 pub struct Block {
     heading: String,
     pub lines: Vec<String>,
 }
 
-/// The literal blocks among the examples of a page in mdoc(7), and the literal lines.
+/// Returns the literal blocks and lines in the EXAMPLES section of an mdoc(7) page.
 pub fn blocks(page: &str) -> Vec<Block> {
-    let (_, examples) = page.split_once(".Sh EXAMPLES\n").expect("examples");
-    let (examples, _) = examples.split_once("\n.Sh ").expect("a section after them");
+    let (_, examples) = page
+        .split_once(".Sh EXAMPLES\n")
+        .expect("a section EXAMPLES");
+    let (examples, _) = examples
+        .split_once("\n.Sh ")
+        .expect("a section after EXAMPLES");
     let mut blocks: Vec<Block> = Vec::new();
     let (mut heading, mut inside) = (String::new(), false);
     for line in examples.lines() {
@@ -193,13 +198,13 @@ pub fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// What is seen of a literal line.
+/// Returns the visible text of a literal line.
 pub fn unescaped(line: &str) -> String {
     let line = line.replace("\\&", "").replace("\\-", "-");
     line.replace("\\e", "\\")
 }
 
-/// The commands that lines are: one goes on until the shell would take it.
+/// Splits lines into commands: a command continues until sh accepts it.
 pub fn commands(lines: &[String]) -> Vec<String> {
     let mut commands = Vec::new();
     let mut command = String::new();
@@ -216,11 +221,11 @@ pub fn commands(lines: &[String]) -> Vec<String> {
             command.push('\n');
         }
     }
-    assert_eq!(command, "", "it has no end");
+    assert_eq!(command, "", "the last command is incomplete");
     commands
 }
 
-/// Types a block, waiting as a person would. Returns all that was printed.
+/// Types a block and waits where a person would; returns the output.
 fn enter_block(typist: &mut Typist, block: &Block) -> String {
     if block.lines[0] == "#!/bin/sh" {
         let name = block.lines[1].split_whitespace().nth(1).expect("a name");
@@ -253,7 +258,8 @@ fn enter_block(typist: &mut Typist, block: &Block) -> String {
     printed
 }
 
-/// What each recipe prints, and is to be there for it before the subhost's directory is made, and after.
+/// For each recipe: its heading, a line to type before the directory of the subhost exists, a line
+/// to type after, and its output.
 const RECIPES: &[(&str, &str, &str, &str)] = &[
     ("Boot, look, stop", "", "", "ob-reaper"),
     ("Boot by hand", "", "", "eth0@"),
@@ -292,8 +298,8 @@ const RECIPES: &[(&str, &str, &str, &str)] = &[
     ("Stop", "", "", ""),
 ];
 
-/// Those that would fetch a root make one of busybox.
-fn stand_in_for_fetchers(world: &World) {
+/// Installs stubs that make a root of busybox instead of fetching one.
+fn install_fetcher_stubs(world: &World) {
     world.script("fetchers/debootstrap", "cp -a $W/busybox \"$3\"");
     world.script("fetchers/skopeo", ":");
     world.script(
@@ -303,13 +309,13 @@ fn stand_in_for_fetchers(world: &World) {
 }
 
 #[test]
-fn the_recipes_of_the_manual_work_as_they_are_printed() {
+fn recipes_of_ob_7_work_as_printed() {
     if !is_root_or_tell("LOWER=/") {
         return;
     }
     let world = World::new();
     world.ok("mount -t tmpfs tmpfs /opt");
-    stand_in_for_fetchers(&world);
+    install_fetcher_stubs(&world);
     let blocks = blocks(include_str!("../../../man/ob.7"));
     let mut headings: Vec<&str> = blocks[1..]
         .iter()
@@ -317,7 +323,7 @@ fn the_recipes_of_the_manual_work_as_they_are_printed() {
         .collect();
     headings.dedup();
     let known: Vec<&str> = RECIPES.iter().map(|(heading, ..)| *heading).collect();
-    assert_eq!(headings, known, "the table is complete");
+    assert_eq!(headings, known, "the table lists every recipe");
     for (heading, before, after, expected) in RECIPES {
         let snapshot = world.snapshot();
         world.ok("rm -rf place; mkdir place");

@@ -1,16 +1,16 @@
-//! What happens at the same time.
+//! Concurrent commands, and leaks over many boots.
 
 use end_to_end::{World, until};
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A number from the environment, for the long form of a test.
+/// Returns a number from the environment, for the long form of a test.
 fn number(variable: &str, default: usize) -> usize {
     let text = std::env::var(variable).ok();
     text.map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Numbers by chance, the same for the same seed.
+/// Pseudo-random numbers that a seed determines.
 struct Chance(u64);
 
 impl Chance {
@@ -24,7 +24,7 @@ impl Chance {
 }
 
 #[test]
-fn of_twenty_boots_at_once_exactly_one_runs() {
+fn twenty_boots_of_one_configuration_start_one_subhost() {
     let world = World::new();
     let conf = world.subhost("mta", "CABLES==");
     let before = world.snapshot();
@@ -44,7 +44,7 @@ fn of_twenty_boots_at_once_exactly_one_runs() {
             .filter(|process| process.starts_with("ob-reaper"))
             .count();
         assert!(reapers <= 1, "{processes:#?}");
-        until("it to be up", || {
+        until("the subhost to run", || {
             world.run("overlay-go mta true").status == 0
         });
         world.ok("overlay-stop mta");
@@ -53,7 +53,7 @@ fn of_twenty_boots_at_once_exactly_one_runs() {
 }
 
 #[test]
-fn twenty_subhosts_boot_at_once_and_stop_at_once() {
+fn twenty_subhosts_boot_and_stop_at_once() {
     let world = World::new();
     world.ok("ip link add br0 type bridge");
     let before = world.snapshot();
@@ -76,7 +76,7 @@ fn twenty_subhosts_boot_at_once_and_stop_at_once() {
 }
 
 #[test]
-fn boot_against_stop_against_go() {
+fn concurrent_boot_stop_and_go_leave_nothing() {
     let rounds = number("OB_ROUNDS", 15);
     let seed = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -139,7 +139,7 @@ fn boot_against_stop_against_go() {
 }
 
 #[test]
-fn again_and_again_and_nothing_grows() {
+fn repeated_boots_leak_nothing() {
     let cycles = number("OB_CYCLES", 20);
     let soak = end_to_end::soak::soak(cycles, |_, _| ());
     let medians = soak.medians();

@@ -1,25 +1,28 @@
-//! Who is not root is run again by sudo, with arguments kept whole.
+//! Without root, the commands run themselves again under sudo, with unchanged arguments.
 
 use end_to_end::{World, is_root, scripts};
 
-/// A world in which /run is somebody else's, as it is for all but root; its sudo tells its arguments.
+/// Makes a world in which another user owns /run, as the commands see it without root. Its sudo
+/// prints its arguments.
 fn world() -> World {
     let world = World::new();
     world.script("fake/sudo", "printf '<%s>' \"$0\" \"$@\"; echo; exit 3");
     if is_root() {
         world.ok("mount -t tmpfs -o uid=1 tmpfs /run");
     } else {
-        world.ok("mount --bind /usr /run"); // of root, who in this user namespace is nobody
+        // Owned by uid 0 outside, which is not mapped in this user namespace.
+        world.ok("mount --bind /usr /run");
     }
     world
 }
 
 #[test]
-fn sudo_gets_every_argument_as_it_is() {
+fn sudo_gets_every_argument_unchanged() {
     let world = world();
     let w = world.directory();
     for (command, arguments) in [
         ("overlay-boot", "'a b.conf'"),
+        ("overlay-boot", "'a  b'\"'\"'c.conf'"),
         ("overlay-boot", "-f \"it's\""),
         ("overlay-stop", "'x  y' '*' '$HOME'"),
         ("overlay-go", "mta -- sh -c 'echo \"a  b\"' ''"),
@@ -36,9 +39,10 @@ fn sudo_gets_every_argument_as_it_is() {
 }
 
 #[test]
-fn without_sudo_it_is_one_line() {
+fn commands_without_sudo_print_one_line() {
     let world = world();
-    // The commands look in the system's directories whatever PATH is; there, what is no plain file is no command.
+    // The commands set PATH themselves. A bind mount of /dev/null hides sudo: it is not a regular
+    // file.
     world.ok("for d in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin; do [ ! -f $d/sudo ] || mount --bind /dev/null $d/sudo; done");
     for (command, words) in [
         ("overlay-boot a.conf", "only root can start"),

@@ -1,10 +1,12 @@
-//! USERNS: root inside is nobody outside, the files on disk belong to whom they ever did, and the same tree boots with and
-//! without.
+//! USERNS: root inside has no privileges outside, files on disk keep their owners, and the same
+//! tree boots with and without a user namespace.
+
+mod ranges;
 
 use end_to_end::{World, is_root_or_tell, not_done, until};
-use std::collections::BTreeSet;
 
-/// A world with a /var/lib of its own, as one of a host that reboots would be; none if this is not root's.
+/// Makes a world with a private /var/lib, which holds the ranges; `None` unless root runs the
+/// tests.
 fn world() -> Option<World> {
     if !is_root_or_tell("USERNS") {
         return None;
@@ -14,15 +16,15 @@ fn world() -> Option<World> {
     Some(world)
 }
 
-/// A subhost whose BASE is closed to others, as it must be.
+/// Writes the configuration of a subhost whose BASE only root can enter, as USERNS requires.
 fn subhost(world: &World, name: &str, more: &str) -> String {
     let conf = world.subhost(name, more);
     world.ok(&format!("chmod 700 {name}"));
     conf
 }
 
-/// What is seen below / inside: name, owner, mode, kind, size. Of /proc and /sys, which show nobody's files, only that they are
-/// there, and nothing of the many links to busybox.
+/// Lists the files inside: name, owner, mode, kind and size. Omits /proc and /sys, and the many
+/// links to busybox.
 fn tree(world: &World, name: &str) -> String {
     let look = "find / -xdev ! -type l ! -path /proc ! -path /sys | sort | while read -r path; do stat -c '%n %u:%g %a %F %s' \"$path\"; done";
     world
@@ -33,13 +35,13 @@ fn tree(world: &World, name: &str) -> String {
 }
 
 #[test]
-fn the_same_upper_boots_with_and_without() {
+fn same_upper_boots_with_and_without_userns() {
     let Some(world) = world() else { return };
     let conf = subhost(&world, "mta", "USERNS=auto\nCABLES=br0=");
     world.ok("echo x >busybox/etc/gone; mkdir -p busybox/etc/replaced/below busybox/etc/renamed; echo x >busybox/etc/renamed/file");
     world.ok("echo kept >mta/root/mine; chown 1000:1000 mta/root/mine; chmod 640 mta/root/mine");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world.ok("overlay-go mta -- stat -c '%u:%g %a' /mine"),
         "1000:1000 640"
@@ -60,7 +62,7 @@ fn the_same_upper_boots_with_and_without() {
     world.assert_same(&before);
 
     world.ok("sed -i 's/^USERNS=.*/USERNS=no/' mta/mta.conf");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world
             .ok("overlay-go mta -- cat /proc/self/uid_map")
@@ -74,17 +76,17 @@ fn the_same_upper_boots_with_and_without() {
     world.ok("overlay-stop mta");
 
     world.ok("sed -i 's/^USERNS=.*/USERNS=100000/' mta/mta.conf");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(tree(&world, "mta"), without);
     world.ok("overlay-stop mta");
     world.assert_same(&before);
 }
 
 #[test]
-fn root_inside_is_nobody_outside() {
+fn root_inside_is_an_unprivileged_id_outside() {
     let Some(world) = world() else { return };
     let conf = subhost(&world, "mta", "USERNS=300000:70000\nCABLES=br0=");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let pid = world.document("mta")["pid"].to_string();
     let map = |of: &str| {
         world
@@ -96,7 +98,7 @@ fn root_inside_is_nobody_outside() {
     assert_eq!(map(&pid), ["0", "300000", "70000", "0", "300000", "70000"]);
     assert_eq!(world.ok(&format!("stat -c %u /proc/{pid}")), "300000");
     assert_eq!(world.ok("overlay-go mta -- id -u"), "0");
-    // It owns its network and its devices.
+    // The subhost owns its network and its devices.
     assert_eq!(
         world.ok(
             "overlay-go mta -- sh -c 'ip link set eth0 up && brctl addbr a && ls /sys/class/net'"
@@ -107,9 +109,9 @@ fn root_inside_is_nobody_outside() {
         world.ok("overlay-go mta -- stat -c '%n %u:%g' / /dev /dev/null /dev/tty /dev/pts /dev/pts/ptmx /dev/shm /run"),
         "/ 0:0\n/dev 0:0\n/dev/null 0:0\n/dev/tty 0:5\n/dev/pts 0:0\n/dev/pts/ptmx 0:0\n/dev/shm 0:0\n/run 0:0"
     );
-    // What a service opens again.
+    // Services open /proc/1/fd/1 and /dev/stdout again.
     world.ok("overlay-go mta -- sh -c 'echo from inside >/proc/1/fd/1'");
-    until("the log to have it", || {
+    until("the text in the log", || {
         world
             .ok("cat /tmp/overlay-mta.log")
             .contains("Z from inside")
@@ -134,10 +136,10 @@ fn root_inside_is_nobody_outside() {
 }
 
 #[test]
-fn administration_works_and_the_host_is_out_of_reach() {
+fn administration_works_and_cannot_reach_the_host() {
     let Some(world) = world() else { return };
     world.ok("mkdir -p mta/root/etc; printf 'root:x:0:0::/root:/bin/sh\\nweb:x:33:33::/:/bin/sh\\n' >mta/root/etc/passwd; echo '127.0.0.1 a' >mta/root/etc/hosts");
-    // A device that was made while it had the right to.
+    // A node that root made outside.
     world.ok("mknod -m 666 mta/root/zero c 1 5");
     let conf = subhost(
         &world,
@@ -145,7 +147,7 @@ fn administration_works_and_the_host_is_out_of_reach() {
         "USERNS=auto\nCABLES=br0=\nMASK=/etc/group /etc/masked",
     );
     world.ok("mkdir -p mta/root/mnt mta/root/etc/masked; touch mta/root/etc/masked/file");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(world.ok("ob-enter -u web mta id -u"), "33");
     for works in [
         "su web -c 'id -u' | grep -x 33",
@@ -188,131 +190,7 @@ fn administration_works_and_the_host_is_out_of_reach() {
 }
 
 #[test]
-fn ranges_do_not_overlap_and_last() {
-    let Some(world) = world() else { return };
-    let confs = [
-        subhost(&world, "one", "USERNS=auto"),
-        subhost(&world, "two", "USERNS=auto"),
-    ];
-    let boot_both = || {
-        world.ok(&format!(
-            "overlay-boot {} && overlay-boot {}",
-            confs[0], confs[1]
-        ));
-        let ranges = ["one", "two"].map(|name| {
-            world.document(name)["userns"]
-                .as_str()
-                .expect("a text")
-                .to_owned()
-        });
-        world.ok("overlay-stop one two");
-        ranges
-    };
-    let first = boot_both();
-    assert_eq!(first, ["2013265920:65536", "2013331456:65536"]);
-    // The other way round they would be swapped, had they been forgotten.
-    world.ok(&format!("overlay-boot {} && overlay-stop two", confs[1]));
-    assert_eq!(boot_both(), first);
-    let third = subhost(&world, "three", "USERNS=2013331500");
-    world.run(&format!("overlay-boot {third}")).fails(
-        1,
-        &[
-            "2013331456:65536",
-            "the range of the subhost two",
-            &confs[1],
-        ],
-    );
-    // A subhost that is gone for good leaves its range.
-    world.ok("rm -r two");
-    world.ok(&format!("overlay-boot {third} && overlay-stop three"));
-    // Ranges of the host's users are theirs, and overlay-boot's are what is given, if it has any.
-    world.ok("mount -t tmpfs tmpfs /etc; for f in subuid subgid; do echo 'alice:2013265920:65536' >/etc/$f; done");
-    world.ok(&format!("overlay-boot {}", confs[0]));
-    assert_eq!(world.document("one")["userns"], "2013462528:65536");
-    world.ok("overlay-stop one; for f in subuid subgid; do echo 'overlay-boot:700000:65536' >>/etc/$f; done");
-    world.ok(&format!("overlay-boot {}", confs[0]));
-    assert_eq!(world.document("one")["userns"], "700000:65536");
-    world.ok("overlay-stop one; sed -i s/=.*/=2013265900/ one/one.conf; sed -i '/^USERNS/!d' one/one.conf; printf 'BASE=.\\nLOWER=../busybox\\n' >>one/one.conf");
-    world
-        .run(&format!("overlay-boot {}", confs[0]))
-        .fails(1, &["belongs to alice"]);
-}
-
-#[test]
-fn many_that_boot_at_once_have_ranges_of_their_own() {
-    let Some(world) = world() else { return };
-    let names = ["a", "b", "c", "d", "e", "f"];
-    let boots: Vec<_> = names
-        .iter()
-        .map(|name| subhost(&world, name, "USERNS=auto"))
-        .map(|conf| world.line(&format!("overlay-boot {conf}")).start())
-        .collect();
-    for boot in boots {
-        boot.wait().ok();
-    }
-    let ranges: BTreeSet<String> = names
-        .iter()
-        .map(|name| world.document(name)["userns"].to_string())
-        .collect();
-    assert_eq!(ranges.len(), names.len(), "{ranges:?}");
-    assert_eq!(
-        world.read("lib/subhosts/userns").lines().count(),
-        names.len()
-    );
-    world.ok("overlay-stop a b c d e f");
-}
-
-#[test]
-fn what_cannot_be_given_is_refused() {
-    let Some(world) = world() else { return };
-    let conf = world.subhost("mta", "USERNS=auto");
-    let before = world.snapshot();
-    let boot = format!("overlay-boot {conf}");
-    world.run(&boot).fails(
-        1,
-        &[
-            "ob-mount: mta: USERNS",
-            "a setuid file made inside is real on the host",
-            "chmod 700",
-        ],
-    );
-    let check = world.run(&format!("ob-conf --check {conf}"));
-    assert_eq!(
-        (check.status, check.out.contains("chmod 700")),
-        (1, true),
-        "{check:#?}"
-    );
-    world.ok("chmod 700 mta; mkdir -p o/u o/w o/m && mount -t overlay -o lowerdir=busybox,upperdir=o/u,workdir=o/w overlay o/m");
-    world.ok("sed -i s,../busybox,../o/m, mta/mta.conf");
-    world
-        .run(&boot)
-        .fails(1, &["LOWER=", "o/m", "cannot map ids"]);
-    world.ok("umount o/m; sed -i s,../o/m,../busybox, mta/mta.conf; ip netns add mta");
-    world.ok(&format!("ob-conf {conf} | ob-mount >document"));
-    world.run("ob-cable <document").fails(
-        1,
-        &[
-            "ob-cable: mta: USERNS: /run/netns/mta",
-            "belongs to the host; ip netns del mta",
-        ],
-    );
-    world.ok("ob-mount --undo <document >/dev/null; ip netns del mta; rm document");
-    for (value, why) in [
-        ("yes", "neither auto"),
-        ("1000", "the host's own"),
-        ("100000:0", "no such ids"),
-    ] {
-        world.ok(&format!("sed -i s/^USERNS=.*/USERNS={value}/ mta/mta.conf"));
-        world
-            .run(&boot)
-            .fails(1, &[&format!("USERNS={value}"), why]);
-    }
-    world.ok("rm -rf o; umount /var/lib; rm -rf lib; mkdir lib; mount --bind lib /var/lib");
-    world.assert_same(&before);
-}
-
-#[test]
-fn a_share_has_its_owners_inside_only_where_it_says_so() {
+fn share_shows_its_owners_only_with_idmap() {
     let Some(world) = world() else { return };
     world.ok("mkdir -p shared/a; chown 33 shared/a; chmod 755 shared shared/a");
     let conf = subhost(
@@ -320,7 +198,7 @@ fn a_share_has_its_owners_inside_only_where_it_says_so() {
         "mta",
         "USERNS=auto\nSHARE=../shared:/plain\nSHARE=../shared:/mapped:idmap\nSHARE=../shared:/both:ro,idmap",
     );
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let owners = "stat -c '%n %u' /plain/a /mapped/a /both/a";
     assert_eq!(
         world.ok(&format!("overlay-go mta -- {owners}")),
@@ -351,14 +229,14 @@ fn a_share_has_its_owners_inside_only_where_it_says_so() {
 }
 
 #[test]
-fn a_postmount_of_ones_own_and_a_bound_root() {
+fn postmount_hook_and_bound_root_are_mapped() {
     let Some(world) = world() else { return };
     world.script(
         "mta/post",
         "echo $USERNS >$BASE/range; ob-mount --furnish \"$1\"",
     );
     let conf = subhost(&world, "mta", "USERNS=auto\nPOSTMOUNT=./post");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(world.read("mta/range"), "2013265920:65536\n");
     assert_eq!(
         world.ok("overlay-go mta -- stat -c '%n %u:%g' /dev /dev/tty /run/lock"),
@@ -374,7 +252,7 @@ fn a_postmount_of_ones_own_and_a_bound_root() {
             "sed -i '/^LIVE/d' bound/bound.conf; echo LIVE={live} >>bound/bound.conf"
         ));
         let before = world.snapshot();
-        world.ok(&format!("overlay-boot {conf}"));
+        world.boot(&conf);
         assert_eq!(
             world.ok("overlay-go bound -- sh -c 'stat -c %u / /tmp; touch /new'"),
             "0\n7"
@@ -386,7 +264,7 @@ fn a_postmount_of_ones_own_and_a_bound_root() {
 }
 
 #[test]
-fn without_a_room_and_without_a_network() {
+fn userns_works_without_room_and_network() {
     let Some(world) = world() else { return };
     let conf = subhost(&world, "mta", "USERNS=auto");
     let before = world.snapshot();
@@ -397,7 +275,7 @@ fn without_a_room_and_without_a_network() {
     );
     world.ok("ob-mount --undo <document >/dev/null; rm document");
     world.assert_same(&before);
-    // A command that is not there is told of with the status of env(1), as ever.
+    // A command that does not exist has the exit status of env(1).
     world.ok(&format!("ob-conf {conf} | ob-mount >document"));
     world
         .run("ob-unshare -- /no/such <document")
@@ -406,28 +284,28 @@ fn without_a_room_and_without_a_network() {
 }
 
 #[test]
-fn pid_1_dies_with_its_supervisor() {
+fn mapped_pid_1_dies_with_its_supervisor() {
     let Some(world) = world() else { return };
     let conf = subhost(&world, "mta", "USERNS=auto\nCABLES=br0=");
     let before = world.snapshot();
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     let pid = world.document("mta")["pid"].to_string();
     world.ok(&format!("kill -9 $(cut -d' ' -f4 /proc/{pid}/stat)"));
-    until("pid 1 to be gone", || {
+    until("pid 1 to die", || {
         world.run(&format!("test -d /proc/{pid}")).status != 0
     });
-    until("the guard to have cleaned up", || {
+    until("the guard to clean up", || {
         !world.has("/run/overlay-boot/mta")
     });
     world.assert_same(&before);
 }
 
 #[test]
-fn the_machines_own_root() {
+fn root_of_the_machine_boots_with_userns() {
     let Some(world) = world() else { return };
     let conf = world.conf("mta", "BASE=.\nSTART=none\nUSERNS=auto\n");
     world.ok("chmod 700 mta");
-    world.ok(&format!("overlay-boot {conf}"));
+    world.boot(&conf);
     assert_eq!(
         world.ok("overlay-go mta -- stat -c '%u:%g' /etc/shadow"),
         world.ok("stat -c '%u:%g' /etc/shadow")

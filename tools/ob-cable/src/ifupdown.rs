@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vlans_go_down_before_what_they_are_of() {
+    fn vlans_go_down_before_their_parents() {
         let state = State::parse("lo=lo\nmta0=mta0\nmta0.7=x\nmta01=mta01\nmta0.8=mta0.8\n");
         assert_eq!(state.of("mta0"), ["mta0.7", "mta0.8", "mta0"]);
         assert_eq!(state.of("mta"), [""; 0]);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_hangs_is_ended() {
+    fn hanging_child_is_killed() {
         let document = Document::new("x").unwrap();
         let mut child = start(Path::new("/bin/sleep"), &["60"], &document).unwrap();
         let soon = Instant::now() + Duration::from_millis(20);

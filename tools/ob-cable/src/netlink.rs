@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_its_bytes_where_the_kernel_looks() {
+    fn request_bytes_match_the_kernel_layout() {
         let mut request = Request::new(libc::RTM_NEWLINK, libc::NLM_F_ACK);
         request.link(3, libc::IFF_UP);
         request.text(libc::IFLA_IFNAME, "mta0");
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_read() {
+    fn link_message_is_parsed() {
         let bytes = a_link(libc::RTM_NEWLINK, 0);
         let link = only(&bytes).link().unwrap();
         let expected = Link {
@@ -362,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_leaves_its_bridge_is_not_taken_for_a_link_that_ends() {
+    fn bridge_port_removal_is_not_a_link_removal() {
         let family = u8::try_from(libc::AF_BRIDGE).unwrap();
         assert_eq!(only(&a_link(libc::RTM_DELLINK, family)).link(), None);
         assert!(only(&a_link(libc::RTM_DELLINK, 0)).link().is_some());
     }
 
     #[test]
-    fn acknowledged_and_refused() {
+    fn acknowledgement_and_error_are_distinguished() {
         let kind = ERROR;
         let ack = message(kind, 0, 5, &[&0i32.to_ne_bytes()[..], &[0; 16]].concat());
         assert_eq!(only(&ack).verdict(), Some(Ok(())));
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_words_are_found_behind_the_request() {
+    fn extended_error_is_found_after_the_request() {
         let mut words = Request::new(0, 0);
         words.attribute(2, &36u32.to_ne_bytes());
         words.text(NLMSGERR_ATTR_MSG, "Unknown device type");
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_without_a_number_has_none() {
+    fn namespace_without_id_yields_none() {
         for (id, expected) in [(-1, None), (0, Some(0)), (12, Some(12))] {
             let mut request = Request::new(libc::RTM_NEWNSID, 0);
             request.raw(&[0]);
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_may_hold_several_messages_and_its_end_may_be_cut() {
+    fn datagram_may_hold_several_messages_or_be_truncated() {
         let (first, second) = (a_link(libc::RTM_NEWLINK, 0), a_link(libc::RTM_DELLINK, 0));
         let both = [&first[..], &second].concat();
         assert_eq!(messages(&both).count(), 2);
@@ -427,7 +427,7 @@ mod tests {
 
     /// Every byte of real messages set to every value, and each cut at every length: all of it must come to an end.
     #[test]
-    fn no_bytes_make_it_panic_or_run_for_ever() {
+    fn arbitrary_bytes_never_panic_or_loop() {
         let refused = message(
             ERROR,
             libc::NLM_F_ACK_TLVS,

@@ -9,7 +9,7 @@ use ob_cable::netlink::messages;
 use proptest::prelude::*;
 
 #[test]
-fn it_holds_for_what_the_kernel_has_sent() {
+fn netlink_reader_holds_on_recorded_messages() {
     for seed in seeds::of("netlink") {
         netlink::holds(&seed);
         assert!(messages(&seed).count() > 0);
@@ -20,7 +20,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn it_holds_near_it(bytes in seeds::near("netlink")) {
+    fn netlink_reader_holds_near_recorded_messages(bytes in seeds::near("netlink")) {
         netlink::holds(&bytes);
     }
 }

@@ -34,7 +34,7 @@ fn world(script: &str) -> String {
 }
 
 #[test]
-fn a_cable_has_its_bridge_its_address_and_its_end_inside() {
+fn cable_has_bridge_mac_and_inner_end() {
     let said = world(
         r#"echo '{"NAME":"a","CABLES":["br0=","br0=02:00:5e:10:00:01"],"zz":{"k":1}}' | ob-cable
         ip -n a -o link show lo | grep -o LOOPBACK,UP
@@ -51,7 +51,7 @@ fn a_cable_has_its_bridge_its_address_and_its_end_inside() {
 }
 
 #[test]
-fn undo_leaves_nothing_and_may_be_repeated() {
+fn undo_leaves_nothing_and_is_repeatable() {
     let said = world(
         r#"for name in a b c; do echo '{"NAME":"'$name'","CABLES":["br0=","br0="]}' | ob-cable; done > /run/made
         ob-cable --undo < /run/made > /run/undone
@@ -65,7 +65,7 @@ fn undo_leaves_nothing_and_may_be_repeated() {
 }
 
 #[test]
-fn undo_with_a_name_alone_takes_only_cables_of_that_namespace() {
+fn undo_by_name_removes_only_cables_of_that_namespace() {
     let said = world(
         r#"echo '{"NAME":"a","CABLES":["br0="]}' | ob-cable > /run/made
         ip link add b0 type veth peer name other
@@ -78,7 +78,7 @@ fn undo_with_a_name_alone_takes_only_cables_of_that_namespace() {
 }
 
 #[test]
-fn hazard_34_a_refusal_names_its_object_and_leaves_nothing() {
+fn refusal_names_its_object_and_leaves_nothing() {
     let said = world(
         r#"ip link add e0 type veth peer name x
         ip link add b1 type bridge
@@ -101,7 +101,7 @@ fn hazard_34_a_refusal_names_its_object_and_leaves_nothing() {
 }
 
 #[test]
-fn hazard_15_a_namespace_made_by_hand_is_used_with_lo_up_and_stays() {
+fn existing_namespace_is_used_with_lo_up_and_kept() {
     let said = world(
         r#"ip netns add a; ip -n a link add eth1 type bridge
         if echo '{"NAME":"a","CABLES":["br0=","br0="]}' | ob-cable 2>&1; then echo made; fi
@@ -113,7 +113,7 @@ fn hazard_15_a_namespace_made_by_hand_is_used_with_lo_up_and_stays() {
 }
 
 #[test]
-fn what_cannot_be_printed_is_taken_back() {
+fn cables_are_undone_if_printing_fails() {
     let said = world(
         r#"if echo '{"NAME":"a","CABLES":["br0="]}' | ob-cable 2>&1 >/dev/full; then echo made; fi
         ls /run/netns; ip -br link | grep -c @ || :"#,
@@ -123,7 +123,7 @@ fn what_cannot_be_printed_is_taken_back() {
 }
 
 #[test]
-fn a_stop_and_a_boot_at_once_do_not_meet() {
+fn concurrent_stop_and_boot_do_not_interfere() {
     // The old namespace lives as long as the process in it, and with it the link that is in the way.
     let said = world(
         r#"echo '{"NAME":"a","CABLES":["br0="]}' | ob-cable >/dev/null
@@ -138,7 +138,7 @@ fn a_stop_and_a_boot_at_once_do_not_meet() {
 }
 
 #[test]
-fn a_namespace_that_somebody_keeps_loses_its_cables_nonetheless() {
+fn pinned_namespace_loses_its_cables() {
     let said = world(
         r#"echo '{"NAME":"a","CABLES":["br0="]}' | ob-cable > /run/made
         nsenter --net=/run/netns/a sleep 60 & sleep 0.1
@@ -148,7 +148,7 @@ fn a_namespace_that_somebody_keeps_loses_its_cables_nonetheless() {
 }
 
 #[test]
-fn many_at_once_mount_the_directory_once() {
+fn concurrent_starts_mount_run_netns_once() {
     let said = world(
         r#"for n in 1 2 3 4 5 6 7 8; do echo '{"NAME":"a'$n'"}' | ob-cable >/dev/null & done; wait
         mounts ' /run/netns '; mounts nsfs; stat -c %a /run/netns"#,
@@ -157,7 +157,7 @@ fn many_at_once_mount_the_directory_once() {
 }
 
 #[test]
-fn a_stale_file_is_replaced_and_anything_else_is_not() {
+fn stale_file_is_replaced_and_other_files_are_kept() {
     let said = world(
         r#"mkdir -p /run/netns/d; touch /run/netns/a
         echo '{"NAME":"a"}' | ob-cable; ip -n a -br link | cut -d' ' -f1
@@ -169,7 +169,7 @@ fn a_stale_file_is_replaced_and_anything_else_is_not() {
 }
 
 #[test]
-fn a_namespace_that_is_not_seen_here_is_not_taken_for_a_stale_file() {
+fn namespace_mounted_elsewhere_is_not_a_stale_file() {
     let said = world(
         r#"ip netns add a
         unshare --mount sh -c 'mount --bind /run/netns /run/netns; stat -fc %T /run/netns/a
@@ -197,7 +197,7 @@ X
     "#;
 
 #[test]
-fn hazard_21_a_cable_without_a_bridge_goes_up_and_down_with_ifupdown() {
+fn cable_without_bridge_is_managed_by_ifupdown() {
     let said = world(
         &(IFUPDOWN.to_owned()
             + r#"echo '{"NAME":"a","CABLES":["=","="],"LOG":"/run/log"}' | ob-cable > /run/made
@@ -218,7 +218,7 @@ ifdown a0
 }
 
 #[test]
-fn stale_notes_of_ifupdown_are_mended_before_ifup() {
+fn stale_ifstate_is_fixed_before_ifup() {
     let said = world(
         &(IFUPDOWN.to_owned()
             + r#"echo a0=a0 > /run/network/ifstate

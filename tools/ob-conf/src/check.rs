@@ -404,13 +404,13 @@ mod tests {
     }
 
     #[test]
-    fn what_boot_would_refuse_is_told_with_its_place() {
+    fn check_reports_each_refusal_with_its_position() {
         assert_eq!(told("BASE=.\nLOG_MAX= 7X\nPROTECT=yes"), [(2, 10)]);
         assert_eq!(told("BASE=.\nSTOP_TIMEOUT=soon"), [(2, 14)]);
     }
 
     #[test]
-    fn the_mark_stands_below_the_value_also_behind_letters_of_many_bytes() {
+    fn caret_is_below_the_value_after_multibyte_letters() {
         let conf = Conf::parse(Path::new("/a.conf"), "ä=".as_bytes()).unwrap();
         let (line, column, text) = (1, 4, "x".to_owned());
         let problem = Problem { line, column, text };

@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_assignments_at_the_first_column_count() {
+    fn only_plain_assignments_at_column_1_count() {
         let conf =
             conf("# c\n BASE=1\nexport BASE=2\nBASE =3\nBASE=4\nBASE=5\nSHARE  = /x\nbase=6");
         assert_eq!(conf.assigned("BASE").unwrap().value(), "4");
@@ -375,17 +375,17 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_first_assignment_means_the_default() {
+    fn empty_first_assignment_means_the_default() {
         assert!(conf("LIVE=\nLIVE=x").assigned("LIVE").is_none());
     }
 
     #[test]
-    fn a_byte_order_mark_hides_the_first_name() {
+    fn byte_order_mark_hides_the_first_name() {
         assert!(conf("\u{feff}NAME=x").assigned("NAME").is_none());
     }
 
     #[test]
-    fn commands_are_what_follows_the_mark() {
+    fn command_is_the_text_after_the_exclamation_mark() {
         let conf = conf("NAME=! echo x\nSHARE=!no");
         let commands: Vec<_> = conf.assignments().map(|a| a.command()).collect();
         assert_eq!(commands, [Some("echo x".to_owned()), None]);

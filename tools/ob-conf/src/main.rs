@@ -229,7 +229,7 @@ mod tests {
     use super::is_name;
 
     #[test]
-    fn only_what_a_shell_can_assign_is_a_name() {
+    fn only_shell_variable_names_are_names() {
         for name in ["NAME", "_x", "MINE_2"] {
             assert!(is_name(name), "{name}");
         }

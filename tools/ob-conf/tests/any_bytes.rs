@@ -13,7 +13,7 @@ use ob_document::{Document, VARIABLES};
 use proptest::prelude::*;
 
 #[test]
-fn it_holds_for_the_seeds() {
+fn readers_hold_on_all_seeds() {
     seeds::of("conf").iter().for_each(|seed| conf::holds(seed));
     seeds::of("profile")
         .iter()
@@ -42,22 +42,22 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn it_holds_near_the_seeds_of_configurations(bytes in seeds::near("conf")) {
+    fn configuration_reader_holds_near_the_seeds(bytes in seeds::near("conf")) {
         conf::holds(&bytes);
     }
 
     #[test]
-    fn it_holds_for_lines_that_look_like_assignments(text in lines()) {
+    fn configuration_reader_holds_on_odd_assignments(text in lines()) {
         conf::holds(text.as_bytes());
     }
 
     #[test]
-    fn it_holds_near_the_seeds_of_documents(bytes in seeds::near("document")) {
+    fn document_reader_holds_near_the_seeds(bytes in seeds::near("document")) {
         document::holds(&bytes);
     }
 
     #[test]
-    fn it_holds_near_the_seeds_of_profiles(bytes in seeds::near("profile")) {
+    fn profile_reader_holds_near_the_seeds(bytes in seeds::near("profile")) {
         profile::holds(&bytes);
     }
 }

@@ -87,7 +87,7 @@ proptest! {
 
     /// The first of two assignments counts, and of lists each.
     #[test]
-    fn a_configuration_that_is_written_is_read_as_it_was_meant(
+    fn written_configuration_is_read_back_unchanged(
         hooks in prop::collection::vec((value(), style(), value()), 3),
         environment in prop::collection::vec((value(), style()), 0..3),
         start in value(),
@@ -172,7 +172,7 @@ proptest! {
     #![proptest_config(cases(300))]
 
     #[test]
-    fn a_document_that_is_written_is_read_as_it_was(document in document()) {
+    fn written_document_is_read_back_unchanged(document in document()) {
         let line = document.line();
         prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
         let read = Document::parse(&line).unwrap();
@@ -222,7 +222,7 @@ proptest! {
 
     /// Values are no code. The second key is none that a shell could assign, and must not reach it.
     #[test]
-    fn a_shell_gets_the_values_from_env(values in prop::collection::vec(text(), 20)) {
+    fn shell_reads_every_value_of_option_env(values in prop::collection::vec(text(), 20)) {
         let mut document = numbered(&values);
         document.set("X; echo run; X", json!(["'; echo run; '"]));
         document.set("fact'", "'; echo run; '");
@@ -233,7 +233,7 @@ proptest! {
 
     /// The environment of a command is the same.
     #[test]
-    fn a_command_gets_the_values(values in prop::collection::vec(text(), 20)) {
+    fn command_gets_every_value_in_its_environment(values in prop::collection::vec(text(), 20)) {
         let names: Vec<String> = (0..values.len()).map(|index| format!("\"$X{index}\"")).collect();
         let print = format!(r"printf '%s\0' {}", names.join(" "));
         let line = r#"exec "$OB_CONF" - -- /bin/sh -c "$1""#;
@@ -242,14 +242,14 @@ proptest! {
 
     /// The steps of a dry run are typed as they are printed.
     #[test]
-    fn the_words_of_a_step_are_the_words(words in prop::collection::vec(text(), 1..20)) {
+    fn quoted_step_is_split_into_its_words(words in prop::collection::vec(text(), 1..20)) {
         let step = steps::command(words.iter().map(String::as_str));
         prop_assert_eq!(shell(&format!(r"printf '%s\0' {step}"), &[], ""), ended(&words));
     }
 
     /// A stage in plain sh notes one thing, and all else stays.
     #[test]
-    fn a_note_keeps_all_others(document in document(), note in text()) {
+    fn adding_a_fact_keeps_all_others(document in document(), note in text()) {
         let line = r#"exec "$OB_CONF" - X_NOTE="$1" noted="$1""#;
         let noted = shell(line, &[&note], &document.line());
         let mut expected = document.clone();
@@ -262,7 +262,7 @@ proptest! {
 
     /// The shell functions for hooks have a reader of their own, in sed.
     #[test]
-    fn hooks_that_source_functions_read_the_same(
+    fn hook_with_functions_reads_the_same_values(
         values in prop::collection::vec((value(), style()), 8),
     ) {
         let named: Vec<_> = values.iter().enumerate().map(|(index, entry)| (format!("X{index}"), entry)).collect();

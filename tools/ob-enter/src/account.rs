@@ -97,7 +97,7 @@ mod tests {
         "root:x:0:0:root:/root:/bin/bash\nbroken:x:zero\nann:x:1000:100::/home/ann:\n";
 
     #[test]
-    fn users_and_their_groups_are_read() {
+    fn account_has_uid_gid_and_groups() {
         let ann = Account::in_table(PASSWD, "ann").unwrap();
         assert_eq!(
             (ann.uid, ann.gid, ann.home.as_str()),

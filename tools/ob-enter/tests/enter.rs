@@ -15,7 +15,7 @@ fn assert_refused(done: &Done, status: i32, why: &str) {
 }
 
 #[test]
-fn the_status_is_that_of_the_command() {
+fn exit_status_is_that_of_the_command() {
     let world = World::new();
     assert_eq!(run(world.enter(&["mta", "true"])).status, 0);
     assert_eq!(
@@ -35,7 +35,7 @@ fn the_status_is_that_of_the_command() {
 }
 
 #[test]
-fn why_a_command_does_not_run_is_told() {
+fn failing_exec_reports_the_reason() {
     let world = World::new();
     let enter = |command| run(world.enter(&["mta", command]));
     assert_refused(&enter("foo"), 127, "ob-enter: mta: run foo: not found");
@@ -53,7 +53,7 @@ fn why_a_command_does_not_run_is_told() {
 }
 
 #[test]
-fn security_1_only_a_proven_subhost_is_entered() {
+fn security_1_only_a_verified_subhost_is_entered() {
     let world = World::new();
     let enter = |name: &str| run(world.enter(&[name, "true"]));
     assert_refused(&enter("nobody"), 125, "ob-enter: nobody: not running");
@@ -77,7 +77,7 @@ fn security_1_only_a_proven_subhost_is_entered() {
 }
 
 #[test]
-fn all_namespaces_are_those_of_the_subhost() {
+fn command_joins_all_namespaces_of_the_subhost() {
     let world = World::new();
     let list = |process: &str| -> Vec<String> {
         let done = run(world.enter(&["mta", "ls", "-l", &format!("/proc/{process}/ns")]));
@@ -91,7 +91,7 @@ fn all_namespaces_are_those_of_the_subhost() {
 }
 
 #[test]
-fn security_12_the_environment_is_clean() {
+fn security_12_environment_of_the_command_is_clean() {
     let world = World::new();
     let mut enter = world.enter(&["mta", "env"]);
     enter
@@ -121,7 +121,7 @@ fn security_12_the_environment_is_clean() {
 }
 
 #[test]
-fn security_12_the_environment_does_not_wait_in_our_own_memory() {
+fn security_12_environment_of_ob_enter_is_clean() {
     let world = World::new();
     let line = "SECRET=token $E mta sleep 100 & p=$!
         until [ \"$(cat /proc/$p/comm)\" = ob-enter ] && [ \"$(cat /proc/$p/task/$p/children)\" ]; do sleep .01; done
@@ -131,7 +131,7 @@ fn security_12_the_environment_does_not_wait_in_our_own_memory() {
 }
 
 #[test]
-fn security_13_no_descriptor_goes_along() {
+fn security_13_command_inherits_no_descriptor() {
     let world = World::new();
     let done = world.sh("exec 7</ 8</etc/passwd; $E mta sh -c 'ls /proc/$$/fd; :' | tr '\\n' ' '");
     assert_eq!(done.out, "0 1 2");
@@ -146,7 +146,7 @@ fn security_13_no_descriptor_goes_along() {
 }
 
 #[test]
-fn security_2_no_file_of_the_host_is_reached_through_our_program() {
+fn security_2_program_of_ob_enter_exposes_no_host_file() {
     let world = World::new();
     // Its interpreter is the copy of ob-enter in memory, which finds no state inside, or no loader if ob-enter is not static.
     let done = run(world.enter(&["mta", "itself"]));
@@ -171,7 +171,7 @@ fn security_2_no_file_of_the_host_is_reached_through_our_program() {
 }
 
 #[test]
-fn security_13_files_of_the_host_are_not_passed_on() {
+fn security_13_host_files_are_not_passed_to_the_command() {
     let world = World::new();
     let done = world.sh("$E mta sh -c 'for fd in 0 1 2; do readlink /proc/$$/fd/$fd; done; echo error >&2' </etc/passwd >/run/out 2>&1; cat /run/out");
     let lines: Vec<&str> = done.out.lines().collect();
@@ -190,7 +190,7 @@ fn security_13_files_of_the_host_are_not_passed_on() {
 }
 
 #[test]
-fn a_file_on_stdin_is_read_no_further_than_the_command_does() {
+fn stdin_file_is_read_only_as_far_as_the_command_reads() {
     let world = World::new();
     let line =
         "seq 100000 >/run/in; { $E mta sh -c 'read a; read b; echo $a $b'; head -n 1; } </run/in";
@@ -200,7 +200,7 @@ fn a_file_on_stdin_is_read_no_further_than_the_command_does() {
 }
 
 #[test]
-fn output_that_cannot_be_written_is_told() {
+fn unwritable_output_is_reported() {
     let world = World::new();
     let done = world.sh("$E mta seq 100000 >/dev/full");
     let why = "ob-enter: mta: write its output: No space left on device";
@@ -210,7 +210,7 @@ fn output_that_cannot_be_written_is_told() {
 }
 
 #[test]
-fn a_user_of_the_subhost_is_become() {
+fn option_u_runs_as_a_user_of_the_subhost() {
     let world = World::new();
     let enter = |words: &[&str]| run(world.enter(words));
     let done = enter(&["-u", "bob", "mta", "id"]);
@@ -232,7 +232,7 @@ fn a_user_of_the_subhost_is_become() {
 }
 
 #[test]
-fn signals_are_handed_on() {
+fn signals_are_forwarded_to_the_command() {
     let world = World::new();
     for signal in [
         Signal::SIGTERM,
@@ -262,7 +262,7 @@ fn signals_are_handed_on() {
 }
 
 #[test]
-fn the_command_ends_with_us() {
+fn command_dies_with_ob_enter() {
     let world = World::new();
     let mut enter = world.enter(&["mta", "sleep", "54321"]);
     let mut child = enter.stdin(Stdio::null()).spawn().unwrap();
@@ -274,7 +274,7 @@ fn the_command_ends_with_us() {
 }
 
 #[test]
-fn a_wrong_call_is_told() {
+fn usage_errors_are_reported() {
     let world = World::new();
     assert_eq!(run(world.enter(&[])).status, 2);
     let done = run(world.enter(&["--no-tty", "mta"]));

@@ -27,7 +27,7 @@ fn shell(world: &World, script: &str) -> Command {
 }
 
 #[test]
-fn security_4_the_terminal_is_the_subhosts_own() {
+fn security_4_command_gets_a_terminal_of_the_subhost() {
     let world = World::new();
     let script = "tty; test -t 0 && test -t 1 && test -t 2 && echo all; ls -l /proc/$$/fd/1 | sed 's/.*-> //'; true </dev/tty && echo controlled; stty size";
     let mut screen = Screen::new(shell(&world, script), ALL);
@@ -40,7 +40,7 @@ fn security_4_the_terminal_is_the_subhosts_own() {
 }
 
 #[test]
-fn security_4_without_a_terminal_there_is_none_to_open() {
+fn security_4_command_without_terminal_has_no_tty() {
     let world = World::new();
     let mut command = world.command("setsid");
     let line = "$E mta sh -c 'true </dev/tty || echo none' </dev/null 2>&1 | cat";
@@ -67,7 +67,7 @@ fn security_4_without_a_terminal_there_is_none_to_open() {
 }
 
 #[test]
-fn a_root_without_terminals_gets_one_of_the_hosts() {
+fn root_without_devpts_gets_a_terminal_of_the_host() {
     let world = World::new();
     let command = world.enter(&["bare", "sh", "-c", "test -t 0 && test -t 1 && stty size"]);
     let mut screen = Screen::new(command, ALL);
@@ -76,7 +76,7 @@ fn a_root_without_terminals_gets_one_of_the_hosts() {
 }
 
 #[test]
-fn keys_are_signals_of_the_inner_terminal() {
+fn control_keys_signal_the_command_inside() {
     let world = World::new();
     let script = "trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep .05; done";
     let mut screen = Screen::new(shell(&world, script), ALL);
@@ -94,7 +94,7 @@ fn keys_are_signals_of_the_inner_terminal() {
 }
 
 #[test]
-fn a_shell_controls_its_jobs() {
+fn job_control_works_in_a_shell() {
     let world = World::new();
     let mut screen = Screen::new(world.enter(&["mta"]), ALL);
     screen.expect("# ");
@@ -122,7 +122,7 @@ fn a_shell_controls_its_jobs() {
 }
 
 #[test]
-fn the_window_can_be_resized() {
+fn window_size_follows_the_outer_terminal() {
     let world = World::new();
     let script = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep .05; done";
     let mut command = world.command("setsid");
@@ -145,7 +145,7 @@ fn the_window_can_be_resized() {
 }
 
 #[test]
-fn all_output_arrives() {
+fn all_output_arrives_before_exit() {
     let world = World::new();
     for _ in 0..5 {
         let mut screen = Screen::new(shell(&world, "seq 20000"), ALL);
@@ -160,7 +160,7 @@ fn all_output_arrives() {
 }
 
 #[test]
-fn a_large_paste_goes_through() {
+fn large_paste_arrives_whole() {
     let world = World::new();
     let script = "stty raw -echo; echo ready; head -c 500000 | md5sum";
     let mut screen = Screen::new(shell(&world, script), ALL);
@@ -183,7 +183,7 @@ fn a_large_paste_goes_through() {
 }
 
 #[test]
-fn a_subhost_that_is_killed_gives_the_terminal_back() {
+fn killed_subhost_restores_the_terminal() {
     let world = World::new();
     let mut screen = Screen::new(world.enter(&["mta"]), ALL);
     screen.expect("# ");
@@ -201,7 +201,7 @@ fn a_subhost_that_is_killed_gives_the_terminal_back() {
 }
 
 #[test]
-fn a_signal_gives_the_terminal_back() {
+fn signal_restores_the_terminal() {
     let world = World::new();
     for (signal, status) in [("TERM", 129), ("HUP", 129), ("INT", 129)] {
         let mut screen = Screen::new(world.enter(&["mta"]), ALL);
@@ -225,7 +225,7 @@ fn a_signal_gives_the_terminal_back() {
 }
 
 #[test]
-fn a_closed_window_ends_it() {
+fn closed_window_ends_ob_enter() {
     let world = World::new();
     let script =
         "trap 'echo hangup >/tmp/told; exit 4' HUP; echo ready; while :; do sleep .05; done";
@@ -245,7 +245,7 @@ fn a_closed_window_ends_it() {
 }
 
 #[test]
-fn in_a_pipeline_the_terminal_is_left_to_others() {
+fn pipeline_leaves_the_terminal_alone() {
     let world = World::new();
     let mut command = shell(
         &world,

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_is_measured_without_following_links() {
+    fn tree_size_does_not_follow_links() {
         let root = std::env::temp_dir().join(format!("ob-list-tree-{}", std::process::id()));
         std::fs::create_dir_all(root.join("a/b")).unwrap();
         std::fs::write(root.join("a/b/one"), vec![1; 100_000]).unwrap();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_namespace_takes_something() {
+    fn own_pid_namespace_uses_memory_and_tasks() {
         let pidns = std::fs::metadata("/proc/self/ns/pid").unwrap().ino();
         let ours = of_processes().remove(&pidns).unwrap();
         assert!(ours.memory.unwrap() > 100_000);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_is_as_long_as_it_has_ones() {
+    fn prefix_length_counts_the_ones_of_a_mask() {
         assert_eq!(ones("255.255.254.0".parse().unwrap()), 23);
         assert_eq!(ones("ffff:ffff::".parse().unwrap()), 32);
     }

@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_follows_from_lock_mark_and_proof() {
+    fn state_follows_from_lock_marker_and_pid_1() {
         let rest = Rest::new("states");
         let _held = [
             rest.lay_down("b-running", &["alive"]),
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_that_cannot_be_proven_is_not_told() {
+    fn unverified_pid_is_not_listed() {
         let rest = Rest::new("pid");
         drop(rest.lay_down("dead", &["ended"]));
         let _held = rest.lay_down("alive", &["alive"]);
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn looking_at_a_dead_one_keeps_nobody_from_booting_it() {
+    fn listing_a_dead_subhost_does_not_block_a_boot() {
         let rest = Rest::new("race");
         drop(rest.lay_down("a", &["ended"]));
         let home = Home::below(&rest.0, "a");
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_no_pattern_and_a_conf_is_the_one_it_runs_from() {
+    fn name_is_not_a_pattern_and_file_must_match() {
         let rest = Rest::new("named");
         let conf = |name: &str, text: &str| {
             let path = rest.0.join(name);
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_document_is_told_and_its_subhost_still_found() {
+    fn damaged_document_is_reported_and_subhost_still_listed() {
         let rest = Rest::new("damaged");
         drop(rest.lay_down("a", &["ended"]));
         std::fs::write(rest.0.join("a/subhost"), "{").unwrap();

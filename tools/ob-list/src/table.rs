@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned_and_no_wider_than_the_terminal() {
+    fn columns_are_aligned_and_fit_the_terminal() {
         let rows = [
             row(COLUMNS),
             row(["a", "running", "7", "42s", "br0=", "/opt/a.conf"]),
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_path_the_end_is_kept() {
+    fn long_path_keeps_its_end() {
         assert_eq!(
             fitted("/opt/subhost/mta/mta.conf", 16, true),
             ".../mta/mta.conf"
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_surround_the_state_alone() {
+    fn colours_surround_only_the_state() {
         let rows = [row(["é", "running", "7", "42s", "-", "-"])];
         let view = |width| View {
             width,

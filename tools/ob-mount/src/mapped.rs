@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_two_directories_have_in_common() {
+    fn common_parent_is_the_deepest_shared_directory() {
         for (one, other, expected) in [
             ("/opt/mta/root", "/opt/mta/work", "/opt/mta"),
             ("/a/b", "/c/d", "/"),

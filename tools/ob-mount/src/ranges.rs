@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subhost_gets_its_range_again_and_no_other_gets_it() {
+    fn subhost_gets_the_same_exclusive_range_again() {
         let mut ledger = Ledger::parse("").unwrap();
         let none = subids("");
         assert_eq!(auto(&mut ledger, "a /", &none), "2013265920:65536");
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_of_users_are_avoided_and_our_own_divided() {
+    fn ranges_of_users_are_avoided_and_overlay_boot_divided() {
         let none = subids("alice:2013265920:65537\n# x\nbob:x:1\n");
         let mut ledger = Ledger::parse("").unwrap();
         assert_eq!(auto(&mut ledger, "a /", &none), "2013396992:65536");
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_is_asked_for_must_be_free() {
+    fn requested_range_must_be_free() {
         let mut ledger = Ledger::parse("100000:65536 a /\n").unwrap();
         let ask = |ledger: &mut Ledger, owner: &str, first| {
             let wish = Wish::Range(Ids { first, size: SIZE });
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_range_of_a_subhost_that_is_gone_is_given_again() {
+    fn range_of_a_removed_subhost_is_reused() {
         let mut ledger = Ledger::parse("300000:65536 a /no/such/file\n").unwrap();
         let ours = subids("overlay-boot:300000:65536");
         assert_eq!(auto(&mut ledger, "b /", &ours), "300000:65536");

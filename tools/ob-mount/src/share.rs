@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_put_below_the_root_whatever_its_target_looks_like() {
+    fn share_target_always_stays_below_the_root() {
         for (text, inside, read_only) in [
             ("/home", "/home", false),
             ("/home:", "/home", false),

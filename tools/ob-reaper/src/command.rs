@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_all_256() {
+    fn code_set_holds_exactly_the_added_code() {
         for code in 0..=255 {
             let mut set = StatusSet::default();
             set.add(code);

@@ -54,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_has_three_spellings() {
+    fn signal_has_three_spellings() {
         for text in ["SIGTERM", "TERM", "15"] {
             assert_eq!(parse(text.as_bytes()), Some(libc::SIGTERM), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_signal_is_refused() {
+    fn invalid_signal_is_refused() {
         for text in ["", "SIG", "term", "0", "65", "SIG15", "-1"] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }

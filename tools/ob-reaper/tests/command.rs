@@ -23,7 +23,7 @@ fn start(options: &[&str], script: &str) -> Running {
 }
 
 #[test]
-fn every_status_is_passed_on() {
+fn every_exit_status_is_returned() {
     for code in 0..=255 {
         let end = run(reaper(&["-s", "--", "sh", "-c", &format!("exit {code}")]));
         assert_eq!((end.status, end.err.as_str()), (Some(code), ""));
@@ -31,7 +31,7 @@ fn every_status_is_passed_on() {
 }
 
 #[test]
-fn every_status_can_be_made_0_and_no_other_is() {
+fn option_e_turns_only_its_status_into_0() {
     for code in 0..=255 {
         let exit = format!("exit {code}");
         let alone = code.to_string();
@@ -50,7 +50,7 @@ fn every_status_can_be_made_0_and_no_other_is() {
 }
 
 #[test]
-fn the_end_by_a_signal_is_128_and_its_number() {
+fn death_by_signal_is_status_128_plus_number() {
     for number in [1, 2, 3, 6, 9, 11, 13, 15, 34, 64] {
         let script = format!("kill -{number} $$");
         let end = run(reaper(&["-s", "--", "sh", "-c", &script]));
@@ -69,7 +69,7 @@ fn the_end_by_a_signal_is_128_and_its_number() {
 }
 
 #[test]
-fn signals_are_passed_on() {
+fn signals_are_forwarded() {
     // Signal 40 is a real-time signal.
     for number in [1, 2, 3, 10, 12, 13, 14, 15, 18, 20, 23, 24, 28, 29, 30, 40] {
         let script = format!("trap 'exit 42' {number}; echo ready; read x");
@@ -81,7 +81,7 @@ fn signals_are_passed_on() {
 }
 
 #[test]
-fn a_signal_goes_to_the_command_or_to_its_group() {
+fn signal_goes_to_the_command_or_its_group() {
     // The shell does not exit on USR1. Its child does, with status 7.
     let script = "trap '' TTIN; sh -c 'trap \"exit 7\" USR1; echo ready; read x'; exit $?";
     let shell = format!("trap : USR1; {script}");
@@ -109,7 +109,7 @@ fn a_signal_goes_to_the_command_or_to_its_group() {
 }
 
 #[test]
-fn orphans_are_reaped_and_with_w_told() {
+fn orphans_are_reaped_and_reported_with_w() {
     // The command exits when kill -0 fails for its grandchild, which a zombie does not make fail.
     let script = r#"pid=$(sh -c 'sleep 0.01 >&- & echo $!'); while kill -0 $pid; do sleep 0.01; done 2>/dev/null; echo $pid"#;
     let end = run(reaper(&["-s", "-w", "--", "sh", "-c", script]));
@@ -129,14 +129,14 @@ fn orphans_are_reaped_and_with_w_told() {
 }
 
 #[test]
-fn warns_where_it_cannot_reap() {
+fn missing_subreaper_role_is_warned_about() {
     let end = run(reaper(&["--", "true"]));
     let said = "ob-reaper: neither pid 1 nor a subreaper, so zombie reaping won't work: say -s\n";
     assert_eq!((end.status, end.err.as_str()), (Some(0), said));
 }
 
 #[test]
-fn verbose_tells_the_course_of_things() {
+fn verbose_logs_each_step() {
     let end = run(reaper(&["-sv", "--", "sh", "-c", "echo $$; exit 3"]));
     let pid = end.out.trim_end();
     let said = format!("ob-reaper: sh started as pid {pid}\nob-reaper: sh ended with status 3\n");
@@ -152,7 +152,7 @@ fn verbose_tells_the_course_of_things() {
 }
 
 #[test]
-fn the_command_finds_the_signals_as_we_found_them() {
+fn command_gets_signals_as_the_reaper_inherited_them() {
     fn odd(mut command: Command) -> Command {
         // SAFETY: between fork and exec, only system calls are made.
         unsafe {
@@ -192,7 +192,7 @@ fn the_command_finds_the_signals_as_we_found_them() {
 }
 
 #[test]
-fn p_sends_a_signal_when_the_parent_ends() {
+fn option_p_signals_when_the_parent_dies() {
     for name in ["SIGUSR1", "USR1", "10"] {
         let script = "trap 'echo orphaned; exit' USR1; echo ready; read x";
         let mut parent = Command::new("sh");
@@ -222,7 +222,7 @@ fn p_sends_a_signal_when_the_parent_ends() {
 }
 
 #[test]
-fn what_cannot_be_run_is_126_and_what_is_not_there_127() {
+fn failing_exec_is_status_126_or_127() {
     for (command, status, why) in [
         ("/nonexistent/command", 127, "No such file or directory"),
         ("no-such-command", 127, "No such file or directory"),
@@ -237,7 +237,7 @@ fn what_cannot_be_run_is_126_and_what_is_not_there_127() {
 }
 
 #[test]
-fn misuse_is_status_2_and_one_line() {
+fn usage_error_is_status_2_and_one_line() {
     let cases: &[(&[&str], &str)] = &[
         (&[], "neither NAME nor -- CMD"),
         (&["--"], "there is no command to run"),
@@ -309,7 +309,7 @@ fn help_and_version_are_printed() {
 }
 
 #[test]
-fn tini_s_variables_count_too() {
+fn variables_of_tini_are_honoured() {
     for (variable, value) in [("TINI_SUBREAPER", ""), ("TINI_VERBOSITY", "0")] {
         let mut command = reaper(&["--", "true"]);
         let end = run({
@@ -321,14 +321,14 @@ fn tini_s_variables_count_too() {
 }
 
 #[test]
-fn a_closed_standard_error_is_no_reason_to_fail() {
+fn closed_stderr_does_not_cause_failure() {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#""$0" -vvs -- sh -c 'exit 5' 2>&-"#, REAPER]);
     assert_eq!(run(shell).status, Some(5));
 }
 
 #[test]
-fn being_killed_does_not_look_like_an_end() {
+fn killed_reaper_has_no_exit_status() {
     let running = start(&[], "echo ready; read x");
     let command = children(running.pid())[0];
     running.signal(Signal::SIGKILL);
@@ -337,7 +337,7 @@ fn being_killed_does_not_look_like_an_end() {
 }
 
 #[test]
-fn the_memory_stays_the_same_whatever_happens() {
+fn memory_stays_constant() {
     let running = start(
         &["-w", "-vv"],
         "trap : HUP; echo ready; while :; do (: &) ; sleep 0.001; done",
@@ -384,7 +384,7 @@ fn on_a_terminal(script: &str) -> Option<i32> {
 const CHECK: &str = r#"check() { set -- $(cat /proc/$$/stat); [ "$5" = "$8" ]; }"#;
 
 #[test]
-fn the_command_has_the_terminal_and_gives_it_back() {
+fn command_gets_the_terminal_and_returns_control() {
     let inner =
         format!("{CHECK}; check && [ $$ = $(cut -d\\  -f5 /proc/$$/stat) ]").replace('\'', "");
     let script = format!(
@@ -394,7 +394,7 @@ fn the_command_has_the_terminal_and_gives_it_back() {
 }
 
 #[test]
-fn in_the_background_it_does_not_take_the_terminal() {
+fn background_reaper_does_not_take_the_terminal() {
     let script = format!(
         r#"{CHECK}; set -m; "$REAPER" -s -- sh -c '{CHECK}; check && exit 9; exit 0' < /dev/tty & wait $!"#
     );

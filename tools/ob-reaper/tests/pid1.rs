@@ -17,13 +17,13 @@ const STUBBORN: &str = r#"sh -c 'trap "" TERM; echo ready; exec sleep 1000' &"#;
 const LISTENER: &str = "exec 3<&0; cat <&3 >/dev/null &";
 
 #[test]
-fn ends_at_once_when_it_is_alone() {
+fn reaper_without_children_exits_at_once() {
     let end = run(world(r#"exec "$REAPER" mta"#));
     assert_eq!((end.status, end.err.as_str()), (Some(0), ""));
 }
 
 #[test]
-fn ends_with_its_last_child() {
+fn reaper_exits_with_its_last_child() {
     let mut running = Running::start(world(&format!(r#"{LISTENER} (:) & exec "$REAPER" mta"#)));
     let pid1 = running.pid1();
     until("the first child is reaped", || {
@@ -36,7 +36,7 @@ fn ends_with_its_last_child() {
 }
 
 #[test]
-fn hears_of_children_though_its_shell_ignored_them() {
+fn reaper_resets_an_ignored_sigchld() {
     let script = format!(r#"{LISTENER} exec env --ignore-signal=CHLD "$REAPER" mta"#);
     let mut running = Running::start(world(&script));
     running.pid1();
@@ -45,21 +45,21 @@ fn hears_of_children_though_its_shell_ignored_them() {
 }
 
 #[test]
-fn closes_what_the_shell_left_open() {
+fn reaper_closes_descriptors_of_the_shell() {
     let script = format!(r#"{LISTENER} exec 4</ 5</dev/null 9>/dev/null; exec "$REAPER" mta"#);
     let running = Running::start(world(&script));
     assert_eq!(descriptors(running.pid1()), ["0", "1", "2"]);
 }
 
 #[test]
-fn has_its_name_when_started_by_way_of_a_descriptor() {
+fn reaper_started_from_a_descriptor_has_its_name() {
     let script = format!(r#"{LISTENER} exec 9<"$REAPER"; exec /proc/self/fd/9 mta"#);
     let running = Running::start(world(&script));
     assert_eq!(descriptors(running.pid1()), ["0", "1", "2"]);
 }
 
 #[test]
-fn term_int_and_pwr_end_it_in_good_order() {
+fn term_int_and_pwr_shut_down_in_order() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGPWR] {
         let running = Running::start(world(&format!(r#"{POLITE} exec "$REAPER" mta 60"#)));
         running.ready();
@@ -71,7 +71,7 @@ fn term_int_and_pwr_end_it_in_good_order() {
 }
 
 #[test]
-fn term_from_inside_ends_it() {
+fn term_from_inside_shuts_down() {
     let script = r#"exec 3<&0
         sh -c 'trap "echo bye; exit" TERM; echo ready; read go; kill -TERM 1; while :; do :; done' <&3 &
         exec "$REAPER" mta 60"#;
@@ -88,7 +88,7 @@ fn term_from_inside_ends_it() {
 }
 
 #[test]
-fn kill_and_stop_from_inside_do_nothing() {
+fn kill_and_stop_from_inside_have_no_effect() {
     let script = r#"exec 3<&0
         (read go; kill -KILL 1; kill -STOP 1; echo still; read go) <&3 & exec "$REAPER" mta"#;
     let mut running = Running::start(world(script));
@@ -127,7 +127,7 @@ fn other_signals_are_ignored() {
 }
 
 #[test]
-fn a_storm_of_terms_is_one() {
+fn many_terms_count_as_one() {
     let running = Running::start(world(&format!(r#"{POLITE} exec "$REAPER" mta 60"#)));
     running.ready();
     let pid1 = running.pid1();
@@ -143,7 +143,7 @@ fn a_storm_of_terms_is_one() {
 }
 
 #[test]
-fn kills_whoever_is_left_when_its_patience_ends() {
+fn stragglers_are_killed_after_the_timeout() {
     for patience in [0, 1] {
         let script = format!(r#"{STUBBORN} exec "$REAPER" mta {patience}"#);
         let running = Running::start(world(&script));
@@ -163,7 +163,7 @@ fn kills_whoever_is_left_when_its_patience_ends() {
 }
 
 #[test]
-fn a_stopped_service_gets_its_term_too() {
+fn stopped_service_gets_term() {
     let script =
         r#"sh -c 'trap "echo bye; exit" TERM; kill -STOP $$; exit 3' & exec "$REAPER" mta 60"#;
     let running = Running::start(world(script));
@@ -181,7 +181,7 @@ fn a_stopped_service_gets_its_term_too() {
 }
 
 #[test]
-fn refuses_to_be_anything_but_pid_1() {
+fn reaper_refuses_to_run_unless_pid_1() {
     let end = run(common::reaper(&["mta"]));
     assert_eq!(end.status, Some(125));
     let said = "ob-reaper: mta: this is not pid 1; to run a command, say: ob-reaper -- CMD\n";
@@ -262,7 +262,7 @@ fn ten_thousand_orphans_at_once_leave_no_zombie() {
 }
 
 #[test]
-fn a_stream_of_orphans_leaves_no_zombie() {
+fn stream_of_orphans_leaves_no_zombie() {
     // About 100 orphans a second, for OB_REAPER_SECONDS.
     let seconds = std::env::var("OB_REAPER_SECONDS").map_or(3, |text| text.parse().unwrap());
     let script = format!(
@@ -295,7 +295,7 @@ fn a_stream_of_orphans_leaves_no_zombie() {
 }
 
 #[test]
-fn a_term_is_heard_while_children_keep_dying() {
+fn term_is_handled_while_children_keep_dying() {
     // The service forks as fast as it can and ignores SIGTERM: the reaper must check for signals
     // between two batches of zombies.
     let script =

@@ -42,7 +42,7 @@ impl Drop for Place {
 }
 
 #[test]
-fn makes_its_fifo_and_ends_when_something_is_written() {
+fn placeholder_makes_a_fifo_and_exits_on_write() {
     let place = Place::new("write");
     let running = place.start();
     let status = fs::symlink_metadata(place.fifo()).unwrap();
@@ -58,7 +58,7 @@ fn makes_its_fifo_and_ends_when_something_is_written() {
 }
 
 #[test]
-fn shows_as_dummy_service() {
+fn placeholder_process_is_named_dummy_service() {
     let place = Place::new("name");
     let running = place.start();
     let line = fs::read(format!("/proc/{}/cmdline", running.pid())).unwrap();
@@ -76,7 +76,7 @@ fn shows_as_dummy_service() {
 }
 
 #[test]
-fn keeps_a_fifo_that_was_there() {
+fn placeholder_keeps_an_existing_fifo() {
     let place = Place::new("keep");
     nix::unistd::mkfifo(&place.fifo(), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let running = place.start();
@@ -86,7 +86,7 @@ fn keeps_a_fifo_that_was_there() {
 }
 
 #[test]
-fn keeps_what_somebody_put_in_the_place_of_its_fifo() {
+fn placeholder_keeps_a_file_that_replaced_the_fifo() {
     let place = Place::new("swap");
     let running = place.start();
     fs::remove_file(place.fifo()).unwrap();
@@ -97,7 +97,7 @@ fn keeps_what_somebody_put_in_the_place_of_its_fifo() {
 }
 
 #[test]
-fn opening_the_fifo_is_not_writing_to_it() {
+fn opening_the_fifo_does_not_end_the_placeholder() {
     let place = Place::new("open");
     let mut running = place.start();
     for _ in 0..20 {
@@ -114,7 +114,7 @@ fn opening_the_fifo_is_not_writing_to_it() {
 }
 
 #[test]
-fn a_signal_ends_it_in_good_order() {
+fn signal_ends_the_placeholder_cleanly() {
     for signal in [
         Signal::SIGTERM,
         Signal::SIGINT,
@@ -134,7 +134,7 @@ fn a_signal_ends_it_in_good_order() {
 }
 
 #[test]
-fn idles_without_a_fifo_where_none_can_be_made() {
+fn placeholder_idles_without_a_fifo_if_mkfifo_fails() {
     let place = Place::new("none");
     let expect = |what: &str, why: &str| {
         let running = place.start();
@@ -168,7 +168,7 @@ fn idles_without_a_fifo_where_none_can_be_made() {
 }
 
 #[test]
-fn closes_what_was_open() {
+fn placeholder_closes_inherited_descriptors() {
     let place = Place::new("close");
     let mut shell = Command::new("sh");
     let script = r#"exec 4</ 5</dev/null; exec "$0" --stand-in "$1""#;
@@ -185,7 +185,7 @@ fn closes_what_was_open() {
 }
 
 #[test]
-fn keeps_a_subhost_alive_until_told() {
+fn placeholder_keeps_the_subhost_alive() {
     // The default FIFO, as in a boot without services.
     let script = r#"mount -t tmpfs none /run || exit 9; exec "$REAPER" --with-stand-in mta 60"#;
     let running = Running::start(world(script));
@@ -205,7 +205,7 @@ fn keeps_a_subhost_alive_until_told() {
 }
 
 #[test]
-fn a_write_before_it_idles_is_not_lost() {
+fn write_before_the_placeholder_idles_is_not_lost() {
     for _ in 0..50 {
         let place = Place::new("early");
         let mut command = reaper(&["--stand-in"]);

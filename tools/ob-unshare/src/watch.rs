@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_a_whole_word() {
+    fn key_matches_only_as_a_whole_word() {
         let table = "low 0\nhigh 3\nmax 12\noom 1\noom_kill 7\noom_group_kill 0\n";
         assert_eq!(value(table, "oom"), Some(1));
         assert_eq!(value(table, "oom_kill"), Some(7));

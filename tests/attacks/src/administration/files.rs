@@ -1,4 +1,4 @@
-//! Files: whose they are, what they are, what is done with them.
+//! Files: owners, modes, special files, and operations on them.
 
 use super::shell::sh;
 use crate::Ends::Works;
@@ -13,20 +13,20 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
-/// What has to do with them.
+/// Entries about files.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::work("chown", "give files to other users and groups", [Works; 3], || sh(&["chown"], CHOWN)),
-    Entry::work("setuid", "a setuid program runs as its owner, root or not", [Works; 3], || sh(&["su"], SETUID)),
-    Entry::work("setcap", "give a program a capability, which it then has for a user", [Works; 3], || sh(&["setcap", "getcap", "su"], SETCAP)),
+    Entry::work("chown", "change the owners and groups of files", [Works; 3], || sh(&["chown"], CHOWN)),
+    Entry::work("setuid", "run a setuid program as its owner", [Works; 3], || sh(&["su"], SETUID)),
+    Entry::work("setcap", "give a program a capability, and use it as a user", [Works; 3], || sh(&["setcap", "getcap", "su"], SETCAP)),
     Entry::work("special-files", "make FIFOs, sockets, hard and symbolic links", [Works; 3], || sh(&["mkfifo", "mknod", "ln"], SPECIAL)),
     Entry::work("tar", "pack and unpack a tree with owners, setuid and sticky bits, links, a FIFO", [Works; 3], || sh(&["tar"], TAR)),
-    Entry::work("rename", "rename a directory that comes from LOWER, and put a new one in its place", [Works; 3], || sh(&["mv"], RENAME)),
-    Entry::work("tmpfile", "make a file without a name (`O_TMPFILE`) and give it one", [Works; 3], make_and_name),
+    Entry::work("rename", "rename a directory of LOWER, and make a new one in its place", [Works; 3], || sh(&["mv"], RENAME)),
+    Entry::work("tmpfile", "make an unnamed file (`O_TMPFILE`) and link it", [Works; 3], make_and_name),
     Entry::work("lock", "lock a file against others", [Works; 3], lock),
-    Entry::work("inotify", "be told of what changes in a directory", [Works; 3], watch),
-    Entry::work("memfd", "make a file in memory and seal it", [Works; 3], seal),
-    Entry::work("tmpfiles", "let `systemd-tmpfiles` make directories and files with owners and modes", [Works; 3], || sh(&["systemd-tmpfiles"], TMPFILES)),
+    Entry::work("inotify", "watch changes in a directory, `inotify(7)`", [Works; 3], watch),
+    Entry::work("memfd", "make a memfd and seal it", [Works; 3], seal),
+    Entry::work("tmpfiles", "make directories and files with `systemd-tmpfiles`", [Works; 3], || sh(&["systemd-tmpfiles"], TMPFILES)),
 ];
 
 const CHOWN: &str = r#"
@@ -94,7 +94,7 @@ const NAMED: &str = "/var/tmp/named-by-an-administrator";
 fn make_and_name() -> Try {
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let mut file: File = match open(DIRECTORY, flags, Mode::S_IRUSR) {
-        Err(Errno::EOPNOTSUPP) => return not_here("overlays have none before 6.3"),
+        Err(Errno::EOPNOTSUPP) => return not_here("overlayfs has no O_TMPFILE before Linux 6.3"),
         opened => opened.refused("open")?.into(),
     };
     file.write_all(b"text").refused("write")?;
@@ -110,7 +110,7 @@ fn make_and_name() -> Try {
     .refused("link")?;
     let text = fs::read(NAMED).refused(NAMED);
     let _ = fs::remove_file(NAMED);
-    is_so(text? == b"text", "the file has another text")
+    is_so(text? == b"text", "the text of the file has changed")
 }
 
 fn lock() -> Try {
@@ -121,7 +121,7 @@ fn lock() -> Try {
     let lock = Flock::lock(first, FlockArg::LockExclusiveNonblock);
     let _lock = lock.map_err(|(_, error)| error).refused("lock")?;
     let other = Flock::lock(second, FlockArg::LockExclusiveNonblock);
-    is_so(other.is_err(), "two have the lock")
+    is_so(other.is_err(), "two processes hold the lock")
 }
 
 fn watch() -> Try {
@@ -134,25 +134,25 @@ fn watch() -> Try {
     let made = File::create(path);
     let _ = fs::remove_file(path);
     made.refused(path)?;
-    let events = inotify.read_events().refused("read what has happened")?;
+    let events = inotify.read_events().refused("read the events")?;
     let name = path.rsplit('/').next().map(Into::into);
     is_so(
         events.iter().any(|event| event.name == name),
-        "nothing was told",
+        "no event was reported",
     )
 }
 
 fn seal() -> Try {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file: File = memfd_create(c"administration", flags)
-        .refused("make it")?
+        .refused("memfd_create")?
         .into();
     file.write_all(b"text").refused("write")?;
     let seals = nix::fcntl::SealFlag::F_SEAL_WRITE;
     nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_ADD_SEALS(seals)).refused("seal")?;
     is_so(
         file.write_all(b"more").is_err(),
-        "it can be written to still",
+        "the sealed file is writable",
     )
 }
 

@@ -1,6 +1,6 @@
-//! Ordinary administration: what must work, as far as the level allows.
+//! Ordinary administration, which must work as far as the level permits.
 //!
-//! Most of it is done as an administrator does it, with the subhost's own programs: see `shell`.
+//! Most entries use programs of the subhost, as an administrator does: see `shell`.
 
 use crate::Entry;
 
@@ -13,7 +13,7 @@ mod services;
 mod shell;
 mod users;
 
-/// What root does all day.
+/// All entries of administration.
 pub const SUBJECTS: &[&[Entry]] = &[
     files::ENTRIES,
     users::ENTRIES,

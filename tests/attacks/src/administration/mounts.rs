@@ -1,16 +1,16 @@
-//! Mounts, in a subhost's own mount namespace.
+//! Mounts in the mount namespace of the subhost.
 
 use super::shell::sh;
 use crate::Ends::{Refused, Works};
 use crate::Entry;
 
-/// What has to do with them.
+/// Entries about mounts.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::work("mount-tmpfs", "mount a tmpfs, make it read-only, unmount it", [Works, Refused, Works], || sh(&["mount"], TMPFS)),
+    Entry::work("mount-tmpfs", "mount a tmpfs, remount it read-only, unmount it", [Works, Refused, Works], || sh(&["mount"], TMPFS)),
     Entry::work("remount-tmpfs", "make a mounted tmpfs larger", [Works, Refused, Works], || sh(&["mount"], REMOUNT)),
-    Entry::work("mount-bind", "bind a directory, and one read-only", [Works, Refused, Works], || sh(&["mount"], BIND)),
-    Entry::work("mount-overlay", "mount an overlay, write to it", [Works, Refused, Works], || sh(&["mount"], OVERLAY)),
+    Entry::work("mount-bind", "bind a directory, also read-only", [Works, Refused, Works], || sh(&["mount"], BIND)),
+    Entry::work("mount-overlay", "mount an overlay and write to it", [Works, Refused, Works], || sh(&["mount"], OVERLAY)),
     Entry::work("mount-proc", "mount a `/proc` for a chroot", [Works, Refused, Works], || sh(&["mount"], PROC)),
 ];
 
@@ -22,7 +22,8 @@ mount -o remount,bind,ro m; refuses touch m/other
 umount m; same "$(ls m)" ''
 "#;
 
-/// Without the options that `mount` would read from the table of mounts: the kernel shows the owner there by its number outside.
+/// Without the options that mount(8) would read from the mount table: the kernel shows the uid
+/// outside, which cannot be mapped here.
 const REMOUNT: &str = r#"
 mkdir m; end() { umount m; }
 mount -t tmpfs -o size=1M tmpfs m

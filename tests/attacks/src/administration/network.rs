@@ -6,20 +6,20 @@ use crate::{Entry, Failed, Refused, Try, not_here, refused};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-/// What has to do with it.
+/// Entries about the network.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::work("ip-address", "give the cable's end an address, take it down and up", [Works; 3], || sh(&["ip"], ADDRESS)),
+    Entry::work("ip-address", "set an address on a cable, set the link down and up", [Works; 3], || sh(&["ip"], ADDRESS)),
     Entry::work("ip-link", "make a pair of links and a bridge", [Works; 3], || sh(&["ip"], LINK)),
     Entry::work("ip-route", "set routes and a rule", [Works; 3], || sh(&["ip"], ROUTE)),
     Entry::work("ip-netns", "make network namespaces with a cable between them", [Works, Ends::Refused, Works], || sh(&["ip"], NETNS)),
-    Entry::work("ifup", "bring the cable's end up as `/etc/network/interfaces` says, by `ifup`", [Works; 3], || sh(&["ifup", "ip"], IFUP)),
+    Entry::work("ifup", "configure a cable by `ifup` and `/etc/network/interfaces`", [Works; 3], || sh(&["ifup", "ip"], IFUP)),
     Entry::work("dhcp", "get an address by DHCP, from a server inside", [Works; 3], || sh(&["busybox", "ip"], DHCP)),
     Entry::work("ping", "ping, as root and as a user", [Works; 3], || sh(&["ping", "ip", "su"], PING)),
-    Entry::work("low-port", "serve at port 80", [Works; 3], serve),
+    Entry::work("low-port", "listen on port 80", [Works; 3], serve),
     Entry::work("sysctl-net", "forward packets (`sysctl net.ipv4.ip_forward`)", [Works, Ends::Refused, Works], || sh(&["sysctl"], FORWARD)),
-    Entry::work("nft", "filter packets by `nft`", [Works; 3], || in_kernel(sh(&["nft"], NFT))),
-    Entry::work("iptables", "filter packets by `iptables`", [Works; 3], || in_kernel(sh(&["iptables"], IPTABLES))),
+    Entry::work("nft", "filter packets with `nft`", [Works; 3], || in_kernel(sh(&["nft"], NFT))),
+    Entry::work("iptables", "filter packets with `iptables`", [Works; 3], || in_kernel(sh(&["iptables"], IPTABLES))),
 ];
 
 const ADDRESS: &str = r#"
@@ -29,12 +29,14 @@ case $(ip -o -4 addr show eth0) in *10.99.0.2/24*) ;; *) exit 1 ;; esac
 ip link set eth0 down; ip addr del 10.99.0.2/24 dev eth0; ip link set eth0 up mtu 1500
 "#;
 
+/// Waits for the link, because the kernel sets operstate later, in linkwatch_event(); `NETNS` too.
 const LINK: &str = r#"
 end() { ip link del here; ip link del a-bridge; }
 ip link add here type veth peer name there; ip link add a-bridge type bridge
 ip link set here master a-bridge; ip link set here up; ip link set there up; ip link set a-bridge up
 ip addr add 10.98.0.1/24 dev there
-same "$(cat /sys/class/net/here/operstate)" up
+is_up() { same "$(cat /sys/class/net/here/operstate)" up; }
+until_done is_up
 ip link del here; ip link del a-bridge
 refuses ip link show there
 "#;
@@ -53,17 +55,18 @@ ip netns add one; ip netns add two
 ip link add one0 netns one type veth peer name two0 netns two
 ip -n one addr add 10.96.0.1/24 dev one0; ip -n one link set one0 up
 ip -n two addr add 10.96.0.2/24 dev two0; ip -n two link set two0 up
-same "$(ip netns exec one cat /sys/class/net/one0/operstate)" up
+is_up() { same "$(ip netns exec one cat /sys/class/net/one0/operstate)" up; }
+until_done is_up
 "#;
 
 const IFUP: &str = r#"
 end() { ifdown --force --state-dir "$W/state" -i "$W/interfaces" eth0; }
 mkdir state
-printf 'iface eth0 inet static\n address 10.94.0.2/24\n gateway 10.94.0.1\n up echo up >>%s/told\n' "$W" >interfaces
+printf 'iface eth0 inet static\n address 10.94.0.2/24\n gateway 10.94.0.1\n up echo up >>%s/called\n' "$W" >interfaces
 ifup --state-dir "$W/state" -i "$W/interfaces" eth0
 same "$(ip -o route show default)" 'default via 10.94.0.1 dev eth0 onlink '
 ifdown --state-dir "$W/state" -i "$W/interfaces" eth0
-same "$(ip -o -4 addr show eth0; cat told)" up
+same "$(ip -o -4 addr show eth0; cat called)" up
 "#;
 
 const DHCP: &str = r#"
@@ -103,7 +106,7 @@ iptables -A INPUT -p tcp --dport 23 -j DROP
 iptables -S INPUT | grep -q -- '--dport 23 -j DROP'
 "#;
 
-/// What this kernel has no module for cannot be tried.
+/// A module that this kernel lacks makes an entry not available.
 fn in_kernel(tried: Try) -> Try {
     let lacks = [
         "Unknown device",
@@ -128,6 +131,6 @@ fn serve() -> Try {
     if text == "hello" {
         Ok(())
     } else {
-        refused("it has read another text")
+        refused("the client has read another text")
     }
 }

@@ -1,22 +1,22 @@
-//! Packages: unpacked and configured as apt does it.
+//! Packages, unpacked and configured as apt does.
 
 use super::shell::sh;
 use crate::Ends::Works;
 use crate::{Entry, Try};
 
-/// What has to do with them.
+/// Entries about packages.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::work("dpkg", "install a package with setuid files, owners, links and scripts by `dpkg -i`; purge it", [Works; 3], || install(&["dpkg", "dpkg-deb"], DPKG)),
-    Entry::work("apt", "install a package by `apt-get`, which gives up root for part of it", [Works; 3], || install(&["apt-get", "dpkg-deb"], APT)),
+    Entry::work("dpkg", "install a package with setuid files, owners, links and scripts with `dpkg -i`; purge it", [Works; 3], || install(&["dpkg", "dpkg-deb"], DPKG)),
+    Entry::work("apt", "install a package with `apt-get`, which drops root for a part", [Works; 3], || install(&["apt-get", "dpkg-deb"], APT)),
 ];
 
 fn install(programs: &[&str], line: &str) -> Try {
     sh(programs, &[END, BUILD, line].concat())
 }
 
-/// Makes `p.deb`: a file of another user's, one that is setuid, a hard link, a symbolic one, a file of configuration, and
-/// scripts that make a user.
+/// Makes `p.deb`: a file of another user, a setuid file, a hard link, a symbolic link, a
+/// configuration file, and scripts that make a user.
 const BUILD: &str = r#"
 mkdir -p p/DEBIAN p/usr/bin p/etc p/var/lib/tiny
 printf 'Package: tiny-for-a-test\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: a test\n' >p/DEBIAN/control
@@ -35,7 +35,7 @@ tiny:0:755:2"
 }
 "#;
 
-/// Takes it away again, also where a step has failed.
+/// Removes the package, even after a failed step.
 const END: &str = r#"
 end() { dpkg --purge tiny-for-a-test; userdel tiny; }
 "#;

@@ -1,4 +1,4 @@
-//! Processes: left behind, looked into, told to end.
+//! Processes: daemons, tracing, signals and namespaces.
 
 use super::shell::sh;
 use crate::Ends::{self, Works};
@@ -10,25 +10,25 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, pause, pipe, read, setgid, setgroups, setuid, write};
 
-/// What has to do with them.
+/// Entries about processes.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::work("daemon", "leave a daemon in a session of its own, as cron does; tell it to end", [Works; 3], || sh(&["setsid"], DAEMON)),
+    Entry::work("daemon", "start a daemon in a new session, as cron does; end it with TERM", [Works; 3], || sh(&["setsid"], DAEMON)),
     Entry::work("start-stop-daemon", "start a daemon as another user, find it by its pidfile, stop it", [Works; 3], || sh(&["start-stop-daemon"], &[DAEMON_OF_A_USER, "by --name sleep"].concat())),
-    Entry::work("daemon-by-program", "the same, but only if it runs that program (`start-stop-daemon --exec`)", [Works, Ends::Refused, Works], || sh(&["start-stop-daemon"], &[DAEMON_OF_A_USER, "by --exec \"$sleep\""].concat())),
-    Entry::work("renice", "have a process wait for others", [Works; 3], || sh(&["renice", "nice"], RENICE)),
-    Entry::work("strace", "see the system calls of a program", [Works; 3], || sh(&["strace"], STRACE)),
-    Entry::work("ptrace", "look into a process of one's own that runs, as `gdb -p` does", [Works; 3], || trace(0)),
-    Entry::work("ptrace-other", "the same, root into a user's", [Works, Ends::Refused, Works], || trace(33)),
-    Entry::work("kill-other", "end a process of another user's", [Works; 3], end_other),
-    Entry::work("ps", "see the processes of the subhost, and whose they are", [Works; 3], || sh(&["ps"], PS)),
-    Entry::work("cgroup", "read which control group one is in", [Works; 3], || sh(&[], CGROUP)),
+    Entry::work("daemon-by-program", "start and stop a daemon that is found by its program (`start-stop-daemon --exec`)", [Works, Ends::Refused, Works], || sh(&["start-stop-daemon"], &[DAEMON_OF_A_USER, "by --exec \"$sleep\""].concat())),
+    Entry::work("renice", "lower the priority of a process", [Works; 3], || sh(&["renice", "nice"], RENICE)),
+    Entry::work("strace", "trace the system calls of a program", [Works; 3], || sh(&["strace"], STRACE)),
+    Entry::work("ptrace", "attach to a running process, as `gdb -p` does", [Works; 3], || trace(0)),
+    Entry::work("ptrace-other", "attach to a running process of another user", [Works, Ends::Refused, Works], || trace(33)),
+    Entry::work("kill-other", "signal a process of another user", [Works; 3], end_other),
+    Entry::work("ps", "list the processes of the subhost with their users", [Works; 3], || sh(&["ps"], PS)),
+    Entry::work("cgroup", "read the control group of a process", [Works; 3], || sh(&[], CGROUP)),
     Entry::work("sysv-ipc", "make shared memory, semaphores and message queues of System V", [Works; 3], || sh(&["ipcmk", "ipcrm"], IPC)),
-    Entry::work("terminal", "have a terminal made for a program", [Works; 3], || sh(&["script", "tty"], TERMINAL)),
-    Entry::work("hostname", "change the name of the host", [Works, Ends::Refused, Works], || sh(&["hostname"], HOSTNAME)),
-    Entry::work("unshare", "start a program in namespaces of its own", [Works, Ends::Refused, Works], || sh(&["unshare"], UNSHARE)),
-    Entry::work("nested-user-namespace", "the same as a user, in a user namespace", [Works, Ends::Refused, Works], || sh(&["unshare", "su"], NESTED)),
-    Entry::work("chroot-into", "change the root of a program", [Works; 3], || sh(&["chroot", "ldd"], CHROOT)),
+    Entry::work("terminal", "run a program on a new terminal", [Works; 3], || sh(&["script", "tty"], TERMINAL)),
+    Entry::work("hostname", "change the host name", [Works, Ends::Refused, Works], || sh(&["hostname"], HOSTNAME)),
+    Entry::work("unshare", "start a program in new namespaces", [Works, Ends::Refused, Works], || sh(&["unshare"], UNSHARE)),
+    Entry::work("nested-user-namespace", "start a program in new namespaces as a user, in a user namespace", [Works, Ends::Refused, Works], || sh(&["unshare", "su"], NESTED)),
+    Entry::work("chroot-into", "run a program in a chroot", [Works; 3], || sh(&["chroot", "ldd"], CHROOT)),
 ];
 
 const DAEMON: &str = r#"
@@ -40,7 +40,7 @@ same "$(cut -d' ' -f6 "/proc/$pid/stat")" "$pid"
 kill "$pid"; until_done refuses kill -0 "$pid"
 "#;
 
-/// Starts one; `by` stops it, found by more than the pidfile.
+/// Starts a daemon; `by` finds it by more than the pidfile and stops it.
 const DAEMON_OF_A_USER: &str = r#"
 daemon() { start-stop-daemon --quiet --pidfile /run/a-daemon.pid "$@"; }
 end() { daemon --stop; rm -f /run/a-daemon.pid; }
@@ -51,8 +51,10 @@ owned() { same "$(stat -c %U "/proc/$(cat /run/a-daemon.pid)")" www-data; }
 until_done owned
 until_done daemon --status --name sleep
 by() {
-    daemon --status "$@" || { echo 'it is not found' >&2; return 1; }
-    daemon --stop --retry 5 "$@"; refuses daemon --status
+    daemon --status "$@" || { echo 'start-stop-daemon does not find the daemon' >&2; return 1; }
+    daemon --stop --retry 5 "$@"
+    # A zombie counts as running until pid 1 has reaped the process.
+    until_done refuses daemon --status
 }
 "#;
 
@@ -108,7 +110,7 @@ same "$(chroot r /bin/sh -c 'read -r x </etc/where; echo "$x"; cd ..; pwd')" "in
 /"
 "#;
 
-/// Attaches to a process of the user `user`, reads a word of its memory, and lets it go.
+/// Attaches to a process of the user `user`, reads a word of its memory, and detaches.
 fn trace(user: u32) -> Try {
     let traced = sleeper(user)?;
     let outcome = look_into(traced);
@@ -118,16 +120,16 @@ fn trace(user: u32) -> Try {
 }
 
 fn look_into(traced: Pid) -> Try {
-    // At the same address in the child.
+    // The child has the word at the same address.
     static WORD: c_long = 42;
     ptrace::attach(traced).refused("attach")?;
-    match waitpid(traced, None).refused("wait for it")? {
+    match waitpid(traced, None).refused("wait for the process")? {
         WaitStatus::Stopped(..) => {}
-        other => return refused(format!("it is {other:?}")),
+        other => return refused(format!("the process is {other:?}")),
     }
     let address = (&raw const WORD).cast_mut().cast();
     if ptrace::read(traced, address).refused("read its memory")? != WORD {
-        return refused("its memory is another");
+        return refused("its memory differs");
     }
     ptrace::detach(traced, None).refused("detach")
 }
@@ -138,28 +140,28 @@ fn end_other() -> Try {
     if killed.is_err() {
         let _ = kill(process, Signal::SIGKILL);
     }
-    waitpid(process, None).refused("wait for it")?;
+    waitpid(process, None).refused("wait for the process")?;
     killed.refused("kill")
 }
 
-/// Starts a process that becomes the user `user` and then waits to be ended.
+/// Starts a process that becomes the user `user` and waits for a signal.
 fn sleeper(user: u32) -> Try<Pid> {
-    let (ready, tell) = pipe().refused("pipe")?;
+    let (ready, ready_tx) = pipe().refused("pipe")?;
     let process = child(|| {
         let become_user = || {
             setgroups(&[])?;
             setgid(Gid::from_raw(user))?;
             setuid(Uid::from_raw(user))
         };
-        if become_user().is_ok() && write(&tell, b".").is_ok() {
+        if become_user().is_ok() && write(&ready_tx, b".").is_ok() {
             pause();
         }
         false
     });
     let process = process.refused("fork")?;
-    drop(tell);
-    match read(&ready, &mut [0]).refused("wait for it")? {
-        0 => refused("it did not become another user"),
+    drop(ready_tx);
+    match read(&ready, &mut [0]).refused("wait for the process")? {
+        0 => refused("the process did not become another user"),
         _ => Ok(process),
     }
 }

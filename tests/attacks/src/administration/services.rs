@@ -1,17 +1,17 @@
-//! Services of Debian's, started as their init scripts do, asked, and ended.
+//! Services of Debian: started as their init scripts do, used, and stopped.
 
 use super::shell::sh;
 use crate::Ends::Works;
 use crate::Entry;
 
-/// What has to do with them.
+/// Entries about services.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::work("sshd", "start sshd, which separates its privileges; log in by a key, as root and as a user, with a terminal", [Works; 3], || sh(&["sshd", "ssh", "ssh-keygen", "ip", "useradd"], SSHD)),
-    Entry::work("nginx", "start nginx, whose workers are www-data; fetch a page", [Works; 3], || sh(&["nginx", "ip"], NGINX)),
-    Entry::work("init-scripts", "start services by their init scripts, ask for their status, stop them", [Works; 3], || sh(&["sshd", "nginx", "ip"], SCRIPTS)),
-    Entry::work("ambient", "start a daemon of a user's that may serve at a low port", [Works; 3], || sh(&["setpriv", "busybox", "ip"], AMBIENT)),
-    Entry::work("syslog", "start a syslogd, log to it", [Works; 3], || sh(&["busybox", "logger"], SYSLOG)),
+    Entry::work("sshd", "start sshd, which separates privileges; log in with a key, as root and as a user, with a terminal", [Works; 3], || sh(&["sshd", "ssh", "ssh-keygen", "ip", "useradd"], SSHD)),
+    Entry::work("nginx", "start nginx with workers of www-data; fetch a page", [Works; 3], || sh(&["nginx", "ip"], NGINX)),
+    Entry::work("init-scripts", "start services with init scripts, read their status, stop them", [Works; 3], || sh(&["sshd", "nginx", "ip"], SCRIPTS)),
+    Entry::work("ambient", "start a daemon of a user with an ambient capability for low ports", [Works; 3], || sh(&["setpriv", "busybox", "ip"], AMBIENT)),
+    Entry::work("syslog", "start a syslogd and log to it", [Works; 3], || sh(&["busybox", "logger"], SYSLOG)),
 ];
 
 const SSHD: &str = r#"

@@ -1,11 +1,11 @@
-//! Lines of sh, for what is done with programs.
+//! Lines of sh, for work that administrators do with programs.
 
 use crate::{Refused, Try, not_here, refused};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Where a line is run: an empty directory that others can look into, `$W`. It is removed afterwards, after `end`, which a line may
-/// define, has taken back what else the line has made.
+/// The environment of a line: an empty directory `$W`, readable by all users. It is removed
+/// afterwards, after the function `end`, which a line may define to undo its other changes.
 const FRAME: &str = r#"
 set -eu
 export W=/var/tmp/administration LC_ALL=C
@@ -13,19 +13,20 @@ rm -rf "$W"; mkdir "$W"; cd "$W"
 end() { :; }
 trap 'status=$?; set +e; end >/dev/null 2>&1; cd /; rm -rf "$W"; exit $status' EXIT
 trap 'exit 143' TERM
-# Whether two texts are the same, said if they are not.
+# Fails with a message unless two texts are equal.
 same() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'" | tr '\n' ' ' >&2; return 1; }; }
-# Whether a command fails, said if it does not.
-refuses() { if "$@" >/dev/null 2>&1; then echo "it could: $*" >&2; return 1; fi; }
+# Fails with a message unless a command fails.
+refuses() { if "$@" >/dev/null 2>&1; then echo "succeeded: $*" >&2; return 1; fi; }
 # Waits until a command succeeds.
-until_done() { i=0; while ! "$@" >/dev/null 2>&1; do i=$((i + 1)); [ $i -lt 100 ] || { echo "in vain: $*" >&2; return 1; }; sleep 0.1; done; }
+until_done() { i=0; while ! "$@" >/dev/null 2>&1; do i=$((i + 1)); [ $i -lt 100 ] || { echo "timeout: $*" >&2; return 1; }; sleep 0.1; done; }
 "#;
 
-/// In seconds: before whoever has started us takes us for one that hangs, and what we have started is ended, too.
+/// Seconds, less than the bound of the entry, so that the line cleans up before the caller kills
+/// it.
 const BOUND: &str = "90";
 
-/// Runs `line` by the subhost's own sh, with `programs`, which are not here if one is missing. It has worked if the last of its commands
-/// and all before it have; else the first that was said on its standard error is why not.
+/// Runs `line` with /bin/sh. Returns that the entry is not available if one of `programs` is
+/// missing. If a command fails, the reason is the first line on standard error.
 pub fn sh(programs: &[&str], line: &str) -> Try {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let is_there = |program: &&str| {
@@ -44,7 +45,11 @@ pub fn sh(programs: &[&str], line: &str) -> Try {
     let said = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
         Some(0) => Ok(()),
-        Some(124) => refused(format!("no end after {BOUND} seconds")),
-        _ => refused(said.lines().next().unwrap_or("it said nothing")),
+        Some(124) => refused(format!("timeout after {BOUND} seconds")),
+        _ => refused(
+            said.lines()
+                .next()
+                .unwrap_or("no message on standard error"),
+        ),
     }
 }

@@ -1,16 +1,16 @@
-//! Users: made, become, limited.
+//! Users: adding, switching and limiting them.
 
 use super::shell::sh;
 use crate::Ends::Works;
 use crate::Entry;
 
-/// What has to do with them.
+/// Entries about users.
 #[rustfmt::skip]
 pub const ENTRIES: &[Entry] = &[
-    Entry::work("su", "become another user, with its groups", [Works; 3], || sh(&["su"], SU)),
-    Entry::work("useradd", "make a user with a home and a password, become it, remove it", [Works; 3], || sh(&["useradd", "userdel", "chpasswd", "su"], USERADD)),
-    Entry::work("adduser", "the same by Debian's `adduser`, and a system user with a group", [Works; 3], || sh(&["adduser", "deluser"], ADDUSER)),
-    Entry::work("ulimit", "lower a limit, and raise it again up to the hard one", [Works; 3], || sh(&[], ULIMIT)),
+    Entry::work("su", "become another user with its groups", [Works; 3], || sh(&["su"], SU)),
+    Entry::work("useradd", "add a user with a home and a password, become the user, remove the user", [Works; 3], || sh(&["useradd", "userdel", "chpasswd", "su"], USERADD)),
+    Entry::work("adduser", "add a user with `adduser`, and a system user with a group", [Works; 3], || sh(&["adduser", "deluser"], ADDUSER)),
+    Entry::work("ulimit", "lower a soft limit and raise it to the hard limit", [Works; 3], || sh(&[], ULIMIT)),
 ];
 
 const SU: &str = r#"

@@ -1,11 +1,12 @@
-//! Who is outside: the administrator who enters or boots meanwhile, an ordinary user of the host, somebody who listens there.
+//! Accomplices and attackers outside: an administrator who enters or boots, an unprivileged user of
+//! the host, a process that listens there.
 
 use super::Site;
 use attacks::Ends;
 use end_to_end::{Done, Running, until};
 use std::sync::{Mutex, PoisonError};
 
-/// How the entry `name` ends at this site; none if nobody here knows it.
+/// Plays the entry `name`; returns `None` for an unknown entry.
 pub fn play(site: &Site, name: &str) -> Option<(Ends, String)> {
     let played: fn(&Site) -> Found = match name {
         "posing-user" => posing_user,
@@ -27,7 +28,7 @@ pub fn play(site: &Site, name: &str) -> Option<(Ends, String)> {
             )
         },
         "planted-fifo" => |site| planted_log(site, &as_nobody("mkfifo -m 666 /tmp/overlay-d.log")),
-        // As if the kernel did not guard such links (fs.protected_hardlinks).
+        // As if fs.protected_hardlinks were off: root makes the hard link.
         "hard-linked-log" => |site| {
             planted_log(
                 site,
@@ -56,19 +57,19 @@ pub fn play(site: &Site, name: &str) -> Option<(Ends, String)> {
     Some((ends, found.unwrap_or_default()))
 }
 
-/// What the attacker has got; nothing if it stands.
+/// What the attacker has reached; `None` if the attack failed.
 type Found = Option<String>;
 
 fn found(what: &str, is: bool) -> Found {
     is.then(|| what.to_owned())
 }
 
-/// A line that an ordinary user of the host runs.
+/// Returns a line that an unprivileged user of the host runs.
 fn as_nobody(line: &str) -> String {
     format!("setpriv --reuid 65534 --regid 65534 --clear-groups sh -c '{line}'")
 }
 
-/// A process that stays until it is dropped, once there is one whose words begin with `words`.
+/// Starts a process in the background and waits until its command line begins with `words`.
 fn stay(site: &Site, line: &str, words: &str) -> Running {
     let running = site.world.line(line).start();
     until(&format!("the process {words}"), || {
@@ -77,7 +78,7 @@ fn stay(site: &Site, line: &str, words: &str) -> Running {
     running
 }
 
-/// The number of the process whose words are these, as the host has it.
+/// Returns the pid on the host of the process whose command line begins with `words`.
 fn number(site: &Site, words: &str) -> Option<String> {
     let look = "cd /proc; for p in [0-9]*; do case $(tr '\\0' ' ' <$p/cmdline 2>/dev/null) in \"$WORDS\"*) echo $p; break ;; esac; done";
     let number = site.world.line(look).env("WORDS", words).run().out;
@@ -99,54 +100,60 @@ fn posing_user(site: &Site) -> Found {
     found("entered", world.has("fell") || kept_out)
 }
 
-/// Administrators come in until the watcher has seen one, and many times more.
+/// An administrator enters until the spy has seen a process, and some more times.
 fn entered(site: &Site, name: &str) -> (Ends, String) {
     let enter = "overlay-go a </dev/null; overlay-go a -- true";
     let seen = "test -e /run/attack-seen || ! pidof attack";
     entered_by(site, name, enter, seen)
 }
 
-/// Somebody enters the subhost a by the line `enter`, until the line `end` says inside that it is enough, and many times more.
+/// Enters the subhost a with the line `enter` until the line `end` succeeds inside, and some more
+/// times.
 pub fn entered_by(site: &Site, name: &str, enter: &str, end: &str) -> (Ends, String) {
-    // A watcher takes a whole processor, which others would miss.
+    // A spy uses a whole processor, so only one runs at a time.
     static ONE: Mutex<()> = Mutex::new(());
     let _only = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let world = &site.world;
-    // Whose shell becomes whatever it is that enters.
+    // The shell of the administrator executes the program that enters.
     let lure = "mkdir -p /usr/local/bin; printf '#!/proc/self/exe\\n' >/usr/local/bin/bash; chmod 755 /usr/local/bin/bash";
     let clear = "rm -f /run/attack-seen /run/attack-stop";
     site.go(&format!("{clear}; {lure}")).run().ok();
-    let watcher = site.go(&format!("exec /attack {name}")).start();
+    let mut spy = site.go(&format!("exec /attack {name}")).start();
+    until("the spy to start", || {
+        !spy.is_running() || site.go("pidof attack").run().status == 0
+    });
     let enter = || -> Done {
         world.run(&format!(
             "for i in 1 2 3 4 5 6 7 8; do {enter}; done 2>/dev/null"
         ))
     };
-    until("the watcher to see who enters", || {
+    until("the spy to see a process", || {
         enter();
         site.go(end).run().status == 0
     });
     enter();
     let done = "touch /run/attack-stop; rm /usr/local/bin/bash";
     site.go(done).run().ok();
-    site.judge_status(name, &watcher.wait())
+    site.judge_status(name, &spy.wait())
 }
 
-/// The watcher leaves what it has found in UPPER. This ends the subhost.
+/// The spy leaves its result in UPPER. The stop ends the subhost.
 fn ended(site: &Site) -> Found {
     let world = &site.world;
     site.go("rm -f /run/attack-seen /run/attack-stop /ended")
         .run()
         .ok();
-    let watcher = site.go("exec /attack ended").start();
-    until("the watcher", || site.go("pidof attack").run().status == 0);
+    let spy = site.go("exec /attack ended").start();
+    until("the spy to start", || {
+        site.go("pidof attack").run().status == 0
+    });
     world.ok("overlay-stop a");
-    drop(watcher);
-    assert!(world.has("a/root/ended"), "nobody was seen");
+    drop(spy);
+    assert!(world.has("a/root/ended"), "no process was seen");
     found("caught", world.read("a/root/ended") == "caught")
 }
 
-/// A terminal of the administrator's: what comes in after the command has ended is for the host's shell.
+/// On a terminal, the shell of the host reads input that arrives after the command has exited.
 fn typed(site: &Site) -> Found {
     let read = "overlay-go a -- /attack typed-for-administrator; stty -icanon -echo min 0 time 3; line=; IFS= read -r line; echo \"read <$line>\"";
     site.world.script("typed", read);
@@ -164,12 +171,12 @@ fn run_setuid(site: &Site) -> Found {
     );
     assert!(
         run("$W/open"),
-        "a user of the host cannot even run what is open to all"
+        "a user of the host cannot run an accessible program"
     );
     found("run", run("$W/a/root/setuid-of-an-attack"))
 }
 
-/// The state of what a link leads to, before and after a boot.
+/// Returns the state of the targets of planted links.
 fn victim(site: &Site) -> String {
     site.world
         .ok("find victims -printf '%p %y %m %s\\n' | sort; cat victims/file")
@@ -238,10 +245,10 @@ fn swapped(site: &Site) -> Found {
     found("changed", victim(site) != before)
 }
 
-/// A user who has the same number inside and outside.
+/// Attacks a process inside whose uid is that of the attacker outside.
 fn namesake(site: &Site, line: &str) -> Found {
     let _sleeper = stay(site, "exec ob-enter -u nobody a sleep 1002", "sleep 1002");
-    let number = number(site, "sleep 1002").expect("it runs");
+    let number = number(site, "sleep 1002").expect("a running process");
     let line = as_nobody(&line.replace("$1", &number));
     found("reached", site.world.run(&line).status == 0)
 }
@@ -267,7 +274,7 @@ fn posing_neighbour(site: &Site) -> Found {
     let conf = format!("{}/b/b.conf", world.directory());
     let pose = format!("exec bash -c 'exec -a \"overlay-boot {conf}\" sleep 1003'");
     let _posing = site.go(&pose).start();
-    until("who poses", || {
+    until("the fake boot", || {
         number(site, &format!("overlay-boot {conf} 1003")).is_some()
     });
     let entered = world.run("overlay-go b true");
@@ -283,7 +290,7 @@ fn changed_log(site: &Site, name: &str) -> Found {
     found("changed", site.world.ok(state) != before)
 }
 
-/// Whether the attack gets through to who listens on the host at an address that Python writes so.
+/// Listens on the host at an address in Python syntax; returns whether the attack connected.
 fn listens(site: &Site, address: &str, attack: &str) -> Found {
     let listen = format!(
         "import os, socket\ns = socket.socket(socket.AF_UNIX)\ns.bind({address})\ns.listen()\nopen('listening', 'w')\ns.accept()\n"
@@ -291,7 +298,7 @@ fn listens(site: &Site, address: &str, attack: &str) -> Found {
     site.world.write("listen", &listen);
     site.world.ok("rm -f listening socket");
     let _listener = site.world.line("exec python3 listen").start();
-    until("who listens", || site.world.has("listening"));
+    until("the listener", || site.world.has("listening"));
     let done = site.go(attack).run();
     found("connected", done.status == 0)
 }
@@ -300,7 +307,7 @@ fn listened(site: &Site) -> Found {
     listens(site, "'\\0canary-of-the-host'", "/attack abstract-socket")
 }
 
-/// LOWER is the root, and shows the world's directory.
+/// LOWER is /, so it contains the directory of the world.
 fn socket_in_lower(site: &Site) -> Found {
     let attack = format!("/attack socket-in-lower {}/socket", site.world.directory());
     listens(site, "os.environ['W'] + '/socket'", &attack)
@@ -312,9 +319,9 @@ fn fifo_in_lower(site: &Site) -> Found {
     let mut reader = world.line("cat fifo >fed").start();
     let attack = format!("/attack fifo-in-lower {}/fifo", world.directory());
     let done = site.go(&attack).run();
-    // Ends the reader, if it waits still.
+    // Unblocks the reader if it still waits.
     world.run("[ -s fed ] || timeout 5 sh -c ': >fifo'");
-    until("the reader's end", || !reader.is_running());
+    until("the exit of the reader", || !reader.is_running());
     found("written", done.status == 0 && !world.read("fed").is_empty())
 }
 

@@ -1,0 +1,164 @@
+//! Dry runs: the steps that -n prints, and what they do when a shell runs them.
+
+use end_to_end::{World, is_root_or_tell, until};
+
+#[test]
+fn dry_run_changes_nothing_and_prints_all_steps() {
+    let world = World::new();
+    world.ok("ip link add br0 type bridge; mkdir shared");
+    world.script("mta/pre", "echo it ran >$BASE/ran");
+    world.script("mta/name", "echo $ACTION >>asked; echo none");
+    let conf = world.subhost("mta", "CABLES=br0= =02:00:5e:10:00:01\nPREMOUNT=./pre a*\nSHARE=../shared:/mnt/a b:ro\nINIT=overlay-init\nSTART=!./name");
+    let before = (
+        world.snapshot(),
+        world.ok("find . ! -name asked | sort; ls -A /tmp /run"),
+    );
+    let text = world.ok(&format!("overlay-boot -n {conf}"));
+    let document = world.ok(&format!("overlay-boot --dry-run --json {conf}"));
+    world.assert_same(&before.0);
+    assert_eq!(
+        world.ok("find . ! -name asked | sort; ls -A /tmp /run"),
+        before.1
+    );
+    assert_eq!(world.read("mta/asked"), "dry-run\ndry-run\n");
+    let w = world.directory();
+    for step in [
+        format!(
+            "(cd {w}/mta && ob-conf {conf} -- env ACTION=overlay-boot UNSHARED=yes ./pre a* {w}/mta/root)"
+        ),
+        format!(
+            "mount -t overlay mta -o lowerdir={w}/mta/../busybox,upperdir={w}/mta/root,workdir={w}/mta/work {w}/mta/live"
+        ),
+        format!("mount --bind -o ro {w}/mta/../shared '{w}/mta/live/mnt/a b'"),
+        "ip link add mta0 type veth peer name eth0 netns mta".to_owned(),
+        "ip link set mta0 master br0 up".to_owned(),
+        "ip link add mta1 type veth peer name eth1 netns mta address 02:00:5e:10:00:01".to_owned(),
+    ] {
+        assert!(text.lines().any(|line| line == step), "no {step} in {text}");
+        let document: serde_json::Value = serde_json::from_str(&document).expect("a document");
+        let steps = document["steps"].as_array().expect("steps");
+        assert!(
+            steps.iter().any(|found| *found == step),
+            "no {step} in {steps:?}"
+        );
+    }
+    assert!(
+        text.contains("| ob-mount | ob-cable | ob-unshare"),
+        "{text}"
+    );
+    // A dry run reports the errors of a boot.
+    world.run(&format!("sed s/br0=/br7=/ {conf} >other.conf; sed -i s,BASE=.*,BASE=mta, other.conf; overlay-boot -n other.conf"))
+        .fails(1, &["ob-cable: other: ", "br7"]);
+    world.ok("rm other.conf");
+    // A real stage refuses a document with steps.
+    world
+        .run(&format!("ob-conf {conf} | ob-mount -n | ob-cable"))
+        .fails(1, &["ob-cable: mta: ", "dry run"]);
+    world
+        .run(&format!("ob-conf {conf} | ob-mount -n | ob-unshare"))
+        .fails(1, &["ob-unshare: mta: ", "dry run"]);
+    // A dry run of a running subhost is refused, as a boot is.
+    world.boot(&conf);
+    world
+        .run(&format!("overlay-boot -n {conf}"))
+        .fails(1, &["in use by the subhost mta"]);
+    world.ok("overlay-stop mta");
+}
+
+#[test]
+fn steps_of_a_dry_run_boot_a_subhost() {
+    if !is_root_or_tell("typed steps") {
+        return;
+    }
+    let world = World::new();
+    world.ok("ip link add br0 type bridge");
+    for more in ["CABLES=br0=", "READONLY=volatile\nCABLES=br0="] {
+        let conf = world.subhost("mta", more);
+        let line =
+            format!("overlay-boot -n {conf} >steps && exec unshare --mount sh -e steps </dev/null");
+        let mut typed = world.line(&line).start();
+        let stand_in = "for d in /proc/[0-9]*; do read -r c <$d/comm && [ $c = dummy_service ] && echo ${d#/proc/} && break; done 2>/dev/null";
+        let mut pid = String::new();
+        until("the placeholder to run", || {
+            assert!(typed.is_running(), "the steps have failed");
+            pid = world.run(stand_in).out.trim().to_owned();
+            !pid.is_empty()
+        });
+        let inside =
+            |line: &str| world.ok(&format!("nsenter -t {pid} -m -n -u -i -p sh -c '{line}'"));
+        assert_eq!(
+            inside("cut -d\" \" -f1-3 /proc/mounts | head -n 1"),
+            "mta / overlay"
+        );
+        assert_eq!(inside("ls /sys/class/net"), "eth0\nlo");
+        assert_eq!(inside("cat /proc/1/comm"), "ob-reaper");
+        world.ok(&format!("kill -9 {pid}"));
+        typed.wait().ok();
+        world.ok("for i in 0 1 2 3 4 5 6 7 8 9; do [ ! -e /sys/class/net/mta0 ] || sleep 0.2; done; rmdir /sys/fs/cgroup/mta /sys/fs/cgroup/unified/mta 2>/dev/null; rm -f /run/netns/mta");
+    }
+}
+
+/// Prints the properties of a subhost, seen from pid 1.
+const LOOK: &str = r#"
+pid=$(ob-list --json mta | jq '.[0].pid')
+grep -E '^(Uid|Cap|Seccomp|NoNewPrivs|Groups)' /proc/$pid/status
+cat /proc/$pid/uid_map /proc/$pid/limits
+nsenter -t $pid -m -n -u sh -c 'hostname; cut -d" " -f1-3 /proc/self/mounts | sort; ls /sys/class/net'
+stat -Lc %u /proc/$pid/root/
+"#;
+
+#[test]
+fn steps_of_a_dry_run_make_the_same_subhost() {
+    if !is_root_or_tell("typed steps") {
+        return;
+    }
+    let world = World::new();
+    world.ok("ip link add br0 type bridge; mkdir lib shared; mount --bind lib /var/lib");
+    for more in [
+        "PROTECT=yes",
+        "PROTECT=strict\nSHARE_RO=../shared:/mnt",
+        "USERNS=200000\nREADONLY=volatile",
+        "CAPS=CHOWN KILL NET_ADMIN\nSECCOMP=default",
+        "HOSTNAME=elsewhere\nRLIMITS=nofile=500",
+    ] {
+        let conf = world.subhost("mta", &format!("{more}\nCABLES=br0="));
+        world.ok("chmod 700 mta");
+        world.boot(&conf);
+        let booted = world.ok(LOOK);
+        world.ok("overlay-stop mta");
+        world.ok(&format!("overlay-boot -n {conf} >steps"));
+        let typed = world
+            .line("exec unshare --mount sh -e steps >said 2>&1")
+            .start();
+        until("the steps to start the subhost", || world.is_up("mta"));
+        assert_eq!(world.ok(LOOK), booted, "{more}: {}", world.read("steps"));
+        world.ok("overlay-stop mta");
+        assert_eq!(typed.wait().status, 0, "{}", world.read("said"));
+    }
+}
+
+#[test]
+fn steps_of_a_dry_run_mount_images() {
+    let world = World::new();
+    if !world.mounts_images("overlay-diskfile") {
+        return;
+    }
+    world.ok("mkdir -p disk/upper disk/work; truncate -s 10M data.img; mke2fs -q -d disk data.img; mkdir -p mta/data");
+    let conf = world.subhost(
+        "mta",
+        "UPPER=!overlay-diskfile data/upper ../data.img\nWORK=data/work\nHOSTNAME=mta",
+    );
+    let before = world.ok("find mta; cat /proc/mounts");
+    world.ok(&format!("overlay-boot -n {conf} >steps"));
+    assert_eq!(world.ok("find mta; cat /proc/mounts"), before);
+    let typed = world
+        .line("exec unshare --mount sh -e steps >said 2>&1")
+        .start();
+    until("the steps to start the subhost", || world.is_up("mta"));
+    world.ok("overlay-go mta touch /kept; overlay-stop mta");
+    assert_eq!(typed.wait().status, 0, "{}", world.read("said"));
+    assert_eq!(
+        world.ok("mount -o loop data.img mta/data; ls mta/data/upper; umount mta/data"),
+        "etc\nkept"
+    );
+}
