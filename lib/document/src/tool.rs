@@ -1,6 +1,6 @@
 //! What all the tools have in common at the prompt: help, version, usage errors, one line for a failure.
 
-use crate::nearest;
+use crate::{nearest, printable};
 use anyhow::{Result, anyhow};
 use lexopt::{Arg, Parser};
 use nix::errno::Errno;
@@ -70,8 +70,18 @@ impl Tool {
 
     /// Prints the error as the one line that it is, on stderr.
     pub fn complain(&self, error: &anyhow::Error) {
+        self.warn(&sentence(error));
+    }
+
+    /// Prints a line on stderr that begins with the tool's name.
+    pub fn warn(&self, text: &str) {
         // Not eprintln, which would panic where stderr is closed.
-        let _ = writeln!(std::io::stderr(), "{}: {}", self.typed(), sentence(error));
+        let _ = writeln!(
+            std::io::stderr(),
+            "{}: {}",
+            printable(&self.typed()),
+            printable(text)
+        );
     }
 
     /// What the user has typed: the tool's name, or that of the script that stands for it.
@@ -132,7 +142,7 @@ pub fn mistyped(name: &str, help: &str, option: &str) -> Usage {
     })
 }
 
-/// The error and its causes as one line, the kernel's errors in words alone.
+/// Returns the error and its causes as one line for a terminal, errors of the kernel in words alone.
 #[must_use]
 pub fn sentence(error: &anyhow::Error) -> String {
     let causes = error.chain().map(|cause| {
@@ -141,5 +151,5 @@ pub fn sentence(error: &anyhow::Error) -> String {
         let errno = errno.or_else(|| io?.raw_os_error().map(Errno::from_raw));
         errno.map_or_else(|| cause.to_string(), |errno| errno.desc().to_owned())
     });
-    causes.collect::<Vec<_>>().join(": ").replace('\n', " ")
+    printable(&causes.collect::<Vec<_>>().join(": ").replace('\n', " "))
 }

@@ -2,7 +2,7 @@
 
 use crate::conf::{self, Assignment, Conf, normal};
 use ob_confine::userns;
-use ob_document::{Cable, Document, Hook, Kind, VARIABLES, doubt, nearest, sentence};
+use ob_document::{Cable, Document, Hook, Kind, VARIABLES, doubt, nearest, printable, sentence};
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -55,13 +55,14 @@ impl Problem {
     /// It as it is printed: a line, then that of the configuration with a mark below the column.
     #[must_use]
     pub fn shown(&self, conf: &Conf) -> String {
-        let (file, line, column) = (conf.path.display(), self.line, self.column);
-        let text = &self.text;
+        let file = printable(&conf.path.to_string_lossy());
+        let (line, column, text) = (self.line, self.column, printable(&self.text));
         if line == 0 {
             return format!("{file}: {text}\n");
         }
-        let shown = conf.lines[line - 1].replace('\t', " ");
+        let shown = &conf.lines[line - 1];
         let before = shown[..column - 1].chars().count();
+        let shown = printable(&shown.trim_end_matches('\r').replace('\t', " "));
         format!(
             "{file}:{line}:{column}: {text}\n    {shown}\n    {:before$}^\n",
             ""

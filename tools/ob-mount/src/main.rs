@@ -312,7 +312,7 @@ fn furnish_alone(live: &Path) -> Result<ExitCode> {
     let acting = ids.map(|ids| act_as(ids.user(0), ids.group(0)));
     let _acting = acting.transpose().context("act as root inside")?;
     furnish::furnish(&root, &size, ids, |trouble| {
-        eprintln!("{}: {trouble}", TOOL.name);
+        TOOL.warn(trouble);
     })
     .with_context(|| format!("furnish {}", live.display()))?;
     Ok(ExitCode::SUCCESS)

@@ -4,10 +4,9 @@ use crate::limits::{own_unit, prepare_parent, set};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use ob_document::Document;
 use ob_document::state::Home;
+use ob_document::{Document, tree};
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -99,20 +98,10 @@ fn remove_soon(path: &Path) -> bool {
     })
 }
 
-/// Removes a group and all below it; tells whether it is gone. A group with processes stays.
+/// Removes a group and all below it, and returns whether it is gone. A group with processes stays.
 fn remove_tree(path: &Path) -> bool {
-    match std::fs::remove_dir(path) {
-        Ok(()) => return true,
-        Err(error) if error.kind() == ErrorKind::NotFound => return true,
-        Err(_) => {}
-    }
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    for entry in entries {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path());
-        }
-    }
-    std::fs::remove_dir(path).is_ok()
+    // The files of a group cannot be removed, and go with it.
+    tree::remove(path, false).is_ok()
 }
 
 fn is_forbidden(error: &std::io::Error) -> bool {

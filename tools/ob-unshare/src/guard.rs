@@ -104,10 +104,9 @@ impl<'a> Guard<'a> {
             }
             // One that is being stopped has left it to who stops it, whom we were quicker than.
             if !stopping {
-                eprintln!(
-                    "{}: {name}: cleaned up what a killed predecessor had left",
-                    TOOL.name
-                );
+                TOOL.warn(&format!(
+                    "{name}: cleaned up what a killed predecessor had left"
+                ));
             }
         };
         let made = (|| {
