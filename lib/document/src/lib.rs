@@ -17,10 +17,10 @@ pub mod tree;
 mod trust;
 
 pub use cable::Cable;
-pub use document::{Document, Kind, VARIABLES, Variable, is_plan, quote};
+pub use document::{Document, Kind, VARIABLES, Variable, confid, is_plan, quote};
 pub use filter::{filter, receive, send, undo, undo_together};
 pub use hook::Hook;
 pub use printable::printable;
-pub use similar::nearest;
+pub use similar::{distance, nearest};
 pub use tool::{Silent, Tool, Usage, mistyped, sentence};
-pub use trust::doubt;
+pub use trust::Trust;

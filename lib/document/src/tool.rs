@@ -4,6 +4,7 @@ use crate::{nearest, printable};
 use anyhow::{Result, anyhow};
 use lexopt::{Arg, Parser};
 use nix::errno::Errno;
+use ob_sys::process::keep_absolute_path;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
@@ -49,6 +50,7 @@ impl Tool {
     /// Runs `body` on the command line; its error becomes one line on stderr and the status: 2 for [`Usage`], 1 without a
     /// word for [`Silent`], else [`Tool::failed`].
     pub fn main(&self, body: impl FnOnce(&Tool, Parser) -> Result<ExitCode>) -> ExitCode {
+        keep_absolute_path();
         self.report(body(self, Parser::from_env()))
     }
 

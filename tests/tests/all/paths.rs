@@ -182,7 +182,7 @@ fn commands_are_run_once_each_and_where_the_manual_says() {
     );
     let conf = world.subhost(
         "mta",
-        "NAME=!mta/value NAME named\nLOG=!mta/value LOG /tmp/x.log\nSTART=!./value START none\nRAM_SIZE=! ./value RAM_SIZE 3M\nCABLES=!./value CABLES =\nSTOP_TIMEOUT=!./value STOP 4",
+        "NAME=!./value NAME named\nLOG=!./value LOG /tmp/x.log\nSTART=!./value START none\nRAM_SIZE=! ./value RAM_SIZE 3M\nCABLES=!./value CABLES =\nSTOP_TIMEOUT=!./value STOP 4",
     );
     world.ok(&format!("overlay-boot {conf}"));
     let w = world.directory();
@@ -193,8 +193,8 @@ fn commands_are_run_once_each_and_where_the_manual_says() {
         calls,
         [
             call("CABLES", "/mta"),
-            call("LOG", ""),
-            call("NAME", ""),
+            call("LOG", "/mta"),
+            call("NAME", "/mta"),
             call("RAM_SIZE", "/mta"),
             call("START", "/mta"),
             call("STOP", "/mta")

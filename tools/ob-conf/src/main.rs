@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
-use ob_conf::check;
+use ob_conf::check::{self, Weight};
 use ob_conf::conf::{self, Conf, Evaluation};
 use ob_document::printable::copy;
 use ob_document::{
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
 struct Request {
     env: bool,
     check: bool,
+    look: bool,
     source: String,
     given: Vec<(String, String)>,
     wanted: Vec<String>,
@@ -81,11 +82,42 @@ fn answer(request: Request) -> Result<ExitCode> {
         amend(&request)?
     } else {
         let conf = Conf::read(Path::new(&request.source))?;
-        Evaluation::new(&conf, &request.given, &request.wanted).document()?
+        let evaluation = Evaluation::new(&conf, &request.given, &request.wanted);
+        if request.look {
+            evaluation.look().document()?
+        } else {
+            let mut document = evaluation.document()?;
+            if request.is_plan() {
+                warn(&conf, &mut document);
+            }
+            document
+        }
     };
     match request.command {
         Some(command) => Ok(become_command(&document, &command)),
         None => print(&document, &request),
+    }
+}
+
+/// Reports what a boot passes over: on stderr, and by the document in the log.
+fn warn(conf: &Conf, document: &mut Document) {
+    let mut warnings = Vec::new();
+    for problem in check::passed(conf, document) {
+        let warning = format!("warning: {}", problem.line(conf));
+        if problem.weight == Weight::Passed {
+            TOOL.warn(&warning);
+        }
+        warnings.push(warning);
+    }
+    if !warnings.is_empty() {
+        document.set("warnings", warnings);
+    }
+}
+
+impl Request {
+    /// Whether the whole plan is asked for, as the first stage of a boot prints it.
+    fn is_plan(&self) -> bool {
+        !self.env && self.wanted.is_empty() && self.command.is_none()
     }
 }
 
@@ -96,6 +128,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
         match arg {
             Short('e') | Long("env") => request.env = true,
             Short('c') | Long("check") => request.check = true,
+            Long("look") => request.look = true,
             Long("mistyped") => return misread(parser),
             Long("printable") => return clean(parser),
             Value(operand) => {

@@ -102,7 +102,16 @@ fn mount(document: &mut Document) -> Result<()> {
         }
     }
     let read_only = ReadOnly::of(document)?;
-    tell_doubts(document);
+    for warning in document.list("warnings")? {
+        log::tell(
+            &Tool {
+                name: "ob-conf",
+                ..TOOL
+            },
+            document,
+            warning,
+        );
+    }
     layers.claim(document)?;
     let mapped = Mapped::of(document, &layers)?;
 
@@ -259,22 +268,6 @@ fn tolerate(document: &Document, outcome: Result<()>, upper: &Path) {
     if let Err(error) = outcome {
         let error = error.context(format!("prepare {}", upper.display()));
         note(document, &ob_document::sentence(&error));
-    }
-}
-
-/// Tells who else could have a say in what is booted here.
-fn tell_doubts(document: &Document) {
-    let conf = document.path("CONFIG").ok();
-    let directory = conf.and_then(Path::parent);
-    let mut said: Vec<&Path> = Vec::new();
-    for path in [conf, directory, document.path("BASE").ok()]
-        .into_iter()
-        .flatten()
-    {
-        if let Some(doubt) = ob_document::doubt(path).filter(|_| !said.contains(&path)) {
-            note(document, &doubt);
-            said.push(path);
-        }
     }
 }
 

@@ -172,7 +172,7 @@ impl<'a> Guard<'a> {
 
     fn lay_down_document(&self) -> Result<()> {
         let mut document = Document::new(self.name)?;
-        for variable in ["CONFIG", "LOG"] {
+        for variable in ["CONFIG", "LOG", "confid"] {
             if let Ok(value) = std::env::var(variable) {
                 document.set(variable, value);
             }
