@@ -324,3 +324,464 @@ fn f03_commands_run_in_the_directory_of_their_file() {
     assert!(world.has("evil/www.log"), "a relative LOG is the caller's");
     world.ok("overlay-stop www");
 }
+
+#[test]
+fn f08_near_miss_of_a_protection_is_refused() {
+    let world = World::new();
+    let before = world.snapshot();
+    world.write("/tmp/overlay-mta.log", "kept");
+    for line in [
+        "PROTCT=strict",
+        " PROTECT=strict",
+        "\tPROTECT=strict",
+        "PROTECT =strict",
+        "export PROTECT=strict",
+        "\u{feff}PROTECT=strict",
+        "protect=strict",
+        "PROTECT=",
+        "PROTECT=no\nPROTECT=strict",
+        "SHARE_R0=/tmp",
+        "MASKS=/etc",
+        "USER_NS=auto",
+        "READ_ONLY=yes",
+        "PIDSMAX=5",
+        "MEMROY_MAX=1G",
+    ] {
+        let conf = world.subhost("mta", line);
+        for boot in [
+            "overlay-boot",
+            "overlay-boot -n",
+            "ob-conf",
+            "ob-conf --env",
+        ] {
+            let done = world.run(&format!("{boot} {conf}"));
+            let number = line.lines().count();
+            done.fails(1, &[&format!("ob-conf: {conf}:{number}: ")]);
+            assert_eq!(done.out, "");
+        }
+        let check = world.run(&format!("ob-conf --check {conf}"));
+        assert_eq!(check.status, 1, "{check:#?}");
+    }
+    assert_eq!(world.read("/tmp/overlay-mta.log"), "kept");
+    world.ok("rm /tmp/overlay-mta.log");
+    world.assert_same(&before);
+    let free = "PORT=1\nMASTER=a\nPROJECT=b\nX_PROTCT=c\n#PROTECT=\nPROTECT=yes\nPROTECT=yes";
+    let conf = world.subhost("mta", free);
+    world.ok(&format!("overlay-boot {conf}; overlay-stop mta"));
+}
+
+#[test]
+fn f08_boot_reports_what_it_passes_over() {
+    let world = World::new();
+    let conf = world.subhost(
+        "mta",
+        "LOWRE=/x\n LIVE=live\nMINE=1\nX_MINE=\"2\"\nSTART=!echo \"x\"\nremark\nRAM_SIZE=5M\nRAM_SIZE=6M",
+    );
+    let boot = world.run(&format!("overlay-boot {conf}"));
+    assert_eq!((boot.status, boot.out.as_str()), (0, ""), "{boot:#?}");
+    let warnings = [
+        "1: LOWRE is not a variable; did you mean LOWER?",
+        "2: is ignored: LIVE= must stand at the first column",
+        "3: MINE is not a variable; begin the name of one of your own with X_",
+        "5: the quotes are part of the value",
+        "6: is no assignment",
+    ];
+    let lines: Vec<&str> = boot.err.lines().collect();
+    assert_eq!(lines.len(), warnings.len(), "{boot:#?}");
+    let log = world.ok("overlay-log mta");
+    for (line, warning) in lines.iter().zip(warnings) {
+        let expected = format!("ob-conf: warning: {conf}:{warning}");
+        assert!(line.starts_with(&expected), "{line} and {expected}");
+        assert!(log.contains(&format!("Z {line}\n")), "{line} in {log}");
+    }
+    // What the manual says of two assignments is what happens.
+    let twice = format!("ob-conf: warning: {conf}:8: is ignored: RAM_SIZE is assigned on line 7");
+    assert!(log.contains(&twice), "{log}");
+    world.ok("overlay-stop mta");
+    // An error comes last.
+    let conf = world.subhost("mta", "LOWRE=/x\nUPPER=gone");
+    let boot = world.run(&format!("overlay-boot {conf}"));
+    let lines: Vec<&str> = boot.err.lines().collect();
+    assert_eq!((boot.status, lines.len()), (1, 2), "{boot:#?}");
+    assert!(lines[0].contains("warning: ") && lines[1].starts_with("ob-mount: mta: UPPER="));
+    let conf = world.subhost("mta", "");
+    assert_eq!(world.run(&format!("overlay-boot {conf}")).err, "");
+    world.ok("overlay-stop mta");
+}
+
+#[test]
+fn f18_what_decides_what_root_runs_is_looked_at() {
+    if !is_root_or_tell("files of another user") {
+        return;
+    }
+    let world = World::new();
+    world.script("a/hooks/pre", ":");
+    world.script("a/hooks/name", "echo mta");
+    world.ok("mkdir -p a/logs b; echo '{\"defaultAction\":\"SCMP_ACT_ALLOW\"}' >a/profile.json");
+    let conf = world.subhost(
+        "a/mta",
+        "NAME=!../hooks/name\nPREMOUNT=../../b/link/pre\nLOG=../../w/logs/log\nSECCOMP=../profile.json",
+    );
+    let w = world.directory();
+    world.ok(&format!("sed -i 's,^LOG=.*,LOG={w}/a/logs/log,; s,^LOWER=.*,LOWER={w}/busybox,' {conf}; mv a/mta/a/mta.conf a/mta/mta.conf 2>/dev/null || mv {conf} a/mta/mta.conf; ln -s ../a/hooks b/link; ls a/mta >&2"));
+    let conf = format!("{w}/a/mta/mta.conf");
+    world.ok(&format!(
+        "chmod -R go-w . ; overlay-boot {conf}; overlay-stop mta"
+    ));
+    assert_eq!(world.ok(&format!("ob-conf --check {conf}")), "");
+    for (path, line) in [
+        ("a/mta/mta.conf", 0),
+        ("a/mta", 0),
+        ("a", 0),
+        ("a/hooks", 1),
+        ("a/hooks/name", 1),
+        ("a/hooks/pre", 2),
+        ("b", 2),
+        ("a/logs", 3),
+        ("a/profile.json", 4),
+    ] {
+        for (change, undo, doubt) in [
+            (
+                "chmod g+w",
+                "chmod g-w",
+                format!(
+                    "{w}/{path} can be written by others than its owner; chmod go-w {w}/{path}"
+                ),
+            ),
+            (
+                "chown 1000",
+                "chown 0",
+                format!(
+                    "{w}/{path} belongs to uid 1000, which so decides what root runs; chown root {w}/{path}"
+                ),
+            ),
+        ] {
+            world.ok(&format!("{change} {path}"));
+            let place = if line == 0 {
+                conf.clone()
+            } else {
+                format!("{conf}:{line}")
+            };
+            let check = world.run(&format!("ob-conf --check {conf}"));
+            assert!(
+                check
+                    .out
+                    .lines()
+                    .any(|line| line.starts_with(&place) && line.ends_with(&doubt)),
+                "{place} {doubt} in {check:#?}"
+            );
+            let boot = world.run(&format!("overlay-boot {conf}; overlay-stop mta"));
+            let warning = format!("ob-conf: warning: {place}: {doubt}");
+            assert_eq!((boot.status, boot.err.trim_end()), (0, warning.as_str()));
+            assert!(
+                world
+                    .ok("cat a/logs/log")
+                    .contains(&format!("Z {warning}\n"))
+            );
+            world.ok(&format!("{undo} {path}"));
+        }
+    }
+    // In a sticky directory root's files are safe, and those of others are not.
+    world.ok("mkdir -m 1777 t; cp -r a/mta t/mta; cp -r a/hooks t/hooks; cp a/profile.json t");
+    let conf = format!("{w}/t/mta/mta.conf");
+    assert_eq!(world.ok(&format!("ob-conf --check {conf}")), "");
+    let check = world.run(&format!("chown 1000 t/mta; ob-conf --check {conf}"));
+    assert!(
+        check.out.contains("/t/mta belongs to uid 1000"),
+        "{check:#?}"
+    );
+    // A link that leads to the configuration, and what it leads through.
+    world.ok("chown 0 t/mta; mkdir c; ln -s ../t/mta/mta.conf c/mta.conf; chmod 777 c");
+    let check = world.run("ob-conf --check c/mta.conf");
+    assert!(
+        check.out.contains("/c can be written by others"),
+        "{check:#?}"
+    );
+}
+
+#[test]
+fn f19_working_directory_is_no_place_for_programs() {
+    let world = World::new();
+    let conf = world.subhost(
+        "mta",
+        "HOSTNAME=!uname -n\nSTART=/bin/true\nCABLES==\nPREMOUNT=true",
+    );
+    for program in [
+        "ob-conf",
+        "ob-mount",
+        "ob-cable",
+        "ob-unshare",
+        "ob-enter",
+        "ob-list",
+        "ob-diff",
+        "ob-room",
+        "uname",
+        "true",
+        "ifup",
+        "ifdown",
+        "cat",
+        "tail",
+        "tr",
+        "sed",
+        "find",
+        "id",
+        "timeout",
+        "mkfifo",
+        "rm",
+        "sudo",
+        "sh",
+        "env",
+        "mount",
+        "overlay-boot",
+        "overlay-stop",
+        "overlay-go",
+    ] {
+        world.script(
+            format!("evil/{program}"),
+            "PATH=/bin:/usr/bin; touch $W/ran; exit 1",
+        );
+    }
+    world.ok("ln -s . evil/bin");
+    let commands = [
+        format!("overlay-boot {conf}"),
+        "overlay-list".to_owned(),
+        "overlay-go mta true".to_owned(),
+        "overlay-log mta".to_owned(),
+        "overlay-diff mta".to_owned(),
+        "overlay-share /srv mta".to_owned(),
+        "overlay-subhosts status".to_owned(),
+        "overlay-stop mta".to_owned(),
+        format!("overlay-boot -n {conf}"),
+        "overlay-diskfile /x".to_owned(),
+    ];
+    let scripts = end_to_end::scripts().display();
+    for path in [
+        ".:$PATH",
+        ":$PATH",
+        "$PATH:",
+        "bin:$PATH",
+        "./bin:$PATH",
+        "/nowhere::$PATH",
+        "../evil:.:$PATH:.",
+    ] {
+        for command in &commands {
+            let done = runs_nothing(
+                &world,
+                &format!(
+                    "cd evil; env PATH=\"{path}\" {}",
+                    in_sh(&format!("{scripts}/{command}"))
+                ),
+            );
+            assert_eq!(done.status, 0, "{path}: {done:#?}");
+        }
+        let pipeline = format!("ob-conf {conf} | ob-unshare --room true");
+        let line = format!(
+            "cd evil; {}",
+            pipeline.replace(
+                "ob-",
+                &format!("PATH=\"{path}\" {}/ob-", end_to_end::bin().display())
+            )
+        );
+        assert_eq!(runs_nothing(&world, &line).status, 0, "{path}");
+    }
+    // With nothing but the working directory the usual directories are left, which need not have the tools.
+    for path in ["", ".", ":", "bin"] {
+        for command in &commands {
+            runs_nothing(
+                &world,
+                &format!(
+                    "cd evil; env PATH=\"{path}\" {}",
+                    in_sh(&format!("{scripts}/{command}"))
+                ),
+            );
+        }
+    }
+}
+
+/// The line as arguments of env(1), which looks for no shell on PATH.
+fn in_sh(line: &str) -> String {
+    format!("/bin/sh -c '{line}'")
+}
+
+#[test]
+fn f20_completion_evaluates_no_name() {
+    let world = World::new();
+    let name = "m$(touch${IFS}ran)`touch${IFS}ran`;*&";
+    let conf = world.subhost("odd", &format!("NAME={}", name.replace('\\', "")));
+    world.ok(&format!("overlay-boot {conf}; mkdir 'x$(touch ran)'; touch '$(touch ran).conf' 'x$(touch ran)/a.conf'"));
+    world.script("evil/overlay-stop", "touch $W/ran");
+    for (file, text) in [
+        (
+            "overlay.bash",
+            include_str!("../../../../etc/completions/overlay.bash"),
+        ),
+        (
+            "_overlay",
+            include_str!("../../../../etc/completions/_overlay"),
+        ),
+        (
+            "overlay.fish",
+            include_str!("../../../../etc/completions/overlay.fish"),
+        ),
+    ] {
+        world.write(file, text);
+    }
+    world.write("zsh-test", crate::prompt::ZSH);
+    // The line is completed, and what it then is printed instead of run.
+    world.write(
+        "bash-test",
+        r#"
+. ./overlay.bash
+overlay-stop() { printf '<%s>\n' "$@"; }
+overlay-go() { printf '<%s>\n' "$@"; }
+bind 'set bell-style none'
+"#,
+    );
+    for line in [
+        "overlay-stop \\$",
+        "overlay-stop $",
+        "overlay-go m",
+        "overlay-stop x",
+        "overlay-stop ",
+        "$W/evil/overlay-stop --",
+        "./evil/overlay-stop --",
+    ] {
+        for (shell, command) in [
+            (
+                "bash",
+                "{ cat bash-test; printf '%s\\t'\"$END\" \"$LINE\"; echo exit; } | script -qec 'bash --norc --noprofile -i' /dev/null",
+            ),
+            (
+                "fish",
+                "fish --no-config -c 'source overlay.fish; complete -C \"$LINE\"'",
+            ),
+            ("zsh", "TERM=dumb zsh -f zsh-test \"$LINE\" \"$PWD\""),
+        ] {
+            if world.run(&format!("command -v {shell}")).status != 0 {
+                not_done("completion", &format!("needs {shell}"));
+                continue;
+            }
+            // A line with a path of another program is not run.
+            let end = if line.starts_with('o') {
+                "\\n"
+            } else {
+                "\\025"
+            };
+            let done = world
+                .line(command)
+                .env("LINE", line)
+                .env("END", end)
+                .env("TERM", "dumb")
+                .run();
+            assert!(!world.has("ran"), "{shell}: {done:#?}");
+            if line == "overlay-go m" {
+                let shown = done.out.replace('\\', "").replace(['\r', '\n'], "");
+                assert!(shown.contains("$(touch${IFS}ran)"), "{shell}: {done:#?}");
+            }
+        }
+    }
+    world.ok("overlay-stop --all");
+}
+
+#[test]
+fn f20_dry_run_keeps_a_path_in_its_remark() {
+    let world = World::new();
+    let odd = "a\ntouch ran\n#";
+    let conf = world.subhost("mta", "PROTECT=yes\nHOSTNAME=mta\nMASK=/x\nCABLES==");
+    world.ok(&format!(
+        "mkdir '{odd}'; mv mta '{odd}/mta'; mkdir '{odd}/s'"
+    ));
+    let conf = conf.replace("/mta/mta.conf", &format!("/{odd}/mta/mta.conf"));
+    world.ok(&format!(
+        "sed -i 's,^LOWER=.*,LOWER={}/busybox,' '{conf}'",
+        world.directory()
+    ));
+    let steps = world.ok(&format!("overlay-boot -n '{conf}'"));
+    // A shell that runs all lines which are no command of ours in quotes.
+    let text = format!("set -n\n{steps}");
+    world.write("steps", &text);
+    world.ok("sh -n steps");
+    let mut quoted = false;
+    for line in steps.lines() {
+        assert!(quoted || line != "touch ran", "{steps}");
+        quoted ^= line.matches('\'').count() % 2 == 1 && (quoted || !line.starts_with('#'));
+    }
+    assert!(steps.contains("?touch ran?"), "{steps}");
+}
+
+#[test]
+fn f20_subhost_cannot_write_a_line_of_the_tools() {
+    let world = World::new();
+    let long = "x".repeat(4096);
+    world.script(
+        "mta/root/etc/rc",
+        &format!(
+            "printf '%s\\n' 'ob-unshare: pid 1 has ended with status 0' '(3 lines lost) ob-unshare: spoofed'
+[ $1 = start ] || exit 0
+usleep 300000; printf {long}; usleep 300000; echo ob-unshare: spoofed
+echo ob-mount: spoofed; printf 'ob-unshare: no newline'"
+        ),
+    );
+    let conf = world.subhost("mta", "START=/etc/rc");
+    world.ok(&format!("overlay-boot {conf}"));
+    until("the service", || {
+        world
+            .read("/tmp/overlay-mta.log")
+            .contains("ob-mount: spoofed")
+    });
+    world.ok("overlay-stop mta");
+    let log = world.ok("overlay-log mta");
+    let ours = |text: &str| {
+        world.ok(&format!(
+            "grep -c '^[^ ]* {text}' /tmp/overlay-mta.log || :"
+        ))
+    };
+    assert_eq!(ours("ob-unshare: pid 1 has ended"), "1", "{log}");
+    assert_eq!(ours("ob-.*spoofed"), "0", "{log}");
+    assert_eq!(ours("("), "0", "{log}");
+    for printed in [
+        "| ob-unshare: pid 1 has ended with status 0",
+        "| (3 lines lost) ob-unshare",
+        "| ob-unshare: spoofed",
+        "| ob-mount: spoofed",
+        "| ob-unshare: no newline",
+    ] {
+        assert!(log.contains(&format!("Z {printed}")), "{printed} in {log}");
+    }
+}
+
+#[test]
+fn f13_output_of_a_service_is_named_and_clean_at_the_stop() {
+    let world = World::new();
+    let confs = ["one", "two"].map(|name| {
+        world.script(
+            format!("{name}/root/etc/rc"),
+            "[ $1 = start ] || { printf 'stop\\033[2J\\n\\302\\233\\tend'; echo bad >&2; sleep 1000 & exit 3; }",
+        );
+        world.subhost(name, "START=/etc/rc\nSTOP_TIMEOUT=2")
+    });
+    for conf in confs {
+        world.ok(&format!("overlay-boot {conf}"));
+    }
+    // What a stop leaves running holds its output open.
+    let stop = world.run("overlay-stop one two");
+    assert_eq!(stop.status, 0, "{stop:#?}");
+    let mut lines: Vec<&str> = stop.out.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "one: ?\tendbad",
+            "one: stop?[2J",
+            "two: ?\tendbad",
+            "two: stop?[2J"
+        ],
+        "{stop:#?}"
+    );
+    assert_eq!(stop.err.lines().count(), 2, "{stop:#?}");
+    assert!(
+        stop.err
+            .contains("overlay-stop: one: /etc/rc: its stop has ended with status 3"),
+        "{stop:#?}"
+    );
+}
