@@ -2,7 +2,7 @@
 //! who can change one of them decides it too.
 
 use nix::unistd::geteuid;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -19,8 +19,8 @@ const OVERFLOW: u32 = 65534;
 /// Looks whether another user than root, or than the caller, could change files.
 #[derive(Default)]
 pub struct Trust {
-    /// The files and directories that were judged already, with all that leads to them.
-    judged: HashSet<PathBuf>,
+    /// What was judged already: files and links, and directories, with whether they are shared.
+    judged: Vec<(OsString, Option<bool>)>,
 }
 
 impl Trust {
@@ -37,50 +37,51 @@ impl Trust {
 
     fn judge(&mut self, path: &Path, with_end: bool) -> Vec<String> {
         let mut doubts = Vec::new();
-        let mut left: VecDeque<OsString> = names(path);
+        let mut left = names(path);
+        left.push_front(OsString::new()); // the root
         let mut here = PathBuf::from("/");
         let mut links = 0;
         // In a shared directory others can make files, but not put them in the place of root's.
         let mut is_shared = false;
-        let mut judge = |path: &Path, status: &Metadata, is_shared: bool| {
-            if self.judged.insert(path.to_owned()) {
-                doubts.extend(doubt(path, status, is_shared));
-            }
-        };
-        if let Ok(root) = here.symlink_metadata() {
-            judge(&here, &root, false);
-        }
         while let Some(name) = left.pop_front() {
-            if name == ".." {
-                here.pop();
-                is_shared = here
-                    .metadata()
-                    .is_ok_and(|status| is_shared_directory(&status));
+            match name.as_encoded_bytes() {
+                b"" => {}
+                b".." => drop(here.pop()),
+                _ => here.push(&name),
+            }
+            let judged = self
+                .judged
+                .iter()
+                .find(|(judged, _)| judged == here.as_os_str());
+            if let Some((_, Some(shared))) = judged {
+                is_shared = *shared;
                 continue;
             }
-            let next = here.join(&name);
-            let Ok(status) = next.symlink_metadata() else {
+            let was_judged = judged.is_some();
+            let Ok(status) = here.symlink_metadata() else {
                 break;
             };
+            let shared = status.is_dir().then(|| is_shared_directory(&status));
             let is_end = left.is_empty() && !status.is_symlink();
-            if with_end || !is_end || is_shared {
-                judge(&next, &status, is_shared);
+            if !was_judged && (with_end || !is_end || is_shared) {
+                doubts.extend(doubt(&here, &status, is_shared));
+                self.judged.push((here.as_os_str().to_owned(), shared));
             }
-            if !status.is_symlink() {
-                is_shared = is_shared_directory(&status);
-                here = next;
-                continue;
-            }
-            links += 1;
-            let Some(target) = next.read_link().ok().filter(|_| links <= LINKS) else {
-                break;
-            };
-            if target.is_absolute() {
-                here = PathBuf::from("/");
-                is_shared = false;
-            }
-            for name in names(&target).into_iter().rev() {
-                left.push_front(name);
+            if status.is_symlink() {
+                links += 1;
+                let Some(target) = here.read_link().ok().filter(|_| links <= LINKS) else {
+                    break;
+                };
+                here.pop();
+                for name in names(&target).into_iter().rev() {
+                    left.push_front(name);
+                }
+                if target.is_absolute() {
+                    left.push_front(OsString::new());
+                    here = PathBuf::from("/");
+                }
+            } else {
+                is_shared = shared.unwrap_or(false);
             }
         }
         doubts
@@ -149,6 +150,8 @@ mod tests {
         let by_link = top.join("link/web.conf");
         let usual = doubts(&conf);
         assert_eq!(doubts(&by_link), usual);
+        symlink(&base, top.join("absolute")).unwrap();
+        assert_eq!(doubts(&top.join("absolute/web.conf")), usual);
         assert!(!usual.iter().any(|doubt| doubt.contains("ob-trust")));
 
         for (path, open, closed) in [(&conf, 0o664, 0o644), (&top.join("a"), 0o777, 0o755)] {

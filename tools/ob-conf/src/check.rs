@@ -141,13 +141,10 @@ impl<'a> Check<'a> {
         self.conf.lines[assignment.line - 1].len() - raw.len() + blanks + 1
     }
 
-    /// The value of a variable that counts; none if it is a command that was not run.
+    /// The text that counts as the value of a variable; none if it is a command that was not run.
     fn value(&self, name: &str) -> Option<String> {
         match self.document {
-            Some(document) => document
-                .variables()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| value),
+            Some(document) => document.optional(name).map(str::to_owned),
             None => {
                 let assignment = self.conf.assigned(name)?;
                 assignment.command().is_none().then(|| assignment.value())
@@ -230,8 +227,8 @@ impl<'a> Check<'a> {
     fn odd(&self, assignment: Assignment) -> Option<&'static str> {
         let is_printed = assignment.command().is_some();
         let value = if is_printed {
-            // Of a list that no command has.
-            self.document.and(self.value(assignment.name))?
+            let mut variables = self.document?.variables();
+            variables.find(|(name, _)| *name == assignment.name)?.1
         } else {
             assignment.value()
         };
@@ -256,20 +253,15 @@ impl<'a> Check<'a> {
         if let Some(base) = base {
             self.judge(line("BASE"), base);
         }
-        for variable in VARIABLES
-            .iter()
-            .filter(|variable| variable.kind != Kind::Lines)
-        {
-            let assignment = conf.assigned(variable.name);
-            let command = assignment.and_then(|assignment| assignment.command());
-            let directory = match variable.name {
+        for assignment in conf.assignments() {
+            let directory = match assignment.name {
                 "NAME" | "LOG" | "BASE" => Some(conf.directory()),
                 _ => base,
             };
-            if let (Some(command), Some(directory)) = (command, directory)
+            if let (Some(command), Some(directory)) = (assignment.command(), directory)
                 && let Some(program) = Hook::new(&command, directory).program()
             {
-                self.judge(line(variable.name), &program);
+                self.judge(assignment.line, &program);
             }
         }
         if let Some(log) = self.value("LOG")

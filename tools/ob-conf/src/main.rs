@@ -31,6 +31,7 @@ evaluated and printed.
 
   -e, --env       print for a shell's eval: NAME='mta', a variable a line
   -c, --check     report every problem, with line and remedy; change nothing
+      --look      run no !command, and refuse a file that others can change
   -h, --help      print this
   -V, --version   print the version
 
