@@ -1,7 +1,9 @@
 # bash completion for the commands overlay-* and the tools ob-*.
 # Options are those of --help; names are those of the subhosts that run.
-# shellcheck shell=bash disable=SC2207 # words are divided at newlines alone
+# Names and files are words and no code: compgen -W would expand them, and run what is in a $(...).
+# shellcheck shell=bash
 
+# The command is looked for on PATH: what the line has is only typed, and may be the path of another one.
 _overlay_options() {
     "$1" --help 2>/dev/null | grep -oE '(^|[^[:alnum:]-])--[a-z][a-z-]*' | grep -oE -- '--.*' | sort -u
 }
@@ -30,17 +32,24 @@ _overlay() {
     --state | -s) words='starting running stopping' files='' ;;
     --lower | -l) [[ $command != *overlay-new ]] || { words='' files=directories; } ;;
     esac
-    [[ $word != -* ]] || { words=$(_overlay_options "$command") files=''; }
+    [[ $word != -* ]] || { words=$(_overlay_options "${command##*/}") files=''; }
 
-    local IFS=$'\n'
     case $files in
-    confs) COMPREPLY=($(compgen -f -X '!*.conf' -- "$word") $(compgen -d -- "$word")) ;;
-    all) COMPREPLY=($(compgen -f -- "$word")) ;;
-    directories) COMPREPLY=($(compgen -d -- "$word")) ;;
+    confs) mapfile -t COMPREPLY < <(compgen -f -X '!*.conf' -- "$word"; compgen -d -- "$word") ;;
+    all) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+    directories) mapfile -t COMPREPLY < <(compgen -d -- "$word") ;;
     esac
+    # With this option bash itself quotes what is put into the line.
     [[ -z $files ]] || compopt -o filenames 2>/dev/null
-    words=${words// /$IFS}
-    COMPREPLY+=($(compgen -W "$words" -- "$word"))
+    local -a list
+    local name quoted
+    IFS=$' \t\n' read -rd '' -a list <<<"$words"
+    for name in "${list[@]}"; do
+        printf -v quoted %q "$name"
+        [[ $name == "$word"* || $quoted == "$word"* ]] || continue
+        [[ -n $files ]] || name=$quoted
+        COMPREPLY+=("$name")
+    done
 }
 
 # With bash alone a command inside is completed as one of the host's, which is better than nothing.

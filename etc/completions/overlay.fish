@@ -2,8 +2,9 @@
 # Options are those of --help; names are those of the subhosts that run.
 
 function __overlay_options
-    set -l words (commandline -opc)
-    $words[1] --help 2>/dev/null | string match -r -a -- '(?<![\w-])--[a-z][a-z-]*' | sort -u
+    # The command on PATH: what the line has is only typed, and may be the path of another one.
+    set -l command (commandline -opc | head -n 1 | string replace -r '.*/' '')
+    $command --help 2>/dev/null | string match -r -a -- '(?<![\w-])--[a-z][a-z-]*' | sort -u
 end
 
 function __overlay_names

@@ -3,6 +3,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// How the value of a variable stands in the document.
@@ -74,6 +76,12 @@ pub const VARIABLES: &[Variable] = &[
     variable("IO_WEIGHT", Kind::Text, None),
     variable("USERNS", Kind::Text, None),
 ];
+
+/// Returns the fact `confid` for the file that a configuration was read from: its device and inode, `DEV:INO`.
+#[must_use]
+pub fn confid(status: &Metadata) -> String {
+    format!("{}:{}", status.dev(), status.ino())
+}
 
 /// The subhost that flows through the stages.
 #[derive(Clone, Debug, PartialEq)]

@@ -30,7 +30,7 @@ impl<'a> Hook<'a> {
     /// Fails if the first word is not an executable file: below `base` if it has a slash, else on PATH.
     pub fn check(&self) -> Result<()> {
         let word = self.words.split_whitespace().next().unwrap_or_default();
-        if word.contains(['*', '?', '[']) || self.program(word).is_some() {
+        if word.contains(['*', '?', '[']) || self.program().is_some() {
             return Ok(());
         }
         if !word.contains('/') && is_executable(&self.base.join(word)) {
@@ -39,7 +39,10 @@ impl<'a> Hook<'a> {
         bail!("'{word}' is not an executable file");
     }
 
-    fn program(&self, word: &str) -> Option<PathBuf> {
+    /// Returns the path of the program that the first word names; none if there is none, or a wildcard hides it.
+    #[must_use]
+    pub fn program(&self) -> Option<PathBuf> {
+        let word = self.words.split_whitespace().next()?;
         if word.contains('/') {
             return Some(self.base.join(word)).filter(|path| is_executable(path));
         }

@@ -1,6 +1,6 @@
 //! The log of a subhost: dated lines in a file that nobody else can slip under us.
 
-use crate::{Document, Tool, sentence};
+use crate::{Document, Tool, printable, sentence};
 use anyhow::{Context, Error, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -89,7 +89,7 @@ fn remove_planted(directory: &File, file: &std::ffi::OsStr) -> Result<()> {
 
 /// Writes one dated line, `TIME TEXT`, in one write; a log that cannot be written is no reason to fail.
 pub fn line(log: &mut File, text: &str) {
-    let _ = log.write_all(format!("{} {text}\n", now()).as_bytes());
+    let _ = log.write_all(format!("{} {}\n", now(), printable(text)).as_bytes());
 }
 
 /// Tells the log of `document`, if it has one that can be opened, what `tool` has done.

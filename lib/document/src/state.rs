@@ -2,7 +2,7 @@
 //!
 //! A subhost runs while somebody holds its `lock` and its pid 1 can be proven. Nothing is found by the name of a process.
 
-use crate::Document;
+use crate::{Document, tree};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
@@ -213,7 +213,7 @@ impl Home {
         for entry in entries {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                std::fs::remove_dir_all(entry.path())?;
+                tree::remove(&entry.path(), true)?;
             } else if entry.file_name() != "lock" {
                 std::fs::remove_file(entry.path())?;
             }

@@ -18,6 +18,10 @@ pub fn plan(
     let mut steps: Vec<String> = steps.into_iter().map(str::to_owned).collect();
     let name = document.name().to_owned();
     describe(&mut document, &mut steps).context(name)?;
+    // A remark ends with its line: what came after a line break in a path would be a command.
+    for remark in steps.iter_mut().filter(|step| step.starts_with('#')) {
+        *remark = remark.replace(['\n', '\r'], "?");
+    }
     document.set(FACT, steps);
     send(&document)?;
     Ok(ExitCode::SUCCESS)
@@ -77,7 +81,7 @@ pub fn leave_to(
 ) -> Result<()> {
     for step in told {
         let step = step.strip_prefix("# ").unwrap_or(step);
-        steps.push(format!("# {stage}: {}", step.replace('\n', "\n# ")));
+        steps.push(format!("# {stage}: {step}"));
     }
     let input = input(document, steps)?;
     steps.push(format!("document=$({input} | {stage})"));

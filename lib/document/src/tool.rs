@@ -1,10 +1,10 @@
 //! What all the tools have in common at the prompt: help, version, usage errors, one line for a failure.
 
-use crate::nearest;
+use crate::{nearest, printable};
 use anyhow::{Result, anyhow};
 use lexopt::{Arg, Parser};
 use nix::errno::Errno;
-use ob_sys::process::reset_sigchld;
+use ob_sys::process::{keep_absolute_path, reset_sigchld};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
@@ -51,6 +51,7 @@ impl Tool {
     /// word for [`Silent`], else [`Tool::failed`].
     pub fn main(&self, body: impl FnOnce(&Tool, Parser) -> Result<ExitCode>) -> ExitCode {
         reset_sigchld();
+        keep_absolute_path();
         self.report(body(self, Parser::from_env()))
     }
 
@@ -72,8 +73,18 @@ impl Tool {
 
     /// Prints the error as the one line that it is, on stderr.
     pub fn complain(&self, error: &anyhow::Error) {
+        self.warn(&sentence(error));
+    }
+
+    /// Prints a line on stderr that begins with the tool's name.
+    pub fn warn(&self, text: &str) {
         // Not eprintln, which would panic where stderr is closed.
-        let _ = writeln!(std::io::stderr(), "{}: {}", self.typed(), sentence(error));
+        let _ = writeln!(
+            std::io::stderr(),
+            "{}: {}",
+            printable(&self.typed()),
+            printable(text)
+        );
     }
 
     /// What the user has typed: the tool's name, or that of the script that stands for it.
@@ -134,7 +145,7 @@ pub fn mistyped(name: &str, help: &str, option: &str) -> Usage {
     })
 }
 
-/// The error and its causes as one line, the kernel's errors in words alone.
+/// Returns the error and its causes as one line for a terminal, errors of the kernel in words alone.
 #[must_use]
 pub fn sentence(error: &anyhow::Error) -> String {
     let causes = error.chain().map(|cause| {
@@ -143,5 +154,5 @@ pub fn sentence(error: &anyhow::Error) -> String {
         let errno = errno.or_else(|| io?.raw_os_error().map(Errno::from_raw));
         errno.map_or_else(|| cause.to_string(), |errno| errno.desc().to_owned())
     });
-    causes.collect::<Vec<_>>().join(": ").replace('\n', " ")
+    printable(&causes.collect::<Vec<_>>().join(": ").replace('\n', " "))
 }

@@ -8,8 +8,9 @@ use nix::libc::{self, c_int, c_uint, pid_t};
 use nix::sys::signal::{self, SigHandler, SigSet, Signal};
 use nix::unistd::{Pid, execve};
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// A child process.
 pub struct Child {
@@ -23,6 +24,9 @@ pub struct Child {
 ///
 /// The flags of nix have no time namespace.
 pub type Namespaces = c_int;
+
+/// Where programs are looked for if the caller does not say.
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// `CLONE_INTO_CGROUP`, which does not fit into the type that libc gives it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -176,6 +180,26 @@ pub fn is_ignored(signal: Signal) -> bool {
 pub fn reset_sigchld() {
     // SAFETY: SIG_DFL is not a handler.
     let _ = unsafe { signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+}
+
+/// Removes from `PATH` what is no absolute path. An empty or relative element is the working directory, which may be another
+/// user's, and a program found there would run with our rights. Without any other element it is the usual directories.
+///
+/// Only for the beginning of a program, which has one thread.
+pub fn keep_absolute_path() {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_absolute = |element: &&[u8]| element.starts_with(b"/");
+    let all = path.as_bytes().split(|byte| *byte == b':');
+    if all.clone().all(|element| is_absolute(&element)) {
+        return;
+    }
+    let kept: Vec<&[u8]> = all.filter(is_absolute).collect();
+    let kept = match kept.as_slice() {
+        [] => USUAL_PATH.as_bytes().to_vec(),
+        kept => kept.join(&b':'),
+    };
+    // SAFETY: no other thread reads or changes the environment meanwhile, since there is none.
+    unsafe { std::env::set_var("PATH", OsString::from_vec(kept)) };
 }
 
 /// Closes every descriptor from 3 on that is not in `kept`.

@@ -1,8 +1,9 @@
 //! `ob-conf --check`: every problem of a configuration, where it stands, and what to do about it.
 
 use crate::conf::{self, Assignment, Conf, normal};
+use crate::misspelt::{self, FREE};
 use ob_confine::userns;
-use ob_document::{Cable, Document, Hook, Kind, VARIABLES, doubt, nearest, sentence};
+use ob_document::{Cable, Document, Hook, Kind, Trust, VARIABLES, nearest, printable, sentence};
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,25 +20,39 @@ pub struct Problem {
     pub column: usize,
     /// What is wrong, and the remedy.
     pub text: String,
+    /// What a boot does about it.
+    pub weight: Weight,
+}
+
+/// What a boot does about a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// It is refused: a protection would be missing.
+    Refused,
+    /// It fails, or reports the problem itself, where that matters.
+    Met,
+    /// It goes on, so the problem is reported.
+    Passed,
+    /// It goes on, as documented; the log alone has the problem.
+    Noted,
 }
 
 /// The problems found so far.
 struct Check<'a> {
     conf: &'a Conf,
+    /// What the values come to, where the commands in the configuration were run.
+    document: Option<&'a Document>,
+    trust: Trust,
     problems: Vec<Problem>,
 }
 
 /// All problems of the configuration, sorted by line. Runs none of its commands, and changes nothing.
 #[must_use]
 pub fn problems(conf: &Conf) -> Vec<Problem> {
-    let mut check = Check {
-        conf,
-        problems: Vec::new(),
-    };
-    check.syntax();
-    check.repetitions();
-    check.permissions(0, &conf.path);
+    let mut check = Check::new(conf, None);
+    check.text();
     let base = check.base();
+    check.trust(base.as_deref());
     check.name();
     if let Some(base) = &base {
         check.directories(base);
@@ -45,8 +60,18 @@ pub fn problems(conf: &Conf) -> Vec<Problem> {
         check.shares(base);
         check.users(base);
     }
-    check.cables();
+    check.cables(base.as_deref());
     check.protection(base.as_deref());
+    check.problems.sort();
+    check.problems
+}
+
+/// The problems that a boot of the configuration passes over, which has come to `document`. Sorted by line.
+#[must_use]
+pub fn passed(conf: &Conf, document: &Document) -> Vec<Problem> {
+    let mut check = Check::new(conf, Some(document));
+    check.text();
+    check.trust(document.path("BASE").ok());
     check.problems.sort();
     check.problems
 }
@@ -55,34 +80,76 @@ impl Problem {
     /// It as it is printed: a line, then that of the configuration with a mark below the column.
     #[must_use]
     pub fn shown(&self, conf: &Conf) -> String {
-        let (file, line, column) = (conf.path.display(), self.line, self.column);
-        let text = &self.text;
+        let file = printable(&conf.path.to_string_lossy());
+        let (line, column, text) = (self.line, self.column, printable(&self.text));
         if line == 0 {
             return format!("{file}: {text}\n");
         }
-        let shown = conf.lines[line - 1].replace('\t', " ");
+        let shown = &conf.lines[line - 1];
         let before = shown[..column - 1].chars().count();
+        let shown = printable(&shown.trim_end_matches('\r').replace('\t', " "));
         format!(
             "{file}:{line}:{column}: {text}\n    {shown}\n    {:before$}^\n",
             ""
         )
     }
+
+    /// It as one line: `FILE:LINE: ` and what is wrong there.
+    #[must_use]
+    pub fn line(&self, conf: &Conf) -> String {
+        let (file, line, text) = (conf.path.display(), self.line, &self.text);
+        match line {
+            0 => format!("{file}: {text}"),
+            line => format!("{file}:{line}: {text}"),
+        }
+    }
 }
 
-impl Check<'_> {
-    fn tell(&mut self, line: usize, column: usize, problem: impl Display) {
+impl<'a> Check<'a> {
+    fn new(conf: &'a Conf, document: Option<&'a Document>) -> Self {
+        Check {
+            conf,
+            document,
+            trust: Trust::default(),
+            problems: misspelt::problems(conf),
+        }
+    }
+
+    fn add(&mut self, weight: Weight, line: usize, column: usize, problem: impl Display) {
         self.problems.push(Problem {
             line,
             column,
             text: problem.to_string(),
+            weight,
         });
     }
 
+    /// Adds a problem that a boot meets.
+    fn tell(&mut self, line: usize, column: usize, problem: impl Display) {
+        self.add(Weight::Met, line, column, problem);
+    }
+
     fn tell_value(&mut self, assignment: Assignment, problem: impl Display) {
+        let column = self.column(assignment);
+        self.tell(assignment.line, column, problem);
+    }
+
+    /// Where the value of an assignment begins.
+    fn column(&self, assignment: Assignment) -> usize {
         let raw = assignment.raw;
         let blanks = raw.len() - raw.trim_start().len();
-        let column = self.conf.lines[assignment.line - 1].len() - raw.len() + blanks + 1;
-        self.tell(assignment.line, column, problem);
+        self.conf.lines[assignment.line - 1].len() - raw.len() + blanks + 1
+    }
+
+    /// The text that counts as the value of a variable; none if it is a command that was not run.
+    fn value(&self, name: &str) -> Option<String> {
+        match self.document {
+            Some(document) => document.optional(name).map(str::to_owned),
+            None => {
+                let assignment = self.conf.assigned(name)?;
+                assignment.command().is_none().then(|| assignment.value())
+            }
+        }
     }
 
     /// Tells the problem of the variable's value, or if it has none the problem of its default, which stands on no line.
@@ -93,94 +160,135 @@ impl Check<'_> {
         }
     }
 
-    /// Lines that look like assignments and are none, and values that look like a shell's.
-    fn syntax(&mut self) {
+    /// What the text itself has: lines that look like assignments and are none, values that look like those of a shell,
+    /// and variables that are assigned again.
+    fn text(&mut self) {
+        let refused: Vec<usize> = self.problems.iter().map(|problem| problem.line).collect();
         let conf = self.conf;
         for (index, line) in conf.lines.iter().enumerate() {
-            let bare = line.trim_start_matches(['\u{feff}', ' ', '\t']);
-            let bare = bare.strip_prefix("export ").unwrap_or(bare).trim_start();
-            let Some((word, _)) = bare.split_once('=') else {
-                if !bare.trim().is_empty() && !bare.starts_with('#') {
-                    self.tell(
-                        index + 1,
-                        1,
-                        "is no assignment; write VAR=value, or # before a remark",
-                    );
-                }
-                continue;
-            };
-            let name = word.trim_end();
-            if bare.len() == line.len() && (name == word || name == "SHARE")
-                || name.starts_with('#')
-            {
-                continue;
-            }
-            if VARIABLES.iter().any(|variable| variable.name == name) {
-                self.tell(
-                    index + 1,
-                    1,
-                    format!("is ignored: {name}= must stand at the first column, with nothing before the ="),
-                );
+            if !refused.contains(&(index + 1)) {
+                self.ignored(index + 1, line);
             }
         }
+        let mut seen: Vec<Assignment> = Vec::new();
         for assignment in conf.assignments() {
-            let known = VARIABLES.iter().map(|variable| variable.name);
-            if !known.clone().any(|name| name == assignment.name) {
-                let name = assignment.name;
-                let meant = nearest(name, known)
-                    .map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
-                self.tell(
-                    assignment.line,
-                    1,
-                    format!("{name} is not a variable{meant}"),
-                );
+            let Assignment { line, name, .. } = assignment;
+            if refused.contains(&line) || name.starts_with(FREE) {
                 continue;
             }
-            if assignment.command().is_some() {
+            let Some(variable) = VARIABLES.iter().find(|variable| variable.name == name) else {
+                let known = VARIABLES.iter().map(|variable| variable.name);
+                let remedy = match nearest(name, known) {
+                    Some(meant) => format!("did you mean {meant}?"),
+                    None => format!("begin the name of one of your own with {FREE}"),
+                };
+                let text = format!("{name} is not a variable; {remedy}");
+                self.add(Weight::Passed, line, 1, text);
                 continue;
+            };
+            let first = seen.iter().find(|first| first.name == name);
+            match first.map(|first| first.line) {
+                Some(first) if variable.kind != Kind::Lines => {
+                    let text = format!("is ignored: {name} is assigned on line {first} already");
+                    self.add(Weight::Noted, line, 1, text);
+                    continue;
+                }
+                _ => seen.push(assignment),
             }
-            let value = assignment.value();
-            if value.starts_with(['"', '\'']) {
-                self.tell_value(
-                    assignment,
-                    "the quotes are part of the value; leave them out",
-                );
-            } else if value.contains(['$', '`']) || value.starts_with('~') {
-                self.tell_value(assignment, "is taken as it stands; nothing is expanded");
-            } else if value.contains(" #") {
-                self.tell_value(
-                    assignment,
-                    "the remark is part of the value; give it a line of its own",
-                );
-            } else if assignment.raw.contains('\\') {
-                self.tell_value(assignment, "a backslash is dropped; write two for one");
+            if let Some(text) = self.odd(assignment) {
+                let column = self.column(assignment);
+                self.add(Weight::Passed, line, column, text);
             }
         }
     }
 
-    /// Variables that are assigned again: the first counts.
-    fn repetitions(&mut self) {
+    /// A line that looks like an assignment and is none.
+    fn ignored(&mut self, number: usize, line: &str) {
+        let bare = line.trim_start_matches(['\u{feff}', ' ', '\t']);
+        let bare = bare.strip_prefix("export ").unwrap_or(bare).trim_start();
+        let Some((word, _)) = bare.split_once('=') else {
+            if !bare.trim().is_empty() && !bare.starts_with('#') {
+                let text = "is no assignment; write VAR=value, or # before a remark";
+                self.add(Weight::Passed, number, 1, text);
+            }
+            return;
+        };
+        let name = word.trim_end();
+        let is_assignment = bare.len() == line.len() && (name == word || name == "SHARE");
+        if !is_assignment && VARIABLES.iter().any(|variable| variable.name == name) {
+            let text = format!(
+                "is ignored: {name}= must stand at the first column, with nothing before the ="
+            );
+            self.add(Weight::Passed, number, 1, text);
+        }
+    }
+
+    /// What is odd about a value, which is literal.
+    fn odd(&self, assignment: Assignment) -> Option<&'static str> {
+        let is_printed = assignment.command().is_some();
+        let value = if is_printed {
+            let mut variables = self.document?.variables();
+            variables.find(|(name, _)| *name == assignment.name)?.1
+        } else {
+            assignment.value()
+        };
+        if value.starts_with(['"', '\'']) {
+            Some("the quotes are part of the value; leave them out")
+        } else if value.contains(['$', '`']) || value.starts_with('~') {
+            Some("is taken as it stands; nothing is expanded")
+        } else if value.contains(" #") {
+            Some("the remark is part of the value; give it a line of its own")
+        } else if assignment.raw.contains('\\') && !is_printed {
+            Some("a backslash is dropped; write two for one")
+        } else {
+            None
+        }
+    }
+
+    /// What decides what root runs, and can be changed by another user.
+    fn trust(&mut self, base: Option<&Path>) {
         let conf = self.conf;
-        let mut seen: Vec<Assignment> = Vec::new();
+        self.judge(0, &conf.path);
+        let line = |name: &str| conf.assigned(name).map_or(0, |assignment| assignment.line);
+        if let Some(base) = base {
+            self.judge(line("BASE"), base);
+        }
         for assignment in conf.assignments() {
-            let known = VARIABLES
-                .iter()
-                .find(|variable| variable.name == assignment.name);
-            if known.is_none_or(|variable| variable.kind == Kind::Lines) {
-                continue;
+            let directory = match assignment.name {
+                "NAME" | "LOG" | "BASE" => Some(conf.directory()),
+                _ => base,
+            };
+            if let (Some(command), Some(directory)) = (assignment.command(), directory)
+                && let Some(program) = Hook::new(&command, directory).program()
+            {
+                self.judge(assignment.line, &program);
             }
-            match seen.iter().find(|first| first.name == assignment.name) {
-                Some(first) => {
-                    let line = first.line;
-                    let name = assignment.name;
-                    self.tell(
-                        assignment.line,
-                        1,
-                        format!("is ignored: {name} is assigned on line {line} already"),
-                    );
-                }
-                None => seen.push(assignment),
+        }
+        if let Some(log) = self.value("LOG")
+            && let Ok(log) = std::path::absolute(log)
+            && let Some(directory) = log.parent()
+        {
+            self.judge(line("LOG"), directory);
+        }
+        let Some(base) = base else { return };
+        for name in ["PREMOUNT", "POSTMOUNT", "INIT"] {
+            if let Some(program) = self
+                .value(name)
+                .and_then(|hook| Hook::new(&hook, base).program())
+            {
+                self.judge(line(name), &program);
             }
+        }
+        if let Some(profile) = self.value("SECCOMP")
+            && !["none", "default"].contains(&profile.as_str())
+        {
+            self.judge(line("SECCOMP"), &normal(base, &profile));
+        }
+    }
+
+    fn judge(&mut self, line: usize, path: &Path) {
+        for doubt in self.trust.doubts(path) {
+            self.add(Weight::Passed, line, 1, doubt);
         }
     }
 
@@ -201,7 +309,7 @@ impl Check<'_> {
 
     fn base(&mut self) -> Option<PathBuf> {
         let conf = self.conf;
-        if self.is_command("BASE", Path::new(".")) {
+        if self.is_command("BASE", conf.directory()) {
             return None;
         }
         let Some(assignment) = conf.assigned("BASE") else {
@@ -210,10 +318,7 @@ impl Check<'_> {
         };
         let base = conf.directory().join(assignment.value());
         match base.canonicalize() {
-            Ok(base) if base.is_dir() => {
-                self.permissions(assignment.line, &base);
-                Some(base)
-            }
+            Ok(base) if base.is_dir() => Some(base),
             Ok(_) => {
                 self.tell_value(assignment, format!("{} is not a directory", base.display()));
                 None
@@ -226,10 +331,10 @@ impl Check<'_> {
     }
 
     fn name(&mut self) {
-        if self.is_command("NAME", Path::new(".")) {
+        let conf = self.conf;
+        if self.is_command("NAME", conf.directory()) {
             return;
         }
-        let conf = self.conf;
         let assigned = conf.assigned("NAME").map(|assignment| assignment.value());
         let name = assigned.unwrap_or_else(|| conf.default_name());
         if let Err(error) = Document::new(&name) {
@@ -302,11 +407,11 @@ impl Check<'_> {
         }
     }
 
-    fn cables(&mut self) {
-        if self.is_command("CABLES", Path::new(".")) {
+    fn cables(&mut self, base: Option<&Path>) {
+        let conf = self.conf;
+        if self.is_command("CABLES", base.unwrap_or(conf.directory())) {
             return;
         }
-        let conf = self.conf;
         let Some(assignment) = conf.assigned("CABLES") else {
             return;
         };
@@ -381,13 +486,6 @@ impl Check<'_> {
             }
         }
     }
-
-    /// What others may write is theirs to say what root runs.
-    fn permissions(&mut self, line: usize, path: &Path) {
-        if let Some(doubt) = doubt(path) {
-            self.tell(line, 1, doubt);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -413,7 +511,12 @@ mod tests {
     fn caret_is_below_the_value_after_multibyte_letters() {
         let conf = Conf::parse(Path::new("/a.conf"), "ä=".as_bytes()).unwrap();
         let (line, column, text) = (1, 4, "x".to_owned());
-        let problem = Problem { line, column, text };
+        let problem = Problem {
+            line,
+            column,
+            text,
+            weight: Weight::Met,
+        };
         assert_eq!(problem.shown(&conf), "/a.conf:1:4: x\n    ä=\n      ^\n");
     }
 }

@@ -4,10 +4,13 @@
 //! comment after a value; a backslash is dropped and the character after it kept. `!COMMAND` stands for the first line
 //! that the command prints.
 
+use crate::misspelt;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ob_confine::protect;
-use ob_document::{Cable, Document, Hook, Kind, VARIABLES, Variable};
+use ob_document::{Cable, Document, Hook, Kind, Trust, VARIABLES, Variable, confid};
 use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -17,6 +20,8 @@ pub struct Conf {
     pub path: PathBuf,
     /// Its lines, without the newlines.
     pub lines: Vec<String>,
+    /// Which file was read, as `DEV:INO`; none if the text did not come from a file.
+    pub confid: Option<String>,
 }
 
 /// One assignment.
@@ -34,9 +39,15 @@ impl Conf {
     /// Reads the file. Fails if it is missing, unreadable, a directory, or not UTF-8 (then naming the line).
     pub fn read(path: &Path) -> Result<Self> {
         let context = || path.display().to_string();
-        ensure!(!path.is_dir(), "{}: is a directory", path.display());
-        let bytes = std::fs::read(path).with_context(context)?;
-        Conf::parse(path, &bytes)
+        let mut file = File::open(path).with_context(context)?;
+        let status = file.metadata().with_context(context)?;
+        ensure!(!status.is_dir(), "{}: is a directory", path.display());
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).with_context(context)?;
+        Ok(Conf {
+            confid: Some(confid(&status)),
+            ..Conf::parse(path, &bytes)?
+        })
     }
 
     /// The same of what has been read from `path` already.
@@ -54,6 +65,7 @@ impl Conf {
         Ok(Conf {
             path: std::path::absolute(path).with_context(|| path.display().to_string())?,
             lines: lines?,
+            confid: None,
         })
     }
 
@@ -133,6 +145,7 @@ pub struct Evaluation<'a> {
     conf: &'a Conf,
     given: &'a [(String, String)],
     wanted: &'a [String],
+    looks: bool,
 }
 
 impl<'a> Evaluation<'a> {
@@ -142,6 +155,17 @@ impl<'a> Evaluation<'a> {
             conf,
             given,
             wanted,
+            looks: false,
+        }
+    }
+
+    /// For a command that only looks at a subhost: a value that is a command is refused and not run, and so is a
+    /// configuration that another user could have written.
+    #[must_use]
+    pub fn look(self) -> Self {
+        Evaluation {
+            looks: true,
+            ..self
         }
     }
 
@@ -150,20 +174,30 @@ impl<'a> Evaluation<'a> {
     /// Fails at the first value that cannot be, with the file and line where it stands.
     pub fn document(&self) -> Result<Document> {
         let caller = std::env::current_dir().context("find the current directory")?;
-        let name = match self.value("NAME", &caller)? {
+        // The commands of these three run before BASE is known, and must not be looked for where the caller happens to be.
+        let directory = self.conf.directory();
+        if self.looks {
+            self.refuse(Trust::default().doubts(&self.conf.path))?;
+        } else if let Some(problem) = misspelt::problems(self.conf).first() {
+            bail!(problem.line(self.conf));
+        }
+        let name = match self.value("NAME", directory)? {
             Some(name) => name,
             None => self.conf.default_name(),
         };
         let mut document = Document::new(&name).map_err(|error| self.at("NAME", error))?;
         document.set("CONFIG", text(&self.conf.path)?);
+        if let Some(confid) = &self.conf.confid {
+            document.set("confid", confid.as_str());
+        }
         if self.wants("LOG") {
-            let log = self.value("LOG", &caller)?;
+            let log = self.value("LOG", directory)?;
             let log = log.unwrap_or_else(|| format!("/tmp/overlay-{name}.log"));
             document.set("LOG", text(&normal(&caller, &log))?);
         }
         let rest = &VARIABLES[3..];
         if self.wants("BASE") || rest.iter().any(|variable| self.wants(variable.name)) {
-            let base = self.base(&caller)?;
+            let base = self.base()?;
             document.set("BASE", text(&base)?);
             for variable in rest.iter().filter(|variable| self.wants(variable.name)) {
                 if let Some(value) = self.evaluate(variable, &base)? {
@@ -183,11 +217,27 @@ impl<'a> Evaluation<'a> {
         if !self.wanted.is_empty() {
             document.retain(self.wanted);
         }
+        if self.looks {
+            for path in ["BASE", "LOWER", "UPPER"] {
+                if let Ok(path) = document.path(path) {
+                    // What is in a layer is the subhost's; which directory is the layer is not.
+                    self.refuse(Trust::default().doubts_of_place(path))?;
+                }
+            }
+        }
         Ok(document)
     }
 
-    fn base(&self, caller: &Path) -> Result<PathBuf> {
-        let Some(base) = self.value("BASE", caller)? else {
+    /// Refuses to look, if there are doubts.
+    fn refuse(&self, doubts: Vec<String>) -> Result<()> {
+        match doubts.first() {
+            Some(doubt) => bail!("{}: is not trusted: {doubt}", self.conf.path.display()),
+            None => Ok(()),
+        }
+    }
+
+    fn base(&self) -> Result<PathBuf> {
+        let Some(base) = self.value("BASE", self.conf.directory())? else {
             bail!(
                 "{}: BASE is not set; add the line BASE=.",
                 self.conf.path.display()
@@ -266,6 +316,12 @@ impl<'a> Evaluation<'a> {
         };
         match assignment.command() {
             None => Ok(Some(assignment.value())),
+            Some(command) if self.looks => {
+                let error = anyhow!(
+                    "{name}=!{command} is a command, which only a boot runs; name the subhost while it runs"
+                );
+                Err(self.conf.at(assignment.line, error))
+            }
             Some(command) => first_line(&command, directory, &self.conf.path)
                 .with_context(|| format!("{name}=!{command}"))
                 .map_err(|error| self.conf.at(assignment.line, error))
@@ -350,6 +406,7 @@ mod tests {
         Conf {
             path: "/opt/mta.conf".into(),
             lines: lines.split('\n').map(str::to_owned).collect(),
+            confid: None,
         }
     }
 

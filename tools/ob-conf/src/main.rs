@@ -3,11 +3,14 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
-use ob_conf::check;
+use ob_conf::check::{self, Weight};
 use ob_conf::conf::{self, Conf, Evaluation};
-use ob_document::{Document, Kind, Tool, Usage, VARIABLES, mistyped, quote, send};
+use ob_document::printable::copy;
+use ob_document::{
+    Document, Kind, Silent, Tool, Usage, VARIABLES, mistyped, printable, quote, send,
+};
 use serde_json::Value;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -20,6 +23,7 @@ Usage: ob-conf CONF [VAR=VALUE...] [VAR...]     print the document of a subhost
        ob-conf - [KEY=VALUE...] [KEY...]        the same for a document on stdin
        ob-conf --check CONF                     report every problem
        ob-conf --mistyped CMD OPTION HELP       for CMD: what OPTION was to be
+       ob-conf --printable [PREFIX]             clean stdin for a terminal
 
 Reads a configuration, subhost.conf(5), and prints its document, ob-document(5).
 VAR=VALUE counts before what the file assigns. With VAR only these variables are
@@ -27,6 +31,7 @@ evaluated and printed.
 
   -e, --env       print for a shell's eval: NAME='mta', a variable a line
   -c, --check     report every problem, with line and remedy; change nothing
+      --look      run no !command, and refuse a file that others can change
   -h, --help      print this
   -V, --version   print the version
 
@@ -46,6 +51,7 @@ fn main() -> ExitCode {
 struct Request {
     env: bool,
     check: bool,
+    look: bool,
     source: String,
     given: Vec<(String, String)>,
     wanted: Vec<String>,
@@ -59,7 +65,7 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     }
     // What runs a command must not be taken for the command: a failure of ours is 125, also one that was told already.
     Ok(match answer(request) {
-        Err(error) if error.is::<ob_document::Silent>() => ExitCode::from(125),
+        Err(error) if error.is::<Silent>() => ExitCode::from(125),
         outcome => Tool {
             failed: 125,
             ..TOOL
@@ -77,11 +83,42 @@ fn answer(request: Request) -> Result<ExitCode> {
         amend(&request)?
     } else {
         let conf = Conf::read(Path::new(&request.source))?;
-        Evaluation::new(&conf, &request.given, &request.wanted).document()?
+        let evaluation = Evaluation::new(&conf, &request.given, &request.wanted);
+        if request.look {
+            evaluation.look().document()?
+        } else {
+            let mut document = evaluation.document()?;
+            if request.is_plan() {
+                warn(&conf, &mut document);
+            }
+            document
+        }
     };
     match request.command {
         Some(command) => Ok(become_command(&document, &command)),
         None => print(&document, &request),
+    }
+}
+
+/// Reports what a boot passes over: on stderr, and by the document in the log.
+fn warn(conf: &Conf, document: &mut Document) {
+    let mut warnings = Vec::new();
+    for problem in check::passed(conf, document) {
+        let warning = format!("warning: {}", problem.line(conf));
+        if problem.weight == Weight::Passed {
+            TOOL.warn(&warning);
+        }
+        warnings.push(warning);
+    }
+    if !warnings.is_empty() {
+        document.set("warnings", warnings);
+    }
+}
+
+impl Request {
+    /// Whether the whole plan is asked for, as the first stage of a boot prints it.
+    fn is_plan(&self) -> bool {
+        !self.env && self.wanted.is_empty() && self.command.is_none()
     }
 }
 
@@ -92,7 +129,9 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
         match arg {
             Short('e') | Long("env") => request.env = true,
             Short('c') | Long("check") => request.check = true,
+            Long("look") => request.look = true,
             Long("mistyped") => return misread(parser),
+            Long("printable") => return clean(parser),
             Value(operand) => {
                 operands.push(operand);
                 break;
@@ -148,8 +187,25 @@ fn misread(mut parser: lexopt::Parser) -> Result<Request> {
     let [name, option, help] = words.as_slice() else {
         bail!(Usage("--mistyped wants CMD, OPTION and HELP".to_owned()));
     };
-    eprintln!("{name}: {}", mistyped(name, help, option));
+    let text = format!("{name}: {}", mistyped(name, help, option));
+    let _ = writeln!(std::io::stderr(), "{}", printable(&text));
     std::process::exit(2)
+}
+
+/// For the commands that are scripts: copies stdin to stdout as a terminal may be given it, and ends the process.
+fn clean(mut parser: lexopt::Parser) -> Result<Request> {
+    let words: Vec<_> = parser.raw_args()?.collect();
+    let prefix = match words.as_slice() {
+        [] => String::new(),
+        [prefix] => printable(&prefix.to_string_lossy()),
+        _ => bail!(Usage("--printable wants one PREFIX".to_owned())),
+    };
+    match copy(std::io::stdin(), std::io::stdout(), &prefix) {
+        // The reader of a pipe has seen enough, as with `| head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => bail!(Silent),
+        copied => copied.context("copy the standard input")?,
+    }
+    std::process::exit(0)
 }
 
 /// Reads a document from stdin and changes it as the command line says; so a stage in plain sh needs no other tool.
@@ -159,7 +215,7 @@ fn amend(request: &Request) -> Result<Document> {
         .read_to_string(&mut input)
         .context("read the document")?;
     if input.is_empty() {
-        bail!(ob_document::Silent);
+        bail!(Silent);
     }
     let mut document = Document::parse(&input)?;
     for (key, value) in &request.given {

@@ -1,19 +1,16 @@
 //! A directory of a layer, looked at without following any link: whoever is root inside may change it meanwhile.
 
-use anyhow::{Context, Result};
-use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::AtFlags;
 use nix::libc;
-use nix::sys::stat::{FileStat, Mode, fstatat};
+use nix::sys::stat::{FileStat, fstatat};
 use ob_sys::file::get_xattr;
-use std::ffi::{CStr, OsStr, OsString};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
 /// An open directory.
-pub struct Place(OwnedFd);
+pub struct Place<'a>(pub BorrowedFd<'a>);
 
 /// What overlayfs notes on files of an upper layer, as root of the host or of a user namespace.
 #[derive(Clone, Copy)]
@@ -36,48 +33,10 @@ impl Mark {
     }
 }
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_CLOEXEC);
-
-impl Place {
-    /// Opens a layer.
-    pub fn open(path: &Path) -> Result<Self> {
-        let opened = nix::fcntl::open(path, DIRECTORY, Mode::empty());
-        let opened = opened.with_context(|| format!("open {}", path.display()))?;
-        Ok(Place(opened))
-    }
-
-    /// The directory `name` in it; none if that is none, or not there.
-    pub fn enter(&self, name: impl AsRef<OsStr>) -> Option<Place> {
-        let flags = DIRECTORY | OFlag::O_NOFOLLOW;
-        let opened = openat(&self.0, name.as_ref(), flags, Mode::empty());
-        opened.ok().map(Place)
-    }
-
-    /// The directory at a path in it, by a way without links.
-    pub fn descend(self, path: &Path) -> Option<Place> {
-        let mut names = path.iter().filter(|name| *name != "/");
-        names.try_fold(self, |place, name| place.enter(name))
-    }
-
-    /// The names in it, sorted.
-    pub fn names(&self) -> Result<Vec<OsString>> {
-        let mut directory = Dir::openat(&self.0, ".", DIRECTORY, Mode::empty())?;
-        let mut names = Vec::new();
-        for entry in directory.iter() {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name));
-            }
-        }
-        names.sort();
-        Ok(names)
-    }
-
+impl Place<'_> {
     /// What `name` is; none if there is none.
     pub fn status(&self, name: &OsStr) -> Option<FileStat> {
-        fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()
+        fstatat(self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()
     }
 
     /// A mark of the directory itself.

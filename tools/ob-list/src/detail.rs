@@ -2,18 +2,19 @@
 
 use crate::subhost::ticks;
 use anyhow::{Context, Result};
-use nix::dir::Dir;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::AtFlags;
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
-use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::sys::stat::{SFlag, fstatat};
 use ob_document::Document;
+use ob_document::tree::Walk;
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -188,47 +189,42 @@ fn add<T: std::ops::Add<Output = T> + Default + Copy>(sum: &mut Option<T>, value
 
 /// The size of a tree, links in it never followed: a subhost may have made them.
 fn of_tree(root: &Path) -> Option<Upper> {
-    let root = Dir::open(root, DIRECTORY, Mode::empty()).ok()?;
+    let mut walk = Walk::open(root).ok()?;
     let mut size = Upper::default();
-    measure(root, &mut size, &mut HashSet::new());
+    let mut counted = HashSet::new();
+    // For each directory on the way, those in it that are left. One that is gone meanwhile is left out.
+    let mut levels = vec![measure(&walk, &mut size, &mut counted)];
+    while let Some(directories) = levels.last_mut() {
+        match directories.pop() {
+            Some(name) if walk.enter(name.as_c_str()).is_ok() => {
+                levels.push(measure(&walk, &mut size, &mut counted));
+            }
+            Some(_) => {}
+            None => {
+                levels.pop();
+                // One that was moved meanwhile leads elsewhere.
+                walk.leave().ok()?;
+            }
+        }
+    }
     Some(size)
 }
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
-
-/// Adds what is in a directory. One that is too deep, or has gone meanwhile, is left out.
-fn measure(directory: Dir, size: &mut Upper, counted: &mut HashSet<(u64, u64)>) {
-    let mut below = Vec::new();
-    let mut directory = directory;
-    let Ok(fd) = directory.as_fd().try_clone_to_owned() else {
-        return;
-    };
-    for entry in directory.iter().flatten() {
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let Ok(status) = fstatat(&fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
-            continue;
+/// Adds what is in the directory where the walk is. Returns the names of the directories in it.
+fn measure(walk: &Walk, size: &mut Upper, counted: &mut HashSet<(u64, u64)>) -> Vec<CString> {
+    let mut names = walk.names().unwrap_or_default();
+    names.retain(|name| {
+        let Ok(status) = fstatat(walk.here(), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else {
+            return false;
         };
         let is_directory = status.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
         size.files += u64::from(!is_directory);
         if is_directory || status.st_nlink == 1 || counted.insert((status.st_dev, status.st_ino)) {
             size.bytes += u64::try_from(status.st_blocks).unwrap_or_default() * 512;
         }
-        if is_directory {
-            below.push(name.to_owned());
-        }
-    }
-    drop(directory);
-    for name in below {
-        if let Ok(directory) = Dir::openat(&fd, name.as_c_str(), DIRECTORY, Mode::empty()) {
-            measure(directory, size, counted);
-        }
-    }
+        is_directory
+    });
+    names
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ mod table;
 
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
+use ob_document::printable::{printable, printable_json};
 use ob_document::{Silent, Tool, Usage, nearest, state};
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -180,10 +181,15 @@ fn find(tool: &Tool, request: &Request) -> Result<(Vec<Subhost>, bool)> {
 }
 
 fn report(subhosts: &[Subhost], request: &Request) -> String {
-    let line = |text: &str| format!("{text}\n");
+    let is_terminal = stdout().is_terminal();
+    let line = |text: &str| match is_terminal {
+        true => printable(text) + "\n",
+        false => format!("{text}\n"),
+    };
     match request.form {
         Form::Table if subhosts.is_empty() && !request.operands.is_empty() => String::new(),
         Form::Table => table::table(subhosts, &View::of_output()),
+        Form::Json if is_terminal => printable_json(&json::array(subhosts)),
         Form::Json => json::array(subhosts),
         Form::Names => subhosts
             .iter()

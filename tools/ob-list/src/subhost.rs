@@ -2,13 +2,11 @@
 
 use crate::detail::{Detail, Meter};
 use anyhow::{Context, Result, bail, ensure};
-use ob_conf::conf::{Conf, Evaluation};
-use ob_document::Document;
 use ob_document::state::{Home, lives, prove};
+use ob_document::{Document, confid};
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -106,62 +104,73 @@ impl Finder {
 
     /// All subhosts, by name.
     pub fn all(&self) -> Result<Vec<Subhost>> {
+        let names = self.names()?;
+        let found = names.iter().map(|name| self.look(name));
+        found.filter_map(Result::transpose).collect()
+    }
+
+    /// The names of all subhosts, sorted.
+    fn names(&self) -> Result<Vec<String>> {
         let entries = match std::fs::read_dir(&self.directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.with_context(|| format!("read {}", self.directory.display()))?,
         };
         let names = entries.flatten().map(|entry| entry.file_name());
         let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+        names.retain(|name| Document::new(name).is_ok());
         names.sort_unstable();
-        let found = names
-            .iter()
-            .filter(|name| Document::new(name).is_ok())
-            .map(|name| self.look(name));
-        found.filter_map(Result::transpose).collect()
+        Ok(names)
     }
 
-    /// The subhost that `operand` names: the name of one that is there, or the configuration of one.
+    /// Returns the subhost that `operand` names: a word is the name of one, a path is the configuration of one. No file
+    /// is read for it, and none is opened.
     ///
     /// Fails if there is none, or if the one of that name was started from another configuration.
     pub fn named(&self, operand: &OsStr) -> Result<Subhost> {
         let path = Path::new(operand);
-        let Some(name) = operand.to_str().filter(|name| !name.contains('/')) else {
-            return self.of_conf(path);
-        };
-        let possible = Document::new(name);
-        if possible.is_ok()
+        let word = operand.to_str().filter(|name| !name.contains('/'));
+        let possible = word.map_or(Ok(()), |name| Document::new(name).map(drop));
+        if let (Some(name), Ok(())) = (word, &possible)
             && let Some(subhost) = self.look(name)?
         {
             return Ok(subhost);
         }
-        if path.is_file() {
-            return self.of_conf(path);
-        }
-        possible?;
-        bail!("{name}: not running")
-    }
-
-    fn of_conf(&self, path: &Path) -> Result<Subhost> {
-        let name = name_in(path);
-        let namesake = match &name {
-            Ok(name) => self.look(name)?,
+        // Administrators name a configuration without its path, too, in its directory.
+        let operand = Operand::new(path, word.is_some());
+        // What it is called by default, as a rule, and else by the line NAME.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.strip_suffix(".conf").unwrap_or(&name);
+        let namesake = match Document::new(name) {
+            Ok(_) => self.look(name)?,
             Err(_) => None,
         };
-        if let Some(subhost) = namesake {
-            // What was left by who was killed at its beginning tells of no configuration.
-            let unknown = subhost.state == State::Dead && subhost.conf().is_none();
-            if unknown || subhost.is_of(path) {
+        if let Some(subhost) = &namesake {
+            // A boot that was killed before it noted its configuration.
+            let is_unknown = subhost.state == State::Dead && subhost.conf().is_none();
+            if is_unknown || operand.is_of(&subhost.document) {
+                return Ok(namesake.expect("it is there"));
+            }
+        }
+        for name in self.names()? {
+            if let Ok(Some(document)) = Home::below(&self.directory, &name).document()
+                && operand.is_of(&document)
+                && let Some(subhost) = self.look(&name)?
+            {
                 return Ok(subhost);
             }
-            let conf = subhost.document.optional("CONFIG").unwrap_or("no file");
-            let (name, state) = (subhost.document.name(), subhost.state.word());
-            bail!("{name}: {state}, but from {conf}, not {}", path.display());
         }
-        // Its NAME may have been changed since it was started, or the file may be gone.
-        let started = self.all()?.into_iter().find(|subhost| subhost.is_of(path));
-        match started {
-            Some(subhost) => Ok(subhost),
-            None => bail!("{}: not running", name?),
+        possible?;
+        let path = path.display();
+        match namesake {
+            Some(subhost) => {
+                let conf = subhost.conf().unwrap_or("no file");
+                bail!(
+                    "{name}: {}, but from {conf}, not {path}",
+                    subhost.state.word()
+                )
+            }
+            None if name.is_empty() => bail!("{path}: not running"),
+            None => bail!("{name}: not running"),
         }
     }
 
@@ -245,18 +254,51 @@ impl Subhost {
     pub fn conf(&self) -> Option<&str> {
         self.document.optional("CONFIG")
     }
+}
 
-    /// Whether it was started from the file at `path`, by whatever path.
-    fn is_of(&self, path: &Path) -> bool {
-        let Some(conf) = self.conf().map(Path::new) else {
+/// The configuration that an operand names.
+struct Operand<'a> {
+    path: Option<PathBuf>,
+    confid: Option<String>,
+    /// The operand if it is a word, which names no configuration that is called otherwise.
+    word: Option<&'a OsStr>,
+}
+
+impl<'a> Operand<'a> {
+    fn new(path: &'a Path, is_word: bool) -> Self {
+        let status = if is_word {
+            // Another user may have made a link there, which leads to the configuration of any subhost.
+            path.symlink_metadata()
+        } else {
+            path.metadata()
+        };
+        let status = status.ok().filter(Metadata::is_file);
+        Operand {
+            path: std::path::absolute(path).ok(),
+            confid: status.as_ref().map(confid),
+            word: is_word.then_some(path.as_os_str()),
+        }
+    }
+
+    /// Returns whether the subhost was started from it, by whatever path; also if an editor has put a new file in its
+    /// place.
+    fn is_of(&self, document: &Document) -> bool {
+        let Some(conf) = document.optional("CONFIG").map(Path::new) else {
             return false;
         };
-        let same_path = std::path::absolute(path).is_ok_and(|path| path == conf);
-        let identity = |path: &Path| {
-            let file = std::fs::metadata(path).ok()?;
-            Some((file.dev(), file.ino()))
+        if self.word.is_some_and(|word| conf.file_name() != Some(word)) {
+            return false;
+        }
+        let is_noted = |found: &String| document.optional("confid") == Some(found);
+        let is_there = |found: &String| {
+            conf.metadata()
+                .is_ok_and(|status| confid(&status) == *found)
         };
-        same_path || identity(conf).is_some_and(|conf| Some(conf) == identity(path))
+        self.path.as_deref() == Some(conf)
+            || self
+                .confid
+                .as_ref()
+                .is_some_and(|found| is_noted(found) || is_there(found))
     }
 }
 
@@ -273,14 +315,6 @@ fn is_being_stopped(home: &Home) -> bool {
 fn is_torn(home: &Home) -> bool {
     std::thread::sleep(Duration::from_millis(20));
     home.file("").exists() && !home.file("lock").exists()
-}
-
-/// The NAME that a configuration comes to. No other command of it is run.
-fn name_in(path: &Path) -> Result<String> {
-    let conf = Conf::read(path)?;
-    let wanted = ["NAME".to_owned()];
-    let document = Evaluation::new(&conf, &[], &wanted).document()?;
-    Ok(document.name().to_owned())
 }
 
 /// The kernel counts a hundred of these a second for all that it tells to programs, on every machine that Rust runs on.
@@ -330,7 +364,13 @@ mod tests {
                         document.set("pidns", pidns);
                         document.set("start", start + 1);
                     }
-                    conf => document.set("CONFIG", self.0.join(conf).to_str().unwrap()),
+                    conf => {
+                        let conf = self.0.join(conf);
+                        document.set("CONFIG", conf.to_str().unwrap());
+                        if let Ok(status) = conf.metadata() {
+                            document.set("confid", confid(&status));
+                        }
+                    }
                 }
             }
             home.write(&document).unwrap();
@@ -452,7 +492,19 @@ mod tests {
             failure("a b").split(':').next(),
             Some("NAME=a b cannot be a name")
         );
-        assert!(failure("/no/such.conf").contains("No such file"));
+        assert_eq!(failure("/no/such.conf"), "such: not running");
+        assert_eq!(failure("such.conf"), "such: not running");
+        assert_eq!(failure("/no/.conf"), "/no/.conf: not running");
+        // By the file itself, wherever it is now; by the path, whatever has been put there.
+        let moved = ours.replace("web.conf", "moved");
+        std::fs::rename(&ours, &moved).unwrap();
+        assert_eq!(name(&moved), "web");
+        conf(".a/web.conf", "");
+        assert_eq!((name(&ours), name(&moved)), ("web".into(), "web".into()));
+        assert_eq!(
+            name(&format!("{}/.a/../.a/web.conf", rest.0.display())),
+            "web"
+        );
     }
 
     #[test]

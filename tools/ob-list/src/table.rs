@@ -2,6 +2,7 @@
 
 use crate::detail::{Address, Detail};
 use crate::subhost::{State, Subhost};
+use ob_document::printable;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, stdout};
 use std::net::IpAddr;
@@ -104,8 +105,7 @@ fn cells(subhost: &Subhost) -> [String; 6] {
         cables,
         subhost.conf().unwrap_or_default().to_owned(),
     ]
-    // What a configuration says is not to talk to the terminal.
-    .map(|text| text.replace(char::is_control, "?"))
+    .map(|text| printable(&text))
     .map(or_dash)
 }
 
@@ -232,7 +232,8 @@ fn words(detail: &Detail) -> Vec<String> {
             ip,
             prefix,
         } = address;
-        format!("{interface} {ip}/{prefix}")
+        // Root inside chooses the name of a link.
+        format!("{} {ip}/{prefix}", printable(interface))
     }));
     words
 }

@@ -109,7 +109,16 @@ fn mount(document: &mut Document) -> Result<()> {
         }
     }
     let read_only = ReadOnly::of(document)?;
-    tell_doubts(document);
+    for warning in document.list("warnings")? {
+        log::tell(
+            &Tool {
+                name: "ob-conf",
+                ..TOOL
+            },
+            document,
+            warning,
+        );
+    }
     layers.claim(document)?;
     let mapped = Mapped::of(document, &layers)?;
 
@@ -267,22 +276,6 @@ fn tolerate(document: &Document, outcome: Result<()>, upper: &Path) {
     }
 }
 
-/// Tells who else could have a say in what is booted here.
-fn tell_doubts(document: &Document) {
-    let conf = document.path("CONFIG").ok();
-    let directory = conf.and_then(Path::parent);
-    let mut said: Vec<&Path> = Vec::new();
-    for path in [conf, directory, document.path("BASE").ok()]
-        .into_iter()
-        .flatten()
-    {
-        if let Some(doubt) = ob_document::doubt(path).filter(|_| !said.contains(&path)) {
-            note(document, &doubt);
-            said.push(path);
-        }
-    }
-}
-
 /// Tells the log, where there is one.
 fn note(document: &Document, text: &str) {
     let log: Result<File> = document.path("LOG").and_then(log::open);
@@ -317,7 +310,7 @@ fn furnish_alone(live: &Path) -> Result<ExitCode> {
     let acting = ids.map(|ids| set_fs_ids(ids.user(0), ids.group(0)));
     let _acting = acting.transpose().context("act as root inside")?;
     furnish::furnish(&root, &size, ids, |trouble| {
-        eprintln!("{}: {trouble}", TOOL.name);
+        TOOL.warn(trouble);
     })
     .with_context(|| format!("furnish {}", live.display()))?;
     Ok(ExitCode::SUCCESS)

@@ -7,12 +7,11 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::mkdir;
 use ob_confine::cgroup_limits::group;
-use ob_document::Document;
 use ob_document::state::Home;
+use ob_document::{Document, tree};
 use ob_sys::file::{get_xattr, set_xattr};
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -143,20 +142,10 @@ fn soon(done: impl Fn() -> bool) -> bool {
     })
 }
 
-/// Removes a group and all below it; tells whether it is gone. A group with processes stays.
+/// Removes a group and all below it, and returns whether it is gone. A group with processes stays.
 fn remove_tree(path: &Path) -> bool {
-    match std::fs::remove_dir(path) {
-        Ok(()) => return true,
-        Err(error) if error.kind() == ErrorKind::NotFound => return true,
-        Err(_) => {}
-    }
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    for entry in entries {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path());
-        }
-    }
-    std::fs::remove_dir(path).is_ok()
+    // The files of a group cannot be removed, and go with it.
+    tree::remove(path, false).is_ok()
 }
 
 fn is_forbidden(errno: Errno) -> bool {

@@ -328,10 +328,9 @@ impl Subhost {
             }
             // If it was being stopped, overlay-stop would have cleaned up; we got the lock first. Nothing to report.
             if !stopping {
-                eprintln!(
-                    "{}: {name}: cleaned up what a killed predecessor had left",
-                    TOOL.name
-                );
+                TOOL.warn(&format!(
+                    "{name}: cleaned up what a killed predecessor had left"
+                ));
             }
         };
         let log = document.has("LOG").then(|| document.path("LOG"));
@@ -356,7 +355,7 @@ impl Subhost {
     /// Writes the first state file: whose subhost it is, and which guard it has.
     fn write_state(&self, document: &Document) -> Result<Document> {
         let mut state = Document::new(&self.name)?;
-        for variable in ["CONFIG", "LOG"] {
+        for variable in ["CONFIG", "LOG", "confid"] {
             if let Some(value) = document.optional(variable) {
                 state.set(variable, value);
             }

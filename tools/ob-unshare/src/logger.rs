@@ -1,13 +1,24 @@
 //! What the subhost prints, line by line and dated, from a pipe into its log. The subhost never waits for the log's disk: what
 //! cannot be written is dropped and counted.
 
-use ob_document::{Document, log};
+use ob_document::{Document, log, printable};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
 /// The longest line that is kept together.
 const LONGEST: usize = 4096;
+
+/// What stands before a line of the subhost that looks like one of a tool, or after lost ones.
+const MARK: &str = "| ";
+
+/// Returns whether a line begins as our own do: with the name of a tool, or with a number of lost lines.
+fn is_like_ours(line: &[u8]) -> bool {
+    let digits = |line: &[u8]| line.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let lost = line.strip_prefix(b"(");
+    let lost = lost.and_then(|line| line[digits(line)..].strip_prefix(b" lines lost)"));
+    line.starts_with(b"ob-") || lost.is_some()
+}
 
 /// The log of a running subhost.
 pub struct Logger {
@@ -49,21 +60,31 @@ impl Logger {
     /// Writes a line of our own.
     pub fn say(&mut self, text: &str) {
         self.flush();
-        self.take(format!("ob-unshare: {text}\n").as_bytes());
+        self.write(format!("ob-unshare: {}", printable(text)).as_bytes());
     }
 
-    /// Writes the line as far as it has come.
+    /// Writes the line of the subhost as far as it has come.
     pub fn flush(&mut self) {
         if self.line.is_empty() {
             return;
         }
+        let mut line = std::mem::take(&mut self.line);
+        if line.ends_with(b"\n") {
+            line.pop();
+        }
+        if is_like_ours(&line) {
+            line.splice(0..0, MARK.bytes());
+        }
+        self.write(&line);
+    }
+
+    fn write(&mut self, line: &[u8]) {
         let mut entry = format!("{} ", log::now()).into_bytes();
         if self.lost > 0 {
             entry.extend_from_slice(format!("({} lines lost) ", self.lost).as_bytes());
         }
-        entry.extend_from_slice(self.line.strip_suffix(b"\n").unwrap_or(&self.line));
+        entry.extend_from_slice(line);
         entry.push(b'\n');
-        self.line.clear();
         if self.size + entry.len() as u64 > self.largest {
             self.set_aside();
         }
@@ -90,5 +111,32 @@ impl Logger {
             let _ = self.file.set_len(0);
         }
         self.size = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_like_ours;
+
+    #[test]
+    fn lines_that_begin_as_ours_do_are_known() {
+        for line in [
+            "ob-unshare: pid 1 has ended",
+            "ob-",
+            "(3 lines lost) x",
+            "( lines lost)",
+        ] {
+            assert!(is_like_ours(line.as_bytes()), "{line}");
+        }
+        for line in [
+            "",
+            "job-1",
+            " ob-unshare:",
+            "| ob-unshare:",
+            "(3 lines)",
+            "3 lines lost)",
+        ] {
+            assert!(!is_like_ours(line.as_bytes()), "{line}");
+        }
     }
 }
