@@ -1,6 +1,7 @@
 //! Mounts the root of a subhost: the second stage.
 #![forbid(unsafe_code)]
 
+mod claims;
 mod furnish;
 mod layers;
 mod mapped;
@@ -95,7 +96,7 @@ fn run(tool: &Tool, mut parser: lexopt::Parser) -> Result<ExitCode> {
 
 /// The stage: checks all it can before anything is made, then makes the root and what lies on it, from below upwards.
 fn mount(document: &mut Document) -> Result<()> {
-    let layers = Layers::plan(document)?;
+    let (layers, claims) = Layers::plan(document)?;
     for hook in ["PREMOUNT", "POSTMOUNT", "INIT"] {
         if let Some(command) = Hook::of(document, hook) {
             command.check().context(hook)?;
@@ -103,7 +104,7 @@ fn mount(document: &mut Document) -> Result<()> {
     }
     let read_only = ReadOnly::of(document)?;
     tell_doubts(document);
-    layers.claim(document)?;
+    claims.keep()?;
     let mapped = Mapped::of(document, &layers)?;
 
     let upper = document.path("UPPER")?.to_owned();

@@ -47,8 +47,8 @@ fn commands(document: &Document) -> Vec<String> {
 
 /// The layers; as the plan has them, where a command will only mount them.
 fn layers(document: &Document, commands: &[String]) -> Result<Layers> {
-    let planned = Layers::plan(document).and_then(|layers| {
-        layers.claims(document)?;
+    let planned = Layers::plan(document).and_then(|(layers, claims)| {
+        claims.lock(false)?;
         Ok(layers)
     });
     let path = |variable| document.path(variable).map(Path::to_owned);
