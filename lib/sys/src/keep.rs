@@ -10,10 +10,13 @@ use nix::sys::socket::{
     recvmsg, sendmsg, socketpair,
 };
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The name of the variable that tells a room's processes the numbers of the two ends: `IN:OUT`.
 pub const VARIABLE: &str = "OB_ROOM";
+
+/// How many descriptors may be put into a keep at once.
+pub const MOST: usize = 8;
 
 /// Where the descriptors of a room are kept.
 pub struct Keep {
@@ -62,14 +65,20 @@ impl Keep {
 
     /// Puts a duplicate of `descriptor` into the keep.
     pub fn put(&self, descriptor: impl AsFd) -> Result<()> {
-        sendmsg::<UnixAddr>(
-            self.input.as_raw_fd(),
-            &[IoSlice::new(b"k")],
-            &[ControlMessage::ScmRights(&[descriptor.as_fd().as_raw_fd()])],
-            MsgFlags::MSG_DONTWAIT,
-            None,
-        )
-        .map(drop)
+        send(self.input.as_raw_fd(), &[descriptor.as_fd()])
+    }
+
+    /// Puts duplicates of up to [`MOST`] descriptors into the keep of the room that this process is
+    /// in. Returns whether it is in a room.
+    pub fn put_in_room(descriptors: &[BorrowedFd]) -> Result<bool> {
+        let Ok(address) = std::env::var(VARIABLE) else {
+            return Ok(false);
+        };
+        let input = address
+            .split(':')
+            .next()
+            .and_then(|input| input.parse().ok());
+        send(input.ok_or(Errno::EINVAL)?, descriptors).map(|()| true)
     }
 
     /// Takes everything out of it.
@@ -78,7 +87,7 @@ impl Keep {
         loop {
             let mut byte = [0];
             let mut data = [IoSliceMut::new(&mut byte)];
-            let mut space = nix::cmsg_space!(libc::c_int);
+            let mut space = nix::cmsg_space!([libc::c_int; MOST]);
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
             let output = self.output.as_raw_fd();
             let message = match recvmsg::<UnixAddr>(output, &mut data, Some(&mut space), flags) {
@@ -102,6 +111,18 @@ impl Keep {
     }
 }
 
+fn send(input: RawFd, descriptors: &[BorrowedFd]) -> Result<()> {
+    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    sendmsg::<UnixAddr>(
+        input,
+        &[IoSlice::new(b"k")],
+        &[ControlMessage::ScmRights(&numbers)],
+        MsgFlags::MSG_DONTWAIT,
+        None,
+    )
+    .map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,8 +132,8 @@ mod tests {
         let keep = Keep::new().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         keep.put(&file).unwrap();
-        keep.put(&file).unwrap();
-        assert_eq!(keep.take().unwrap().len(), 2);
+        send(keep.input.as_raw_fd(), &[file.as_fd(); MOST]).unwrap();
+        assert_eq!(keep.take().unwrap().len(), 1 + MOST);
         assert_eq!(keep.take().unwrap().len(), 0);
     }
 }

@@ -16,7 +16,7 @@ use ob_sys::keep::Keep;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{DirBuilder, File, TryLockError};
-use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -54,9 +54,8 @@ impl Directory {
     /// Opens the directory that `variable` names.
     pub fn of(document: &Document, variable: &'static str) -> Result<Self> {
         let path = document.path(variable)?;
-        let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
-        let file = match openat2(AT_FDCWD, path, how) {
-            Ok(directory) => File::from(directory),
+        let file = match open(path) {
+            Ok(file) => file,
             Err(Errno::ENOENT) => bail!(
                 "{variable}={path} does not exist; mkdir {path}",
                 path = path.display()
@@ -141,29 +140,23 @@ impl Claims {
     /// Locks all directories and leaves the locks in the descriptor store of the room, so that they
     /// last as long as the subhost. Without a room they end with this process.
     pub fn keep(&self) -> Result<()> {
-        let keep = Keep::of_room().context("reach the room")?;
-        for lock in self.lock(keep.is_some())? {
-            if let Some(keep) = &keep {
-                keep.put(lock).context("leave a lock in the room")?;
-            }
-        }
+        let marks = self.lock(!Keep::numbers().is_empty())?;
+        let locks = self.0.iter().map(|(directory, _)| directory.file.as_fd());
+        let locks: Vec<BorrowedFd> = locks.chain(marks.as_ref().map(AsFd::as_fd)).collect();
+        Keep::put_in_room(&locks).context("leave the locks in the room")?;
         Ok(())
     }
 
-    /// Locks all directories. Returns what holds the locks.
-    pub fn lock(&self, in_room: bool) -> Result<Vec<File>> {
-        let mut locks = Vec::new();
+    /// Locks all directories, as long as this and what it returns are there.
+    pub fn lock(&self, in_room: bool) -> Result<Option<File>> {
         for (directory, usage) in &self.0 {
-            let lock = directory.file.try_clone()?;
-            let shared = *usage == Use::Shared;
-            if !state::claim(&lock, shared).with_context(|| format!("lock {directory}"))? {
+            let locked = state::claim(&directory.file, *usage == Use::Shared);
+            if !locked.with_context(|| format!("lock {directory}"))? {
                 let is_same = |path: &Path| state::identity(path) == Some(directory.identity);
                 return Err(in_use(directory, is_same, |other| format!(", as {other}")));
             }
-            locks.push(lock);
         }
-        locks.extend(self.mark(in_room)?);
-        Ok(locks)
+        self.mark(in_room)
     }
 
     /// Marks the paths of the directories in a table that all boots share, and refuses a directory
@@ -221,19 +214,22 @@ impl Claims {
     }
 }
 
-fn open_table(create: bool) -> std::io::Result<Option<File>> {
-    match File::open(state::DIRECTORY) {
-        Err(error) if error.kind() == ErrorKind::NotFound && create => {
+fn open_table(create: bool) -> Result<Option<File>> {
+    let path = Path::new(state::DIRECTORY);
+    match open(path) {
+        Err(Errno::ENOENT) if create => {
             let mut builder = DirBuilder::new();
-            builder
-                .recursive(true)
-                .mode(0o700)
-                .create(state::DIRECTORY)?;
-            File::open(state::DIRECTORY).map(Some)
+            builder.recursive(true).mode(0o700).create(path)?;
+            Ok(Some(open(path)?))
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        table => table.map(Some),
+        Err(Errno::ENOENT) => Ok(None),
+        table => Ok(Some(table?)),
     }
+}
+
+fn open(directory: &Path) -> nix::Result<File> {
+    let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
+    openat2(AT_FDCWD, directory, how).map(File::from)
 }
 
 /// The two bytes of a path.
