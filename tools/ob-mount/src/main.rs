@@ -1,10 +1,13 @@
 //! Mounts the root of a subhost: the second stage.
 #![forbid(unsafe_code)]
 
+mod alive;
 mod claims;
 mod furnish;
+mod holder;
 mod layers;
 mod mapped;
+mod octal;
 mod prepare;
 mod ranges;
 mod readonly;
@@ -105,6 +108,7 @@ fn mount(document: &mut Document) -> Result<()> {
     let read_only = ReadOnly::of(document)?;
     tell_doubts(document);
     claims.keep()?;
+    alive::ensure_ended(&claims, document.path("LOWER")?)?;
     let mapped = Mapped::of(document, &layers)?;
 
     let upper = document.path("UPPER")?.to_owned();
@@ -267,14 +271,17 @@ fn tolerate(document: &Document, outcome: Result<()>, upper: &Path) {
 fn tell_doubts(document: &Document) {
     let conf = document.path("CONFIG").ok();
     let directory = conf.and_then(Path::parent);
-    let mut said: Vec<&Path> = Vec::new();
+    let mut seen: Vec<&Path> = Vec::new();
     for path in [conf, directory, document.path("BASE").ok()]
         .into_iter()
         .flatten()
     {
-        if let Some(doubt) = ob_document::doubt(path).filter(|_| !said.contains(&path)) {
+        if seen.contains(&path) {
+            continue;
+        }
+        seen.push(path);
+        if let Some(doubt) = ob_document::doubt(path) {
             note(document, &doubt);
-            said.push(path);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::layers::Layers;
 use crate::share::Share;
-use crate::{furnish, pairs, readonly};
+use crate::{alive, furnish, pairs, readonly};
 use anyhow::{Context, Result};
 use ob_conf::conf::Conf;
 use ob_confine::protect::ReadOnly;
@@ -48,7 +48,8 @@ fn commands(document: &Document) -> Vec<String> {
 /// The layers; as the plan has them, where a command will only mount them.
 fn layers(document: &Document, commands: &[String]) -> Result<Layers> {
     let planned = Layers::plan(document).and_then(|(layers, claims)| {
-        claims.lock(false)?;
+        let _marks = claims.lock(false)?;
+        alive::ensure_ended(&claims, document.path("LOWER")?)?;
         Ok(layers)
     });
     let path = |variable| document.path(variable).map(Path::to_owned);

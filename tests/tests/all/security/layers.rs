@@ -1,7 +1,7 @@
 //! Layers that are used twice, bad words in a configuration that would grant more, and the file
 //! that records ranges of ids.
 
-use end_to_end::{Running, World, until};
+use end_to_end::{Done, Running, World, is_root_or_tell, until};
 
 /// A world in which the subhost `a` runs, with LOWER=../busybox and the default layers.
 fn world_with_a() -> World {
@@ -195,4 +195,155 @@ fn r03_locks_of_a_room_without_guard_are_kept() {
             .fails(1, &["is in use by another subhost"]);
     }
     drop(holder);
+}
+
+/// Holds `what` open on the host, stops `a`, and boots it again.
+fn boot_while_held(world: &World, conf: &str, line: &str) -> Done {
+    world.ok(&format!("overlay-boot {conf}"));
+    let pid = world.document("a")["pid"].to_string();
+    world.ok("rm -f ready");
+    let holder = world.line(line).env("PID", &pid).start();
+    until("the holder", || world.has("ready"));
+    world.ok("overlay-stop a");
+    let done = world.run(&format!("overlay-boot {conf}"));
+    world.ok("kill $(cat ready) 2>/dev/null || :");
+    drop(holder);
+    done
+}
+
+#[test]
+fn a02_upper_of_a_living_overlay_is_refused() {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    world.ok("echo text >busybox/etc/below");
+    let before = world.snapshot();
+    for (line, word) in [
+        (
+            "exec 9</proc/$PID/root; echo $$ >ready; exec sleep 1000",
+            "keeps it open",
+        ),
+        (
+            "cd /proc/$PID/root/etc; echo $$ >$W/ready; exec sleep 1000",
+            "keeps it open",
+        ),
+        (
+            "exec 9</proc/$PID/root/etc/network/interfaces; echo $$ >ready; exec sleep 1000",
+            "keeps it open",
+        ),
+        (
+            "exec 9</proc/$PID/root/etc/below; echo $$ >ready; exec sleep 1000",
+            "keeps it open",
+        ),
+        (
+            "exec nsenter --mount=/proc/$PID/ns/mnt /bin/sh -c 'echo $$ >/ready; exec sleep 1000' & while [ ! -e /proc/$PID/root/ready ]; do sleep .1; done; mv a/root/ready .; wait",
+            "keeps it open",
+        ),
+    ] {
+        let done = boot_while_held(&world, &conf, line);
+        let pid = world.read("ready");
+        let holder = format!("process {} (sleep) {word}", pid.trim());
+        done.fails(
+            1,
+            &["ob-mount: a: UPPER=", "still in use by an overlay", &holder],
+        );
+        world.until_same(&before);
+        // And without the holder it boots.
+        world.ok(&format!("overlay-boot {conf} && overlay-stop a"));
+        world.assert_same(&before);
+    }
+}
+
+#[test]
+fn a02_upper_of_a_living_mapped_overlay_is_refused() {
+    if !is_root_or_tell("USERNS") {
+        return;
+    }
+    let world = World::new();
+    world.ok("mkdir lib && mount --bind lib /var/lib");
+    let conf = world.subhost("a", "PROTECT=strict");
+    world.ok("chmod 700 a");
+    let line = "exec 9</proc/$PID/root; echo $$ >ready; exec sleep 1000";
+    boot_while_held(&world, &conf, line).fails(
+        1,
+        &[
+            "UPPER=",
+            "still in use by an overlay",
+            "(sleep) keeps it open",
+        ],
+    );
+    world.ok(&format!("overlay-boot {conf} && overlay-stop a"));
+}
+
+#[test]
+fn a02_overlay_mounted_by_hand_is_refused() {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    let other = world.subhost("b", "LOWER=../busybox\nUPPER=../a/work\nWORK=work");
+    world.ok("mkdir by-hand; mount -t overlay x -o lowerdir=busybox,upperdir=a/root,workdir=a/work by-hand");
+    let before = world.snapshot();
+    for (line, words) in [
+        (
+            format!("overlay-boot {conf}"),
+            &["UPPER=", "has it mounted on", "/by-hand"][..],
+        ),
+        (
+            format!("overlay-boot -n {conf}"),
+            &["UPPER=", "has it mounted on", "/by-hand"],
+        ),
+        (
+            format!("overlay-boot {other}"),
+            &["UPPER=", "still in use by an overlay"],
+        ),
+        (
+            format!("overlay-boot -n {other}"),
+            &["UPPER=", "still in use by an overlay"],
+        ),
+        (
+            format!("ob-conf {conf} | ob-mount"),
+            &["UPPER=", "has it mounted on", "/by-hand"],
+        ),
+        (
+            format!("ob-conf {conf} LOWER=$W/a/root | ob-mount"),
+            &["UPPER=", "has it mounted on", "/by-hand"],
+        ),
+    ] {
+        world.run(&line).fails(1, words);
+        world.assert_same(&before);
+    }
+    world.ok(&format!(
+        "umount by-hand; overlay-boot {conf} && overlay-stop a"
+    ));
+}
+
+#[test]
+fn a02_restart_right_after_a_stop_boots() {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    world.ok(&format!(
+        "for i in 1 2 3 4 5 6 7 8 9 10; do overlay-boot {conf}; overlay-go a true; overlay-stop a; done"
+    ));
+    // The kernel, or a process that ends soon, may keep the overlay for a moment.
+    let short = "exec 9</proc/$PID/root; echo $$ >ready; sleep 1.5; exec 9<&-; exec sleep 1000";
+    assert_eq!(boot_while_held(&world, &conf, short).status, 0);
+    world.ok("overlay-stop a");
+}
+
+#[test]
+fn a02_check_changes_nothing_in_the_layers() {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    world.ok("mkdir a/root/etc a/root/etc/network; : >a/root/etc/network/interfaces");
+    let state =
+        "find a/root a/work -printf '%p %i %m %T@ %C@\\n' | sort; getfattr -R -d -m - a 2>&1 || :";
+    let before = world.ok(state);
+    world.ok(&format!("overlay-boot -n {conf}"));
+    assert_eq!(world.ok(state), before);
+    world.ok(
+        "mkdir busy; mount -t overlay x -o lowerdir=busybox,upperdir=a/root,workdir=a/work busy",
+    );
+    let before = world.ok(state);
+    world.run(&format!("overlay-boot -n {conf}")).fails(1, &[]);
+    world.run(&format!("overlay-boot {conf}")).fails(1, &[]);
+    assert_eq!(world.ok(state), before);
+    world.ok("umount busy");
 }
