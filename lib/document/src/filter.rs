@@ -92,7 +92,8 @@ pub(crate) fn read() -> Result<String> {
             "expects a document on standard input, as ob-conf prints it; see --help".to_owned()
         ));
     }
-    let mut input = Vec::new();
+    // A document fits: it is read in one piece, not in those that an empty vector grows by.
+    let mut input = Vec::with_capacity(8192);
     std::io::stdin()
         .read_to_end(&mut input)
         .context("read the document")?;

@@ -3,7 +3,7 @@
 use crate::{Document, Tool, printable, sentence};
 use anyhow::{Context, Error, Result, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use std::fs::File;
@@ -41,8 +41,10 @@ const MODE: Mode = Mode::from_bits_truncate(0o640);
 fn open_file(path: &Path) -> Result<File> {
     let parent = path.parent().context("it has no directory")?;
     let file = path.file_name().context("it has no name")?;
-    let directory =
-        File::open(parent).with_context(|| format!("open its directory {}", parent.display()))?;
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let directory = openat(AT_FDCWD, parent, flags, Mode::empty())
+        .map(File::from)
+        .with_context(|| format!("open its directory {}", parent.display()))?;
     let status = fstat(&directory)?;
     let others_may_write =
         status.st_mode & 0o022 != 0 || (status.st_uid != 0 && status.st_uid != geteuid().as_raw());

@@ -232,16 +232,19 @@ impl Home {
     }
 }
 
-/// Locks a directory such as UPPER for one subhost alone, or with `shared` for any number that share it; none if it is
-/// another's, [`owner`] tells whose.
-pub fn claim(directory: &Path, shared: bool) -> Result<Option<Lock>> {
-    let file = File::open(directory).with_context(|| format!("open {}", directory.display()))?;
+/// Locks a directory such as UPPER for one subhost, or with `shared` for any number that share it.
+/// Returns whether that was possible; [`owner`] finds the subhost that has it.
+pub fn claim(directory: &File, shared: bool) -> std::io::Result<bool> {
     let locked = if shared {
-        file.try_lock_shared()
+        directory.try_lock_shared()
     } else {
-        file.try_lock()
+        directory.try_lock()
     };
-    unless_held(locked, file).with_context(|| format!("lock {}", directory.display()))
+    match locked {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// The names of the subhosts whose documents say `variable=directory`, by whatever path. It looks through all.
@@ -255,6 +258,31 @@ pub fn owners(variable: &str, directory: &Path) -> impl Iterator<Item = String> 
             document.and_then(|document| std::fs::metadata(document.path(variable).ok()?).ok());
         wanted.is_some() && found.map(identity) == wanted
     })
+}
+
+/// The name of the subhost with a layer whose path `is_it` accepts, and that layer as
+/// `VARIABLE=PATH`. For a message: this reads all documents at rest.
+#[must_use]
+pub fn owner(is_it: impl Fn(&Path) -> bool) -> Option<(String, String)> {
+    names().into_iter().find_map(|name| {
+        let home = Home::of(&name);
+        let document = home
+            .document()
+            .ok()
+            .flatten()
+            .filter(|_| home.is_locked())?;
+        let layers = ["UPPER", "WORK", "LIVE", "LOWER"].into_iter();
+        let mut layers = layers.filter_map(|layer| Some((layer, document.path(layer).ok()?)));
+        let (layer, path) = layers.find(|(_, path)| is_it(path))?;
+        Some((name, format!("{layer}={}", path.display())))
+    })
+}
+
+/// The device and the inode of a file; none if there is no such file.
+#[must_use]
+pub fn identity(path: &Path) -> Option<(u64, u64)> {
+    let status = std::fs::metadata(path).ok()?;
+    Some((status.dev(), status.ino()))
 }
 
 /// The names of all subhosts that have a directory, sorted.
@@ -333,23 +361,13 @@ pub fn lives(noted: &str) -> bool {
     })
 }
 
-fn unless_held(locked: Result<(), TryLockError>, file: File) -> std::io::Result<Option<Lock>> {
-    match locked {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
 fn is_passing(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound)
 }
 
 fn is_same(file: &File, path: &Path) -> bool {
-    match (file.metadata(), std::fs::metadata(path)) {
-        (Ok(file), Ok(path)) => (file.dev(), file.ino()) == (path.dev(), path.ino()),
-        _ => false,
-    }
+    let opened = file.metadata().map(|status| (status.dev(), status.ino()));
+    opened.is_ok_and(|opened| identity(path) == Some(opened))
 }
 
 #[cfg(test)]

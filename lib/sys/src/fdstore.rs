@@ -13,10 +13,13 @@ use nix::sys::socket::{
     recvmsg, sendmsg, socketpair,
 };
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The environment variable with the descriptors of the two ends of the socket: `IN:OUT`.
 pub const VARIABLE: &str = "OB_FDSTORE";
+
+/// How many descriptors can be pushed at once.
+pub const MAX_PUSHED: usize = 8;
 
 /// The fd store of a room.
 pub struct FdStore {
@@ -74,14 +77,23 @@ impl FdStore {
     /// # Errors
     /// Those of `sendmsg(2)`; `EAGAIN` if the queue of the socket is full.
     pub fn push(&self, descriptor: impl AsFd) -> Result<()> {
-        sendmsg::<UnixAddr>(
-            self.input.as_raw_fd(),
-            &[IoSlice::new(b"k")],
-            &[ControlMessage::ScmRights(&[descriptor.as_fd().as_raw_fd()])],
-            MsgFlags::MSG_DONTWAIT,
-            None,
-        )
-        .map(drop)
+        send(self.input.as_raw_fd(), &[descriptor.as_fd()])
+    }
+
+    /// Adds duplicates of up to [`MAX_PUSHED`] descriptors to the store of the room that this process is
+    /// in. Returns whether it is in a room.
+    ///
+    /// # Errors
+    /// Those of `sendmsg(2)`; `EINVAL` if the environment variable is malformed.
+    pub fn push_in_room(descriptors: &[BorrowedFd]) -> Result<bool> {
+        let Ok(address) = std::env::var(VARIABLE) else {
+            return Ok(false);
+        };
+        let input = address
+            .split(':')
+            .next()
+            .and_then(|input| input.parse().ok());
+        send(input.ok_or(Errno::EINVAL)?, descriptors).map(|()| true)
     }
 
     /// Removes all descriptors from the store and returns them, in the order of [`FdStore::push`].
@@ -93,7 +105,7 @@ impl FdStore {
         loop {
             let mut byte = [0];
             let mut data = [IoSliceMut::new(&mut byte)];
-            let mut space = nix::cmsg_space!(libc::c_int);
+            let mut space = nix::cmsg_space!([libc::c_int; MAX_PUSHED]);
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
             let output = self.output.as_raw_fd();
             let message = match recvmsg::<UnixAddr>(output, &mut data, Some(&mut space), flags) {
@@ -118,6 +130,18 @@ impl FdStore {
     }
 }
 
+fn send(input: RawFd, descriptors: &[BorrowedFd]) -> Result<()> {
+    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    sendmsg::<UnixAddr>(
+        input,
+        &[IoSlice::new(b"k")],
+        &[ControlMessage::ScmRights(&numbers)],
+        MsgFlags::MSG_DONTWAIT,
+        None,
+    )
+    .map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,8 +151,8 @@ mod tests {
         let store = FdStore::new().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         store.push(&file).unwrap();
-        store.push(&file).unwrap();
-        assert_eq!(store.drain().unwrap().len(), 2);
+        send(store.input.as_raw_fd(), &[file.as_fd(); MAX_PUSHED]).unwrap();
+        assert_eq!(store.drain().unwrap().len(), 1 + MAX_PUSHED);
         assert_eq!(store.drain().unwrap().len(), 0);
     }
 }

@@ -1,15 +1,13 @@
 //! The root itself: an overlay, a bind mount, or what is mounted there already.
 
+use crate::claims::{Claims, Directory, Use};
 use crate::mapped::{Mapped, look};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use ob_document::{Document, state};
-use ob_sys::fdstore::FdStore;
+use ob_document::Document;
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// How the root comes about.
@@ -27,68 +25,60 @@ pub enum Layers {
 }
 
 impl Layers {
-    /// Tells from the plan which it is, and refuses what the kernel would refuse, in words.
-    pub fn plan(document: &Document) -> Result<Self> {
-        let lower = directory(document, "LOWER")?;
-        let upper = directory(document, "UPPER")?;
-        let live = directory(document, "LIVE")?;
-        if upper == lower && upper == live {
-            return Ok(Layers::There);
+    /// Finds from the plan which it is, and how it uses which directories. Refuses what the kernel
+    /// would refuse, in words.
+    pub fn plan(document: &Document) -> Result<(Self, Claims)> {
+        let directory = |variable| Directory::of(document, variable);
+        let (lower, upper, live) = (directory("LOWER")?, directory("UPPER")?, directory("LIVE")?);
+        if upper.path == lower.path && upper.path == live.path {
+            return Ok((Layers::There, Claims(vec![(live, Use::Exclusive)])));
         }
         ensure!(
-            !is_mount_point(&live)?,
-            "LIVE={} has a mount already; umount it, or set LOWER and UPPER to the same path",
-            live.display()
+            !live.is_mount_point()?,
+            "{live} has a mount already; umount it, or set LOWER and UPPER to the same path"
         );
-        if upper == lower {
-            return Ok(Layers::Bind { source: upper });
+        if upper.path == lower.path {
+            ensure!(
+                !upper.is(&live),
+                "{upper} and {live} are one directory; write both in the same way"
+            );
+            let source = upper.path.clone();
+            let claims = vec![(live, Use::Alone), (upper, Use::Shared)];
+            return Ok((Layers::Bind { source }, Claims(claims)));
         }
-        let work = directory(document, "WORK")?;
-        let (here, there) = (upper.canonicalize()?, work.canonicalize()?);
+        let work = directory("WORK")?;
+        work.stands_beside(&upper)?;
         ensure!(
-            !there.starts_with(&here) && !here.starts_with(&there),
-            "WORK={} and UPPER={} lie one in the other; they must stand side by side",
-            work.display(),
-            upper.display()
+            work.identity.0 == upper.identity.0,
+            "{work} is not on the filesystem of {upper}"
         );
-        ensure!(
-            here.metadata()?.dev() == there.metadata()?.dev(),
-            "WORK={} is not on the filesystem of UPPER={}",
-            work.display(),
-            upper.display()
-        );
-        Ok(Layers::Overlay { lower, upper, work })
+        // Inside, the mount on LIVE would hide them.
+        upper.stands_beside(&live)?;
+        work.stands_beside(&live)?;
+        for written in [&upper, &work] {
+            // The kernel says "too many levels of symbolic links".
+            ensure!(
+                !lower.is_in(written),
+                "{lower} is {written}, or lies in it: what is written would change the layer below"
+            );
+        }
+        let layers = Layers::Overlay {
+            lower: lower.path.clone(),
+            upper: upper.path.clone(),
+            work: work.path.clone(),
+        };
+        // One that is LIVE has a lock. The root directory needs none, since the host writes there anyway.
+        let lower = Some(lower).filter(|lower| !lower.is(&live) && !lower.is_host_root());
+        let claims = [live, upper, work].map(|directory| (directory, Use::Alone));
+        let claims = claims
+            .into_iter()
+            .chain(lower.map(|lower| (lower, Use::Shared)));
+        Ok((layers, Claims(claims.collect())))
     }
 
     /// Whether it is we who mount it.
     pub fn are_mounted_here(&self) -> bool {
         !matches!(self, Layers::There)
-    }
-
-    /// Makes sure that no other subhost has LIVE, and no other writes to UPPER, which the kernel calls undefined.
-    ///
-    /// Pushes the locks to the fd store of the room, so that they are held as long as the subhost
-    /// runs. Outside a room they are released when this process exits.
-    pub fn claim(&self, document: &Document) -> Result<()> {
-        let claims = self.claims(document)?;
-        if let Some(store) = FdStore::from_environment().context("open the fd store of the room")? {
-            for claim in &claims {
-                store.push(claim).context("store a lock in the room")?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The locks, for as long as they are held; fails if another has one.
-    pub fn claims(&self, document: &Document) -> Result<Vec<state::Lock>> {
-        let mut claims = vec![claim(document, "LIVE", false)?];
-        match self {
-            Layers::Overlay { .. } => claims.push(claim(document, "UPPER", false)?),
-            // Any number may share a tree that is bound; none may have it as the UPPER of an overlay meanwhile.
-            Layers::Bind { .. } => claims.push(claim(document, "UPPER", true)?),
-            Layers::There => {}
-        }
-        Ok(claims)
     }
 
     /// What the root is, in words.
@@ -189,49 +179,4 @@ pub fn overlay(
             (complaint, error) => anyhow!("{complaint}: {}", error.desc()),
         }
     })
-}
-
-fn directory(document: &Document, key: &str) -> Result<PathBuf> {
-    let path = document.path(key)?;
-    match path.metadata() {
-        Ok(status) if status.is_dir() => Ok(path.to_owned()),
-        Ok(_) => bail!("{key}={} is not a directory", path.display()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!(
-                "{key}={path} does not exist; mkdir {path}",
-                path = path.display()
-            )
-        }
-        Err(error) => Err(error).with_context(|| format!("{key}={}", path.display())),
-    }
-}
-
-fn claim(document: &Document, key: &str, shared: bool) -> Result<state::Lock> {
-    let path = document.path(key)?;
-    if let Some(lock) = state::claim(path, shared)? {
-        return Ok(lock);
-    }
-    let owner = state::owners(key, path).next();
-    let owner = owner.map_or_else(
-        || "another subhost that is starting or ending".to_owned(),
-        |owner| format!("the subhost {owner}"),
-    );
-    bail!("{key}={} is in use by {owner}", path.display())
-}
-
-/// Whether something is mounted on `path`: whether the way from its parent to it crosses into another mount.
-fn is_mount_point(path: &Path) -> Result<bool> {
-    let path = path.canonicalize()?;
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(true);
-    };
-    let parent = File::open(parent)?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_XDEV);
-    match openat2(&parent, name, how) {
-        Ok(_) => Ok(false),
-        Err(Errno::EXDEV) => Ok(true),
-        Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
-    }
 }

@@ -1,9 +1,13 @@
 //! Mounts the root of a subhost: the second stage.
 #![forbid(unsafe_code)]
 
+mod alive;
+mod claims;
 mod furnish;
+mod holder;
 mod layers;
 mod mapped;
+mod octal;
 mod prepare;
 mod propagate;
 mod ranges;
@@ -102,7 +106,7 @@ const FACTS: &[&str] = &["root", "mounts", "mountids", "userns"];
 /// The stage: checks all it can before anything is made, then makes the root and what lies on it, from below upwards.
 fn mount(document: &mut Document) -> Result<()> {
     document.forget(FACTS);
-    let layers = Layers::plan(document)?;
+    let (layers, claims) = Layers::plan(document)?;
     for hook in ["PREMOUNT", "POSTMOUNT", "INIT"] {
         if let Some(command) = Hook::of(document, hook) {
             command.check().context(hook)?;
@@ -119,7 +123,8 @@ fn mount(document: &mut Document) -> Result<()> {
             warning,
         );
     }
-    layers.claim(document)?;
+    claims.keep()?;
+    alive::ensure_ended(&claims, document.path("LOWER")?)?;
     let mapped = Mapped::of(document, &layers)?;
 
     let upper = document.path("UPPER")?.to_owned();

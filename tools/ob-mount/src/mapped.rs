@@ -4,7 +4,7 @@ use crate::layers::{Layers, overlay};
 use crate::ranges::range;
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::libc::{self, MOUNT_ATTR_NODEV};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, mkdirat};
@@ -177,7 +177,12 @@ fn attach_at(tree: impl AsFd, directory: &str) -> Result<()> {
 
 /// Opens a place without what is there.
 pub fn look(path: &Path) -> nix::Result<OwnedFd> {
-    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+    openat(
+        AT_FDCWD,
+        path,
+        OFlag::O_PATH | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 /// The last directory on the ways to both.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,8 +16,8 @@ impl Root {
     /// Opens the directory `path` of the host.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fd =
-            open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))?;
+        let fd = openat(AT_FDCWD, path, flags, Mode::empty())
+            .with_context(|| format!("open {}", path.display()))?;
         Ok(Root(fd))
     }
 

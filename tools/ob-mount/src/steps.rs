@@ -2,7 +2,7 @@
 
 use crate::layers::Layers;
 use crate::share::Share;
-use crate::{FACTS, furnish, pairs, readonly};
+use crate::{FACTS, alive, furnish, pairs, readonly};
 use anyhow::{Context, Result};
 use ob_conf::conf::Conf;
 use ob_confine::protect::ReadOnly;
@@ -48,8 +48,9 @@ fn commands(document: &Document) -> Vec<String> {
 
 /// The layers; as the plan has them, where a command will only mount them.
 fn layers(document: &Document, commands: &[String]) -> Result<Layers> {
-    let planned = Layers::plan(document).and_then(|layers| {
-        layers.claims(document)?;
+    let planned = Layers::plan(document).and_then(|(layers, claims)| {
+        let _marks = claims.lock(false)?;
+        alive::ensure_ended(&claims, document.path("LOWER")?)?;
         Ok(layers)
     });
     let path = |variable| document.path(variable).map(Path::to_owned);

@@ -3,5 +3,6 @@
 
 mod commands;
 mod facts;
+mod layers;
 mod mounts;
 mod streams;

@@ -1,0 +1,349 @@
+//! Layers that are used twice, bad words in a configuration that would grant more, and the file
+//! that records ranges of ids.
+
+use end_to_end::{Done, Running, World, is_root_or_tell, until};
+
+/// A world in which the subhost `a` runs, with LOWER=../busybox and the default layers.
+fn world_with_a() -> World {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    world.ok(&format!("overlay-boot {conf}"));
+    world
+}
+
+#[test]
+fn r03_layer_of_a_running_subhost_is_refused() {
+    let world = world_with_a();
+    world.ok("mkdir -p a/root/x/root a/root/x/work a/root/x/live a/work/x a/live/x other b/in");
+    world.ok("ln -s a/root link; mkdir alias; mount --bind a/root alias");
+    let running = world.snapshot_of_idle("a");
+    for (plan, words) in [
+        // The same directory.
+        ("UPPER=../a/root", &["UPPER=", "as UPPER="][..]),
+        ("UPPER=../a/work", &["UPPER=", "as WORK="]),
+        ("UPPER=../a/live", &["UPPER=", "as LIVE="]),
+        ("WORK=../a/root", &["WORK=", "as UPPER="]),
+        ("WORK=../a/work", &["WORK=", "as WORK="]),
+        ("LIVE=../a/root", &["LIVE=", "as UPPER="]),
+        ("LIVE=../a/work", &["LIVE=", "as WORK="]),
+        ("LOWER=../a/root", &["LOWER=", "as UPPER="]),
+        ("LOWER=../a/work", &["LOWER=", "as WORK="]),
+        ("LOWER=../a/live", &["LOWER=", "as LIVE="]),
+        ("LOWER=../other\nUPPER=../busybox", &["UPPER=", "as LOWER="]),
+        ("LOWER=../other\nWORK=../busybox", &["WORK=", "as LOWER="]),
+        ("LOWER=../link", &["LOWER=", "as UPPER="]),
+        ("LOWER=../alias", &["LOWER=", "as UPPER="]),
+        // Bound.
+        ("LOWER=../a/root\nUPPER=../a/root", &["UPPER=", "as UPPER="]),
+        // One in the other.
+        (
+            "UPPER=../a/root/x/root\nWORK=../a/root/x/work",
+            &["UPPER=", "it lies in UPPER="],
+        ),
+        ("UPPER=../a/work/x", &["UPPER=", "it lies in WORK="]),
+        ("UPPER=../a/live/x", &["UPPER=", "it lies in LIVE="]),
+        ("WORK=../link/x/work", &["WORK=", "it lies in UPPER="]),
+        ("LIVE=../a/root/x/live", &["LIVE=", "it lies in UPPER="]),
+        ("LOWER=../a/root/x", &["LOWER=", "it lies in UPPER="]),
+        ("LOWER=../a/live/x", &["LOWER=", "it lies in LIVE="]),
+        (
+            "LOWER=../a/root/x\nUPPER=../a/root/x",
+            &["UPPER=", "it lies in UPPER="],
+        ),
+        ("UPPER=../a", &["UPPER=", "root lies in it"]),
+        ("LIVE=../a", &["LIVE=", "root lies in it"]),
+    ] {
+        let conf = world.subhost("b", plan);
+        let done = world.run(&format!("overlay-boot {conf}"));
+        done.fails(1, &["ob-mount: b: ", "is in use by the subhost a"]);
+        done.fails(1, words);
+        world
+            .run(&format!("overlay-boot -n {conf}"))
+            .fails(1, words);
+        world.assert_same(&running);
+    }
+    world.ok("umount alias; overlay-go a true; overlay-stop a");
+}
+
+#[test]
+fn r03_layers_that_are_only_read_are_shared() {
+    let world = world_with_a();
+    world.ok("mkdir -p busybox/srv/live");
+    for (name, plan) in [
+        ("b", ""),
+        ("c", "LOWER=/"),
+        ("d", "LOWER=/"),
+        ("e", "LIVE=../busybox/srv/live"),
+        ("bound", "UPPER=../busybox"),
+        ("too", "UPPER=../busybox"),
+    ] {
+        let conf = world.subhost(name, plan);
+        world.ok(&format!("overlay-boot {conf}"));
+    }
+    assert_eq!(world.ok("ob-list --confs | wc -l"), "7");
+    world.ok("overlay-stop --all");
+    // Nothing stays locked.
+    for name in ["a", "b", "e"] {
+        world.ok(&format!("overlay-boot {name}/{name}.conf"));
+    }
+    world.ok("overlay-stop --all");
+}
+
+#[test]
+fn r03_layers_of_one_plan_must_stand_apart() {
+    let world = World::new();
+    world.ok("mkdir -p b/root/in b/work/in b/live/in lower; ln -s root b/link");
+    world.ok("mkdir b/alias; mount --bind b/root b/alias");
+    let before = world.snapshot();
+    for (plan, words) in [
+        (
+            "WORK=root",
+            &["WORK=", "and UPPER=", "lie one in the other"][..],
+        ),
+        (
+            "WORK=root/in",
+            &["WORK=", "and UPPER=", "lie one in the other"],
+        ),
+        (
+            "UPPER=work/in",
+            &["WORK=", "and UPPER=", "lie one in the other"],
+        ),
+        (
+            "WORK=link/in",
+            &["WORK=", "and UPPER=", "lie one in the other"],
+        ),
+        (
+            "WORK=alias",
+            &["WORK=", "and UPPER=", "lie one in the other"],
+        ),
+        (
+            "LIVE=root",
+            &["UPPER=", "and LIVE=", "lie one in the other"],
+        ),
+        ("LIVE=work", &["WORK=", "and LIVE=", "lie one in the other"]),
+        (
+            "LIVE=root/in",
+            &["UPPER=", "and LIVE=", "lie one in the other"],
+        ),
+        (
+            "UPPER=live/in",
+            &["UPPER=", "and LIVE=", "lie one in the other"],
+        ),
+        ("LIVE=.", &["UPPER=", "and LIVE=", "lie one in the other"]),
+        ("LOWER=root/in", &["LOWER=", "is UPPER=", "or lies in it"]),
+        ("LOWER=link", &["LOWER=", "is UPPER=", "or lies in it"]),
+        ("LOWER=alias", &["LOWER=", "is UPPER=", "or lies in it"]),
+        ("LOWER=work", &["LOWER=", "is WORK=", "or lies in it"]),
+        (
+            "LOWER=root\nUPPER=root\nLIVE=link",
+            &["UPPER=", "one directory"],
+        ),
+    ] {
+        let conf = world.subhost("b", plan);
+        world
+            .run(&format!("overlay-boot {conf}"))
+            .fails(1, &["ob-mount: b: "])
+            .fails(1, words);
+        world
+            .run(&format!("overlay-boot -n {conf}"))
+            .fails(1, words);
+        world.assert_same(&before);
+    }
+    // An overlay may lie on its own LOWER.
+    let conf = world.subhost("b", "LIVE=../busybox");
+    world.ok(&format!("overlay-boot {conf} && overlay-stop b"));
+    world.ok("umount b/alias");
+}
+
+#[test]
+fn r03_of_nested_boots_at_once_one_wins() {
+    let world = World::new();
+    let outer = world.subhost("outer", "");
+    world.ok("mkdir -p outer/root/x/root outer/root/x/work");
+    let inner = world.subhost(
+        "inner",
+        "UPPER=../outer/root/x/root\nWORK=../outer/root/x/work",
+    );
+    let before = world.snapshot();
+    for _ in 0..10 {
+        let boots =
+            [&outer, &inner].map(|conf| world.line(&format!("overlay-boot {conf}")).start());
+        let ends = boots.map(Running::wait);
+        let failed: Vec<_> = ends.iter().filter(|end| end.status != 0).collect();
+        assert_eq!(failed.len(), 1, "{ends:#?}");
+        failed[0].fails(1, &["UPPER=", "is in use by"]);
+        world.ok("overlay-stop --all");
+        world.assert_same(&before);
+    }
+}
+
+#[test]
+fn r03_locks_of_a_room_without_guard_are_kept() {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    world.ok("mkdir a/root/x");
+    let holder = world
+        .line(&format!(
+            "ob-unshare --room sh -ec 'ob-conf {conf} | ob-mount >made; : >ready; exec sleep 1000'"
+        ))
+        .start();
+    until("the mounts", || world.has("ready"));
+    for plan in ["WORK=../a/work", "LOWER=../a/root", "UPPER=../a/root/x"] {
+        let conf = world.subhost("b", plan);
+        world
+            .run(&format!("overlay-boot {conf}"))
+            .fails(1, &["is in use by another subhost"]);
+    }
+    drop(holder);
+}
+
+/// Holds `what` open on the host, stops `a`, and boots it again.
+fn boot_while_held(world: &World, conf: &str, line: &str) -> Done {
+    world.ok(&format!("overlay-boot {conf}"));
+    let pid = world.document("a")["pid"].to_string();
+    world.ok("rm -f ready");
+    let holder = world.line(line).env("PID", &pid).start();
+    until("the holder", || world.has("ready"));
+    world.ok("overlay-stop a");
+    let done = world.run(&format!("overlay-boot {conf}"));
+    world.ok("kill $(cat ready) 2>/dev/null || :");
+    drop(holder);
+    done
+}
+
+#[test]
+fn a02_upper_of_a_living_overlay_is_refused() {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    world.ok("echo text >busybox/etc/below");
+    let before = world.snapshot();
+    for (line, word) in [
+        (
+            "exec 9</proc/$PID/root; echo $$ >ready; exec sleep 1000",
+            "keeps it open",
+        ),
+        (
+            "cd /proc/$PID/root/etc; echo $$ >$W/ready; exec sleep 1000",
+            "keeps it open",
+        ),
+        (
+            "exec 9</proc/$PID/root/etc/network/interfaces; echo $$ >ready; exec sleep 1000",
+            "keeps it open",
+        ),
+        (
+            "exec 9</proc/$PID/root/etc/below; echo $$ >ready; exec sleep 1000",
+            "keeps it open",
+        ),
+        (
+            "exec nsenter --mount=/proc/$PID/ns/mnt /bin/sh -c 'echo $$ >/ready; exec sleep 1000' & while [ ! -e /proc/$PID/root/ready ]; do sleep .1; done; mv a/root/ready .; wait",
+            "keeps it open",
+        ),
+    ] {
+        let done = boot_while_held(&world, &conf, line);
+        let pid = world.read("ready");
+        let holder = format!("process {} (sleep) {word}", pid.trim());
+        done.fails(
+            1,
+            &["ob-mount: a: UPPER=", "still in use by an overlay", &holder],
+        );
+        world.until_same(&before);
+        // And without the holder it boots.
+        world.ok(&format!("overlay-boot {conf} && overlay-stop a"));
+        world.assert_same(&before);
+    }
+}
+
+#[test]
+fn a02_upper_of_a_living_mapped_overlay_is_refused() {
+    if !is_root_or_tell("USERNS") {
+        return;
+    }
+    let world = World::new();
+    world.ok("mkdir lib && mount --bind lib /var/lib");
+    let conf = world.subhost("a", "PROTECT=strict");
+    world.ok("chmod 700 a");
+    let line = "exec 9</proc/$PID/root; echo $$ >ready; exec sleep 1000";
+    boot_while_held(&world, &conf, line).fails(
+        1,
+        &[
+            "UPPER=",
+            "still in use by an overlay",
+            "(sleep) keeps it open",
+        ],
+    );
+    world.ok(&format!("overlay-boot {conf} && overlay-stop a"));
+}
+
+#[test]
+fn a02_overlay_mounted_by_hand_is_refused() {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    let other = world.subhost("b", "LOWER=../busybox\nUPPER=../a/work\nWORK=work");
+    world.ok("mkdir by-hand; mount -t overlay x -o lowerdir=busybox,upperdir=a/root,workdir=a/work by-hand");
+    let before = world.snapshot();
+    for (line, words) in [
+        (
+            format!("overlay-boot {conf}"),
+            &["UPPER=", "has it mounted on", "/by-hand"][..],
+        ),
+        (
+            format!("overlay-boot -n {conf}"),
+            &["UPPER=", "has it mounted on", "/by-hand"],
+        ),
+        (
+            format!("overlay-boot {other}"),
+            &["UPPER=", "still in use by an overlay"],
+        ),
+        (
+            format!("overlay-boot -n {other}"),
+            &["UPPER=", "still in use by an overlay"],
+        ),
+        (
+            format!("ob-conf {conf} | ob-mount"),
+            &["UPPER=", "has it mounted on", "/by-hand"],
+        ),
+        (
+            format!("ob-conf {conf} LOWER=$W/a/root | ob-mount"),
+            &["UPPER=", "has it mounted on", "/by-hand"],
+        ),
+    ] {
+        world.run(&line).fails(1, words);
+        world.assert_same(&before);
+    }
+    world.ok(&format!(
+        "umount by-hand; overlay-boot {conf} && overlay-stop a"
+    ));
+}
+
+#[test]
+fn a02_restart_right_after_a_stop_boots() {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    world.ok(&format!(
+        "for i in 1 2 3 4 5 6 7 8 9 10; do overlay-boot {conf}; overlay-go a true; overlay-stop a; done"
+    ));
+    // The kernel, or a process that ends soon, may keep the overlay for a moment.
+    let short = "exec 9</proc/$PID/root; echo $$ >ready; sleep 1.5; exec 9<&-; exec sleep 1000";
+    assert_eq!(boot_while_held(&world, &conf, short).status, 0);
+    world.ok("overlay-stop a");
+}
+
+#[test]
+fn a02_check_changes_nothing_in_the_layers() {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    world.ok("mkdir a/root/etc a/root/etc/network; : >a/root/etc/network/interfaces");
+    let state =
+        "find a/root a/work -printf '%p %i %m %T@ %C@\\n' | sort; getfattr -R -d -m - a 2>&1 || :";
+    let before = world.ok(state);
+    world.ok(&format!("overlay-boot -n {conf}"));
+    assert_eq!(world.ok(state), before);
+    world.ok(
+        "mkdir busy; mount -t overlay x -o lowerdir=busybox,upperdir=a/root,workdir=a/work busy",
+    );
+    let before = world.ok(state);
+    world.run(&format!("overlay-boot -n {conf}")).fails(1, &[]);
+    world.run(&format!("overlay-boot {conf}")).fails(1, &[]);
+    assert_eq!(world.ok(state), before);
+    world.ok("umount busy");
+}

@@ -1,0 +1,308 @@
+//! The directories of a plan, and the locks on them: no two subhosts use one directory in ways that
+//! exclude each other.
+//!
+//! `flock(2)` on a directory refuses the same directory, by whatever path it was opened. It does
+//! not see that one directory lies in another: that takes marks, see [`Claims::mark`]. All locks
+//! last until their last descriptor is closed.
+
+use crate::root::path_of;
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
+use nix::libc;
+use nix::sys::stat::fstat;
+use ob_document::{Document, state};
+use ob_sys::fdstore::FdStore;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a boot waits for another one that is comparing its paths.
+const TURN: Duration = Duration::from_secs(2);
+
+/// A directory that the plan names, open.
+pub struct Directory {
+    /// The variable that names it.
+    pub variable: &'static str,
+    /// Its path in the plan.
+    pub path: PathBuf,
+    /// Its path without symbolic links.
+    pub real: PathBuf,
+    /// Its descriptor.
+    pub file: File,
+    /// Its device and inode, the same by every path.
+    pub identity: (u64, u64),
+}
+
+/// How a subhost uses a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// No other subhost may use it, nor what lies in it.
+    Alone,
+    /// No other subhost may use it.
+    Exclusive,
+    /// Any number of subhosts may use it, if none of them needs it exclusively.
+    Shared,
+}
+
+impl Directory {
+    /// Opens the directory that `variable` names.
+    pub fn of(document: &Document, variable: &'static str) -> Result<Self> {
+        let path = document.path(variable)?;
+        let file = match open(path) {
+            Ok(file) => file,
+            Err(Errno::ENOENT) => bail!(
+                "{variable}={path} does not exist; mkdir {path}",
+                path = path.display()
+            ),
+            Err(Errno::ENOTDIR) => bail!("{variable}={} is not a directory", path.display()),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{variable}={}", path.display()));
+            }
+        };
+        let status = fstat(&file)?;
+        Ok(Directory {
+            variable,
+            path: path.to_owned(),
+            real: path_of(&file),
+            identity: (status.st_dev, status.st_ino),
+            file,
+        })
+    }
+
+    /// Whether a mount is attached here: whether the step up from here crosses into another mount.
+    pub fn is_mount_point(&self) -> Result<bool> {
+        if self.is_host_root() {
+            return Ok(true);
+        }
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_NO_XDEV);
+        match openat2(&self.file, "..", how) {
+            Ok(_) => Ok(false),
+            Err(Errno::EXDEV) => Ok(true),
+            Err(error) => Err(error).with_context(|| format!("look at {self}")),
+        }
+    }
+
+    /// Whether it is the root directory.
+    pub fn is_host_root(&self) -> bool {
+        self.real.parent().is_none()
+    }
+
+    /// Whether it is `other`, by whatever path.
+    pub fn is(&self, other: &Directory) -> bool {
+        self.identity == other.identity
+    }
+
+    /// Whether it is `other` or lies in it.
+    pub fn is_in(&self, other: &Directory) -> bool {
+        self.is(other) || self.real.starts_with(&other.real)
+    }
+
+    /// Fails if one of the two is the other, or lies in it.
+    pub fn stands_beside(&self, other: &Directory) -> Result<()> {
+        ensure!(
+            !self.is_in(other) && !other.is_in(self),
+            "{self} and {other} lie one in the other; they must stand side by side"
+        );
+        Ok(())
+    }
+
+    /// The directories that it lies in, but for the root directory, which everything lies in.
+    fn above(&self) -> impl Iterator<Item = &Path> {
+        let above = self.real.ancestors().skip(1);
+        above.filter(|path| path.parent().is_some())
+    }
+}
+
+impl fmt::Display for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}={}", self.variable, self.path.display())
+    }
+}
+
+/// The directories of a subhost, and how it uses them.
+pub struct Claims(pub Vec<(Directory, Use)>);
+
+impl Claims {
+    /// The directory that `variable` names, if the subhost uses it.
+    pub fn directory(&self, variable: &str) -> Option<&Directory> {
+        let mut directories = self.0.iter().map(|(directory, _)| directory);
+        directories.find(|directory| directory.variable == variable)
+    }
+
+    /// Locks all directories and leaves the locks in the descriptor store of the room, so that they
+    /// last as long as the subhost. Without a room they end with this process.
+    pub fn keep(&self) -> Result<()> {
+        let marks = self.lock(!FdStore::numbers().is_empty())?;
+        let locks = self.0.iter().map(|(directory, _)| directory.file.as_fd());
+        let locks: Vec<BorrowedFd> = locks.chain(marks.as_ref().map(AsFd::as_fd)).collect();
+        FdStore::push_in_room(&locks).context("leave the locks in the room")?;
+        Ok(())
+    }
+
+    /// Locks all directories, as long as this and what it returns are there.
+    pub fn lock(&self, in_room: bool) -> Result<Option<File>> {
+        for (directory, usage) in &self.0 {
+            let locked = state::claim(&directory.file, *usage == Use::Shared);
+            if !locked.with_context(|| format!("lock {directory}"))? {
+                let is_same = |path: &Path| state::identity(path) == Some(directory.identity);
+                return Err(in_use(directory, is_same, |other| format!(", as {other}")));
+            }
+        }
+        self.mark(in_room)
+    }
+
+    /// Marks the paths of the directories in a table that all boots share, and refuses a directory
+    /// that lies in one that another subhost uses alone, or contains one that it uses.
+    ///
+    /// The table is the state directory, which has two bytes for every path: one is locked by the
+    /// subhost that uses the path alone, the other by those with a directory below it. So a boot
+    /// makes a few calls, and reads no document, however many subhosts there are. The locks are of
+    /// the kind `F_OFD_SETLK`, and shared, since a directory cannot be opened for writing;
+    /// `F_OFD_GETLK` finds the locks of others all the same. None if there is no subhost.
+    fn mark(&self, in_room: bool) -> Result<Option<File>> {
+        let Some(table) = open_table(in_room).context("open the table of paths")? else {
+            return Ok(None);
+        };
+        // One boot after the other: of two that exclude each other, one boots.
+        let deadline = Instant::now() + TURN;
+        while let Err(error) = table.try_lock() {
+            let busy = matches!(error, TryLockError::WouldBlock) && Instant::now() < deadline;
+            ensure!(busy, "lock {}: {error}", state::DIRECTORY);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let alone = || self.0.iter().filter(|(_, usage)| *usage == Use::Alone);
+        // Of several below one path, LIVE, UPPER and WORK are named before the others.
+        let above: BTreeMap<&Path, &Directory> = self
+            .0
+            .iter()
+            .rev()
+            .flat_map(|(directory, _)| directory.above().map(move |path| (path, directory)))
+            .collect();
+        for (directory, _) in alone() {
+            set(&table, slot(&directory.real, Slot::Alone))?;
+        }
+        for path in above.keys() {
+            set(&table, slot(path, Slot::Below))?;
+        }
+        for (directory, _) in alone() {
+            if is_set(&table, slot(&directory.real, Slot::Below))? {
+                let is_below = |path: &Path| {
+                    let path = path.canonicalize().unwrap_or_default();
+                    path != directory.real && path.starts_with(&directory.real)
+                };
+                let how = |other: &str| format!(": {other} lies in it");
+                return Err(in_use(directory, is_below, how));
+            }
+        }
+        for (path, directory) in above {
+            if is_set(&table, slot(path, Slot::Alone))? {
+                let is_above = |other: &Path| other.canonicalize().is_ok_and(|other| other == path);
+                let how = |other: &str| format!(": it lies in {other}");
+                return Err(in_use(directory, is_above, how));
+            }
+        }
+        table.unlock()?;
+        Ok(Some(table))
+    }
+}
+
+fn open_table(create: bool) -> Result<Option<File>> {
+    let path = Path::new(state::DIRECTORY);
+    match open(path) {
+        Err(Errno::ENOENT) if create => {
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(path)?;
+            Ok(Some(open(path)?))
+        }
+        Err(Errno::ENOENT) => Ok(None),
+        table => Ok(Some(table?)),
+    }
+}
+
+fn open(directory: &Path) -> nix::Result<File> {
+    let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
+    openat2(AT_FDCWD, directory, how).map(File::from)
+}
+
+/// The two bytes of a path.
+enum Slot {
+    Alone = 0,
+    Below = 1,
+}
+
+/// A lock on a byte of `path`: the offset is a hash (FNV-1a), the same in all versions of this tool.
+fn slot(path: &Path, slot: Slot) -> libc::flock {
+    let hash = path.as_os_str().as_bytes().iter();
+    let hash = hash.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    libc::flock {
+        l_type: 0,
+        l_whence: 0, // SEEK_SET
+        l_start: (hash >> 1 & !1).cast_signed() | slot as i64,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+fn set(table: &File, mut lock: libc::flock) -> Result<()> {
+    lock.l_type = kind(libc::F_RDLCK);
+    fcntl(table, FcntlArg::F_OFD_SETLK(&lock)).context("mark a path")?;
+    Ok(())
+}
+
+/// Whether another subhost has set it.
+fn is_set(table: &File, mut lock: libc::flock) -> Result<bool> {
+    lock.l_type = kind(libc::F_WRLCK);
+    fcntl(table, FcntlArg::F_OFD_GETLK(&mut lock)).context("look for marks")?;
+    Ok(lock.l_type != kind(libc::F_UNLCK))
+}
+
+fn kind(kind: libc::c_int) -> libc::c_short {
+    libc::c_short::try_from(kind).unwrap_or_default() // 0, 1 and 2
+}
+
+/// The error for a directory that another subhost uses, with the name of that subhost and the
+/// variable in its plan, which names a directory that `is_it` accepts.
+fn in_use(
+    directory: &Directory,
+    is_it: impl Fn(&Path) -> bool,
+    how: impl Fn(&str) -> String,
+) -> Error {
+    match state::owner(is_it) {
+        Some((name, other)) => {
+            anyhow!("{directory} is in use by the subhost {name}{}", how(&other))
+        }
+        None => anyhow!("{directory} is in use by another subhost that is starting or ending"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_paths_are_distinct_and_never_change() {
+        let start = |path: &str, of| slot(Path::new(path), of).l_start;
+        assert_eq!(
+            start("/opt/mta/root", Slot::Alone),
+            1_500_137_430_869_860_462
+        );
+        assert_eq!(
+            start("/opt/mta/root", Slot::Below),
+            1_500_137_430_869_860_463
+        );
+        assert_ne!(
+            start("/opt/mta/root", Slot::Alone),
+            start("/opt/mta/work", Slot::Alone)
+        );
+    }
+}
