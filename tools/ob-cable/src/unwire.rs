@@ -164,13 +164,10 @@ fn look(document: &Document, host: &mut Links) -> Result<Found> {
     Ok(found)
 }
 
-/// Whether the namespace is one that was made for the subhost: since its guard has looked, by ob-cable,
-/// or by another stage, which has noted it.
+/// Whether the namespace was made for the subhost: since its guard has looked, or as its mark shows.
 fn is_ours(noted: &Document, is_state: bool) -> Result<bool> {
-    let name = noted.name();
-    let is_noted = || noted.path("net").is_ok_and(|net| net == netns::path(name));
-    Ok(!noted.has("netfound")
-        && (is_state && noted.has("guard") || is_noted() || netns::is_made(name)?))
+    let since_guard = is_state && noted.has("guard");
+    Ok(!noted.has("netfound") && (since_guard || netns::is_made(noted.name())?))
 }
 
 /// The names of the cables that are noted. If they are no names, NAME must do.
