@@ -102,28 +102,37 @@ pub fn set_attributes(
     Errno::result(result).map(drop)
 }
 
-/// The number of the mount that `path`, relative to `dir`, lies on. Like `statx(2)`: Linux 5.8, `ENOSYS` before. From
-/// Linux 6.8 on it is a number that no other mount will have; before, the kernel gives it again.
-pub fn id<P: ?Sized + NixPath>(dir: impl AsFd, path: &P) -> Result<u64> {
-    let wanted = libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
-    // SAFETY: a statx is a plain structure of numbers.
+/// The mount that an open file lies on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MountId {
+    /// Its number, the first field of `/proc/self/mountinfo`.
+    pub id: u64,
+    /// Whether the file is the root of that mount.
+    pub is_root: bool,
+}
+
+/// Returns the mount that `file` lies on. Like `statx(2)` with `STATX_MNT_ID`: Linux 5.8.
+pub fn mount_of(file: impl AsFd) -> Result<MountId> {
+    // SAFETY: a statx is a plain structure of numbers, for which zero means "not filled in".
     let mut status: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: statx reads a C string and writes one structure, which lives over the call.
-    let result = path.with_nix_path(|path| unsafe {
-        libc::syscall(
-            libc::SYS_statx,
-            dir.as_fd().as_raw_fd(),
-            path.as_ptr(),
+    // SAFETY: reads an empty C string and writes one structure that lives over the call.
+    let result = unsafe {
+        libc::statx(
+            file.as_fd().as_raw_fd(),
+            c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            wanted,
+            libc::STATX_MNT_ID,
             &raw mut status,
         )
-    })?;
+    };
     Errno::result(result)?;
-    match status.stx_mask & wanted {
-        0 => Err(Errno::ENOSYS),
-        _ => Ok(status.stx_mnt_id),
+    if status.stx_mask & libc::STATX_MNT_ID == 0 {
+        return Err(Errno::ENOSYS);
     }
+    Ok(MountId {
+        id: status.stx_mnt_id,
+        is_root: status.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
+    })
 }
 
 /// A filesystem that is being configured: `fsopen(2)`, `fsconfig(2)`, then [`Filesystem::mount`].

@@ -4,10 +4,10 @@ use crate::FACTS;
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use ob_document::{Document, state};
-use ob_sys::mount;
+use ob_sys::mount::mount_of;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -55,10 +55,18 @@ fn unmount_one(live: &Path, path: &Path, id: u64) -> Result<()> {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
         root => root?,
     };
-    if id != 0 && mount::id(&root, c"") != Ok(id) {
+    if id != 0 && !mount_of(&root).is_ok_and(|mount| mount.id == id) {
         return Ok(());
     }
     let root = format!("/proc/self/fd/{}", root.as_raw_fd());
+    // A mount below it that is unmounted from a peer is unmounted from all peers: `mount --rbind /dev`,
+    // undone on a host whose root is shared, would take /dev/pts from the host, mount_namespaces(7).
+    let none = None::<&str>;
+    let alone = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    match mount(none, root.as_str(), none, alone, none) {
+        Err(Errno::EINVAL) => return Ok(()),
+        done => done.context("make it private")?,
+    }
     // Detached rather than refused when busy: what still looks into it keeps it until it has done so.
     match umount2(root.as_str(), MntFlags::MNT_DETACH) {
         // Not the root of a mount.
@@ -100,6 +108,13 @@ fn open_inside(live: &Path, inside: &Path) -> nix::Result<OwnedFd> {
         .flags(flags | OFlag::O_NOFOLLOW)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     openat2(&live, inside, how)
+}
+
+/// The number of the mount at `path`, 0 if it cannot be known. The kernel gives it again when that
+/// mount has ended.
+pub fn mount_id(path: &Path) -> u64 {
+    let mount = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).and_then(mount_of);
+    mount.map_or(0, |mount| mount.id)
 }
 
 #[cfg(test)]
