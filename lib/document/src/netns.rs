@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, fstatat};
+use nix::sys::stat::{Mode, fchmod, fstatat};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs, statfs};
 use nix::unistd::getppid;
 use ob_sys::mount::{Depth, clone_tree};
@@ -42,19 +42,14 @@ pub fn is_namespace(file: &OwnedFd) -> bool {
     fstatfs(file).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
 }
 
-/// The mode of the file that ob-cable makes for a name. No other program that names namespaces sets
-/// the sticky bit, so it tells which names ob-cable has made.
+/// The mode of the file of a name that was made for a subhost. No other program that names namespaces
+/// sets the sticky bit.
 pub const MADE: Mode = Mode::S_ISVTX;
 
-/// Whether ob-cable has made the name.
-///
-/// The namespace covers the file. A copy of the mount of the directory alone, without those below it,
-/// shows it.
+/// Whether the name was made for a subhost: by ob-cable, or by a stage in its place, see [`mark`].
 pub fn is_made(name: &str) -> Result<bool> {
     let look = || -> nix::Result<bool> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = clone_tree(open(DIRECTORY, flags, Mode::empty())?, c"", Depth::One)?;
-        let file = fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let file = fstatat(directory()?, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         Ok(Mode::from_bits_truncate(file.st_mode).contains(MADE))
     };
     match look() {
@@ -63,11 +58,27 @@ pub fn is_made(name: &str) -> Result<bool> {
     }
 }
 
-/// Whether there is a namespace called `name` that ob-cable has not made.
+/// Notes that the name was made for a subhost, by another program than ob-cable.
+pub fn mark(name: &str) -> Result<()> {
+    let mark = || -> nix::Result<()> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        fchmod(openat(directory()?, name, flags, Mode::empty())?, MADE)
+    };
+    mark().with_context(|| format!("mark {}", path(name).display()))
+}
+
+/// Whether there is a namespace called `name` that was not made for a subhost.
 pub fn is_foreign(name: &str) -> Result<bool> {
     let file = statfs(&path(name));
     let is_there = file.is_ok_and(|file| file.filesystem_type() == NSFS_MAGIC);
     Ok(is_there && !is_made(name)?)
+}
+
+/// The directory with the files of the names. The namespaces cover them: a copy of the mount of the
+/// directory alone, without those below it, shows them.
+fn directory() -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    clone_tree(open(DIRECTORY, flags, Mode::empty())?, c"", Depth::One)
 }
 
 /// Makes the directory a shared mount of its own, so that a name given in one mount namespace is taken back in all.

@@ -173,31 +173,6 @@ pub fn mount_of(file: impl AsFd) -> Result<MountId> {
     })
 }
 
-/// Returns the number of the mount that `path`, relative to `dir`, lies on. Like `statx(2)`: Linux 5.8,
-/// `ENOSYS` before. From Linux 6.8 on no other mount ever has that number, and it is not the one of
-/// `/proc/self/mountinfo`; before, the kernel gives it again.
-pub fn unique_id<P: ?Sized + NixPath>(dir: impl AsFd, path: &P) -> Result<u64> {
-    let wanted = libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
-    // SAFETY: a statx is a plain structure of numbers.
-    let mut status: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: statx reads a C string and writes one structure, which lives over the call.
-    let result = path.with_nix_path(|path| unsafe {
-        libc::syscall(
-            libc::SYS_statx,
-            dir.as_fd().as_raw_fd(),
-            path.as_ptr(),
-            libc::AT_EMPTY_PATH,
-            wanted,
-            &raw mut status,
-        )
-    })?;
-    Errno::result(result)?;
-    match status.stx_mask & wanted {
-        0 => Err(Errno::ENOSYS),
-        _ => Ok(status.stx_mnt_id),
-    }
-}
-
 /// A filesystem that is being configured: `fsopen(2)`, `fsconfig(2)`, then [`Filesystem::mount`].
 pub struct Filesystem(OwnedFd);
 

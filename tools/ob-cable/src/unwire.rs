@@ -144,7 +144,7 @@ fn look(document: &Document, host: &mut Links) -> Result<Found> {
     };
     let namespace = Namespace::open(name)?;
     let stays = namespace.is_some() && !found.unpin;
-    let mut links = noted_links(noted, stays, host)?;
+    let mut links = noted_links(noted, stays, state.is_some(), host)?;
     let Some(namespace) = namespace else {
         found.ending = links;
         return Ok(found);
@@ -164,13 +164,10 @@ fn look(document: &Document, host: &mut Links) -> Result<Found> {
     Ok(found)
 }
 
-/// Whether the namespace is one that was made for the subhost: since its guard has looked, by ob-cable,
-/// or by another stage, which has noted it.
+/// Whether the namespace was made for the subhost: since its guard has looked, or as its mark shows.
 fn is_ours(noted: &Document, is_state: bool) -> Result<bool> {
-    let name = noted.name();
-    let is_noted = || noted.path("net").is_ok_and(|net| net == netns::path(name));
-    Ok(!noted.has("netfound")
-        && (is_state && noted.has("guard") || is_noted() || netns::is_made(name)?))
+    let since_guard = is_state && noted.has("guard");
+    Ok(!noted.has("netfound") && (since_guard || netns::is_made(noted.name())?))
 }
 
 /// The names of the cables that are noted. If they are no names, NAME must do.
@@ -179,16 +176,29 @@ fn cables(noted: &Document) -> Vec<&str> {
 }
 
 /// The pairs that are noted. In a namespace that `stays` there may be others of such names: there a
-/// cable must have the index that is noted with it.
-fn noted_links(noted: &Document, stays: bool, host: &mut Links) -> Result<Vec<Link>> {
+/// cable must have the index that is noted with it. A state file without indexes has the names of links
+/// that were not there before the boot.
+fn noted_links(
+    noted: &Document,
+    stays: bool,
+    is_state: bool,
+    host: &mut Links,
+) -> Result<Vec<Link>> {
     let mut links = Vec::new();
     let mut indexes = noted.numbers("ifindex");
     for cable in cables(noted) {
         let link = find_pair(host, cable)?;
         let index = indexes.next().and_then(|index| i32::try_from(index).ok());
-        links.extend(link.filter(|link| !stays || index == Some(link.index)));
+        let is_new = is_state && !noted.has("ifindex") && is_numbered(cable, noted.name());
+        links.extend(link.filter(|link| !stays || is_new || index == Some(link.index)));
     }
     Ok(links)
+}
+
+/// Whether a link is called as a cable of `name` is.
+fn is_numbered(link: &str, name: &str) -> bool {
+    let number = link.strip_prefix(name).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The pairs that are called as the cables of a subhost are: as many as are noted, or as there are.

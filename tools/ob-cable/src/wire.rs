@@ -181,7 +181,9 @@ impl Wiring {
             document,
             &format!("{verb} {}, and set lo up", path.display()),
         );
-        let mut indexes = Vec::new();
+        if self.found {
+            self.note_names(plan)?;
+        }
         for (cable, (link, index)) in plan.cables.iter().zip(plan.links.iter().zip(&plan.bridges)) {
             let (Cable::Pair { bridge, .. } | Cable::Vlan { bridge, .. }) = cable;
             let bridge = bridge.as_deref().zip(*index);
@@ -190,25 +192,45 @@ impl Wiring {
                 Cable::Pair { mac, .. } => self.lay_pair(link, bridge, *mac, document)?,
                 Cable::Vlan { tag, .. } => self.lay_vlan(link, bridge, *tag, document)?,
             }
-            if self.found {
-                // The namespace stays, and may have other links: what is a cable is only known by this.
-                let made = self.host.find(link)?;
-                indexes.push(made.with_context(|| format!("{link} is gone"))?.index);
-                document.set("ifindex", indexes.clone());
-                self.note_in_state(document, &plan.links[..indexes.len()])?;
-            }
+        }
+        if self.found {
+            self.note_indexes(plan, document)?;
         }
         Ok(())
     }
 
-    /// Notes the links that are made so far in the state file, if there is a guard to clean up by it.
-    fn note_in_state(&self, document: &Document, links: &[String]) -> Result<()> {
+    /// Notes in the state file which links are about to be made. The namespace stays, and may have other
+    /// links: one that is there already is none of them.
+    fn note_names(&mut self, plan: &Plan) -> Result<()> {
+        let mut new = Vec::new();
+        for link in &plan.links {
+            if self.host.find(link)?.is_none() {
+                new.push(link.clone());
+            }
+        }
+        let mut noted = Document::new(&self.name)?;
+        noted.set("cables", new);
+        self.note(&noted)
+    }
+
+    /// Notes the indexes of all links, by which they are found again.
+    fn note_indexes(&mut self, plan: &Plan, document: &mut Document) -> Result<()> {
+        let mut indexes = Vec::new();
+        for link in &plan.links {
+            let made = self.host.find(link)?;
+            indexes.push(made.with_context(|| format!("{link} is gone"))?.index);
+        }
+        document.set("cables", plan.links.clone());
+        document.set("ifindex", indexes);
+        self.note(document)
+    }
+
+    /// Notes the links in the state file, if there is a guard to clean up by it.
+    fn note(&self, document: &Document) -> Result<()> {
         if !self.guarded {
             return Ok(());
         }
-        let mut noted = document.clone();
-        noted.set("cables", links);
-        Home::of(&self.name).note(&noted, &["cables", "ifindex"])
+        Home::of(&self.name).note(document, &["cables", "ifindex"])
     }
 
     fn lay_pair(

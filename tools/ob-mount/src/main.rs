@@ -21,7 +21,6 @@ use anyhow::{Context, Result, bail};
 use layers::Layers;
 use lexopt::prelude::*;
 use mapped::Mapped;
-use nix::fcntl::AT_FDCWD;
 use ob_confine::protect::ReadOnly;
 use ob_confine::userns::{Ids, Wish};
 use ob_document::{Document, Hook, Tool, Usage, filter, log, undo};
@@ -32,7 +31,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
-use unmount::unmount;
+use unmount::{mount_id, unmount};
 
 const TOOL: Tool = Tool {
     name: "ob-mount",
@@ -142,10 +141,7 @@ fn mount(document: &mut Document) -> Result<()> {
     let mut ids = Vec::new();
     let mut identify = |mounts: &[PathBuf]| {
         let new = &mounts[ids.len()..];
-        ids.extend(
-            new.iter()
-                .map(|path| ob_sys::mount::unique_id(AT_FDCWD, path).unwrap_or(0)),
-        );
+        ids.extend(new.iter().map(|path| mount_id(path)));
     };
     if layers.mount(document.name(), &live, mapped.as_ref())? {
         mounts.push(live.clone());

@@ -7,7 +7,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use ob_document::{Document, state};
-use ob_sys::mount::{mount_of, unique_id};
+use ob_sys::mount::mount_of;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -55,7 +55,7 @@ fn unmount_one(live: &Path, path: &Path, id: u64) -> Result<()> {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
         root => root?,
     };
-    if id != 0 && unique_id(&root, c"") != Ok(id) {
+    if id != 0 && !mount_of(&root).is_ok_and(|mount| mount.id == id) {
         return Ok(());
     }
     let here = mount_of(&root).map(|mount| mount.id);
@@ -178,6 +178,13 @@ fn open_inside(live: &Path, inside: &Path) -> nix::Result<OwnedFd> {
         .flags(flags | OFlag::O_NOFOLLOW)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     openat2(&live, inside, how)
+}
+
+/// The number of the mount at `path`, 0 if it cannot be known. The kernel gives it again when that
+/// mount has ended.
+pub fn mount_id(path: &Path) -> u64 {
+    let mount = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).and_then(mount_of);
+    mount.map_or(0, |mount| mount.id)
 }
 
 #[cfg(test)]

@@ -64,8 +64,11 @@ fn make_group(document: &Document, path: &Path) -> Result<()> {
     let home = Home::of(document.name());
     home.note(document, &["cgroup"])?;
     match mkdir(path, Mode::from_bits_truncate(0o755)) {
-        // Linux keeps them for control groups since 5.7.
-        Ok(()) => set_xattr(path, MARK, b"1").context("mark it"),
+        Ok(()) => {
+            // Where that cannot be, before Linux 5.7, groups that are made in it are not removed with it.
+            let _ = set_xattr(path, MARK, b"1");
+            Ok(())
+        }
         Err(errno) => {
             let mut without = document.clone();
             without.remove("cgroup");

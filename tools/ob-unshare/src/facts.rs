@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::stat::{major, minor};
-use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::statfs::{FsType, NSFS_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use ob_confine::protect::{ReadOnly, is_protected};
 use ob_confine::userns::{Ids, is_own};
@@ -95,14 +95,20 @@ fn upper_layer(mounts: &str, device: u64) -> Option<String> {
     Some(upper.replace("\\040", " ").replace("\\134", "\\"))
 }
 
+/// Refuses a document that would give a protected subhost the network of the host without saying so.
+pub fn require_network(document: &Document) -> Result<()> {
+    ensure!(
+        document.has("net") || !is_protected(document)?,
+        "PROTECT is set, and no stage has noted a network namespace as net; ob-cable makes one, and net=/proc/self/ns/net is that of the caller"
+    );
+    Ok(())
+}
+
 /// Opens the network namespace. From PROTECT=yes on there must be one; with a user namespace it must
 /// belong to that, whose map is compared when pid 1 joins it.
 fn network(document: &Document, ids: Option<Ids>) -> Result<Option<File>> {
+    require_network(document)?;
     if !document.has("net") {
-        ensure!(
-            !is_protected(document)?,
-            "PROTECT is set, and no stage has noted a network namespace as net; ob-cable makes one, and net=/proc/self/ns/net is that of the caller"
-        );
         return Ok(None);
     }
     let path = document.path("net")?;
@@ -113,6 +119,8 @@ fn network(document: &Document, ids: Option<Ids>) -> Result<Option<File>> {
             .with_context(context)?,
         false => File::open(path).with_context(context)?,
     };
+    let kind = fstatfs(&net).with_context(context)?.filesystem_type();
+    ensure!(kind == NSFS_MAGIC, "{}: it is no namespace", context());
     if let Some(ids) = ids {
         let owner = owner(&net).with_context(|| format!("{}: find its owner", context()))?;
         let callers = Path::new("/proc/self/ns/net").metadata()?;

@@ -1,5 +1,6 @@
 //! The dry run: what the stage would do, as commands.
 
+use crate::facts::require_network;
 use crate::init::{REAPER_FD, stop_timeout};
 use crate::supervise::{FACTS, PATH, running};
 use anyhow::{Result, bail, ensure};
@@ -22,6 +23,7 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
     }
     let root = document.path("root")?;
     ensure!(root.is_dir(), "{} is not a directory", root.display());
+    require_network(document)?;
     let remarks = remarks(document)?;
     let given = steps.iter().any(|step| step.starts_with("document="));
     if given || !remarks.is_empty() {

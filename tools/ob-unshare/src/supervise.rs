@@ -20,7 +20,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 use ob_document::state::{self, Home, Lock};
-use ob_document::{Document, Tool, receive, send};
+use ob_document::{Document, Tool, netns, receive, send};
 use ob_sys::fdstore::FdStore;
 use ob_sys::process::{Child, Namespaces, pidfd_open, pidfd_signal, spawn};
 use std::ffi::{CString, OsString};
@@ -219,6 +219,9 @@ fn begin(
         output: relay.as_ref().map_or([writing.as_fd(); 2], Relay::ends),
         reaper: reaper.copy.as_ref().map(|copy| (copy.as_fd(), REAPER_FD)),
     };
+    if !guarded {
+        mark_network(document)?;
+    }
     let group = cgroup::make(document)?;
     let run = || {
         let (status, error) = inside::become_pid_1(&plan);
@@ -268,6 +271,19 @@ fn begin(
         relay,
         logger,
     })
+}
+
+/// Marks the name of the network namespace as made for this subhost, if the stage that has noted it
+/// does not say that it was there before. A guard knows that by itself.
+fn mark_network(document: &Document) -> Result<()> {
+    let name = document.name();
+    let is_named = document
+        .path("net")
+        .is_ok_and(|net| net == netns::path(name));
+    if is_named && !document.has("netfound") {
+        netns::mark(name)?;
+    }
+    Ok(())
 }
 
 /// A pipe above the numbers that pid 1 is given, so that it can still tell of an exec that has failed.
