@@ -3,10 +3,12 @@
 /// Returns the word of `known` that `word` most probably was to be: at most a third of its letters wrong, case aside.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
+    let most = |candidate: &str| candidate.len().max(word.len()) / 3;
     known
         .into_iter()
+        .filter(|candidate| candidate.len().abs_diff(word.len()) <= most(candidate))
         .map(|candidate| (distance(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(word.len()) / 3)
+        .filter(|(distance, candidate)| *distance <= most(candidate))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

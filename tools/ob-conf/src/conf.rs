@@ -50,6 +50,19 @@ impl Conf {
         })
     }
 
+    /// Like [`Conf::read`], for a command that only looks: before anything is read, refuses what another user could have
+    /// written, and what is no regular file.
+    pub fn look(path: &Path) -> Result<Self> {
+        let context = || path.display().to_string();
+        refuse(path, &std::path::absolute(path)?, Trust::doubts)?;
+        ensure!(
+            path.metadata().with_context(context)?.is_file(),
+            "{}: is no regular file",
+            path.display()
+        );
+        Conf::read(path)
+    }
+
     /// The same of what has been read from `path` already.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let lines = bytes.split(|byte| *byte == b'\n').enumerate();
@@ -159,8 +172,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// For a command that only looks at a subhost: a value that is a command is refused and not run, and so is a
-    /// configuration that another user could have written.
+    /// For a command that only looks at a subhost: a value that is a command is refused and not run, and so is a layer
+    /// that another user could put in place.
     #[must_use]
     pub fn look(self) -> Self {
         Evaluation {
@@ -176,9 +189,9 @@ impl<'a> Evaluation<'a> {
         let caller = std::env::current_dir().context("find the current directory")?;
         // The commands of these three run before BASE is known, and must not be looked for where the caller happens to be.
         let directory = self.conf.directory();
-        if self.looks {
-            self.refuse(Trust::default().doubts(&self.conf.path))?;
-        } else if let Some(problem) = misspelt::problems(self.conf).first() {
+        if !self.looks
+            && let Some(problem) = misspelt::problems(self.conf).first()
+        {
             bail!(problem.line(self.conf));
         }
         let name = match self.value("NAME", directory)? {
@@ -221,19 +234,11 @@ impl<'a> Evaluation<'a> {
             for path in ["BASE", "LOWER", "UPPER"] {
                 if let Ok(path) = document.path(path) {
                     // What is in a layer is the subhost's; which directory is the layer is not.
-                    self.refuse(Trust::default().doubts_of_place(path))?;
+                    refuse(&self.conf.path, path, Trust::doubts_of_place)?;
                 }
             }
         }
         Ok(document)
-    }
-
-    /// Refuses to look, if there are doubts.
-    fn refuse(&self, doubts: Vec<String>) -> Result<()> {
-        match doubts.first() {
-            Some(doubt) => bail!("{}: is not trusted: {doubt}", self.conf.path.display()),
-            None => Ok(()),
-        }
     }
 
     fn base(&self) -> Result<PathBuf> {
@@ -351,6 +356,18 @@ pub(crate) fn check(name: &str, value: &str) -> Result<()> {
             .map_err(|_| anyhow!("STOP_TIMEOUT={value} is not a number of seconds")),
         "LOG_MAX" => ob_document::log::bytes(value).map(drop).context("LOG_MAX"),
         name => protect::check(name, value),
+    }
+}
+
+/// Refuses to look at the configuration `conf` if there are doubts about `path`.
+fn refuse(
+    conf: &Path,
+    path: &Path,
+    doubts: impl Fn(&mut Trust, &Path) -> Vec<String>,
+) -> Result<()> {
+    match doubts(&mut Trust::default(), path).first() {
+        Some(doubt) => bail!("{}: is not trusted: {doubt}", conf.display()),
+        None => Ok(()),
     }
 }
 

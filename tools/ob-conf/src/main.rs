@@ -81,18 +81,18 @@ fn answer(request: Request) -> Result<ExitCode> {
     }
     let document = if request.source == "-" {
         amend(&request)?
+    } else if request.look {
+        let conf = Conf::look(Path::new(&request.source))?;
+        let evaluation = Evaluation::new(&conf, &request.given, &request.wanted);
+        evaluation.look().document()?
     } else {
         let conf = Conf::read(Path::new(&request.source))?;
         let evaluation = Evaluation::new(&conf, &request.given, &request.wanted);
-        if request.look {
-            evaluation.look().document()?
-        } else {
-            let mut document = evaluation.document()?;
-            if request.is_plan() {
-                warn(&conf, &mut document);
-            }
-            document
+        let mut document = evaluation.document()?;
+        if request.is_plan() {
+            warn(&conf, &mut document);
         }
+        document
     };
     match request.command {
         Some(command) => Ok(become_command(&document, &command)),

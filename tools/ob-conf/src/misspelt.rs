@@ -27,7 +27,14 @@ const PROTECTIONS: &[&str] = &[
 ];
 
 /// Words that are as near to one of them as a slip of the finger, but are words.
-const WORDS: &[&str] = &["PROJECT", "PROTEST", "USERS", "LIMITS", "MEMORYMIN"];
+const WORDS: &[&str] = &[
+    "PROJECT",
+    "PROTEST",
+    "USERS",
+    "LIMITS",
+    "MEMORYMIN",
+    "CPUMAP",
+];
 
 /// What may stand before an assignment in a shell.
 const SHELL: &[&str] = &[
@@ -150,7 +157,12 @@ fn near(name: &str) -> Option<&'static str> {
         }
         // PROTECTION, PROTECTED
         length if name.starts_with(meant) => name.len() <= length + 3,
-        length => distance(&name, meant) <= if length < 8 { 1 } else { 2 },
+        length if name.len().abs_diff(length) > 2 => false,
+        length => match distance(&name, meant) {
+            ..2 => true,
+            2 => length >= 8 && name.starts_with(&meant[..1]),
+            _ => false,
+        },
     };
     let found = PROTECTIONS.iter().copied();
     found.into_iter().find(|meant| is_near(&letters(meant)))
@@ -273,6 +285,9 @@ mod tests {
             "MEMORY=a",
             "MEMORY_MIN=a",
             "PIDFILE=a",
+            "WEIGHT=a",
+            "CPU_MAP=a",
+            "NLIMIT=a",
             "SWAP=a",
             "Mask the files of the host",
             "Protect me = please",

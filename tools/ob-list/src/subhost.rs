@@ -151,13 +151,21 @@ impl Finder {
                 return Ok(namesake.expect("it is there"));
             }
         }
-        for name in self.names()? {
-            if let Ok(Some(document)) = Home::below(&self.directory, &name).document()
-                && operand.is_of(&document)
-                && let Some(subhost) = self.look(&name)?
-            {
-                return Ok(subhost);
-            }
+        let mut names = self.names()?;
+        names.retain(|name| {
+            let document = Home::below(&self.directory, name).document();
+            matches!(document, Ok(Some(document)) if operand.is_of(&document))
+        });
+        ensure!(
+            names.len() < 2,
+            "{}: started as {}; give one of these names",
+            path.display(),
+            names.join(" and ")
+        );
+        if let Some(name) = names.first()
+            && let Some(subhost) = self.look(name)?
+        {
+            return Ok(subhost);
         }
         possible?;
         let path = path.display();
@@ -505,6 +513,11 @@ mod tests {
             name(&format!("{}/.a/../.a/web.conf", rest.0.display())),
             "web"
         );
+        // One whose NAME is a command can be started again and again.
+        let many = conf(".a/many.conf", "");
+        let _held = ["x", "y"].map(|name| rest.lay_down(name, &["alive", ".a/many.conf"]));
+        let expected = format!("{many}: started as x and y; give one of these names");
+        assert_eq!(failure(&many), expected);
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn mount(document: &mut Document) -> Result<()> {
         }
     }
     let read_only = ReadOnly::of(document)?;
-    for warning in document.list("warnings")? {
+    for warning in document.list("warnings").unwrap_or_default() {
         log::tell(
             &Tool {
                 name: "ob-conf",

@@ -277,6 +277,14 @@ fn f03_file_of_another_user_decides_nothing() {
         }
         world.ok(undo);
     }
+    // What is no regular file is not read.
+    world.ok("mkfifo user/fifo");
+    for file in ["user/fifo", "/dev/zero", "/dev/null", "./user", "./nowhere"] {
+        for command in ["overlay-log", "overlay-diff"] {
+            let done = shown(&format!("timeout 20 {command} {file}"));
+            assert_eq!((done.status, done.err.lines().count()), (1, 1), "{done:#?}");
+        }
+    }
     // Where root alone decides, both work.
     assert_eq!(
         world.ok("overlay-log good/web.conf; overlay-log user/web.conf"),
