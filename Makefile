@@ -88,7 +88,8 @@ bench-short: all
 	$(BENCH)
 	$(IN_OUT) bench --short >/dev/null
 
-# What root inside can do, at each level, measured on the kernel in use and put into docs/security.md. Runs as root.
+# What root inside can do, at each level, measured on the kernel in use and put into docs/security.md, and the tests of the other
+# sides. Runs as root.
 KERNEL = $(shell uname -r | cut -d. -f1-2)
 attacks: all attack
 	OB_ATTACKS_TO="$(CURDIR)/tests/attacks/results/$(KERNEL).json" $(IN_OUT) cargo test --locked -p end-to-end --test all -- attacks::every
