@@ -99,8 +99,8 @@ bench-short: all
 	$(BENCH)
 	$(IN_OUT) bench --short >/dev/null
 
-# Runs the attacks of root inside at each level on the running kernel, and writes the results to
-# docs/security.md. Runs as root.
+# Runs the attacks of root inside at each level on the running kernel, writes the results to
+# docs/security.md, and runs the tests of the other sides. Runs as root.
 KERNEL = $(shell uname -r | cut -d. -f1-2)
 attacks: all attack
 	OB_ATTACKS_TO="$(CURDIR)/tests/attacks/results/$(KERNEL).json" $(IN_OUT) cargo test --locked -p end-to-end --test all -- attacks::every

@@ -25,6 +25,7 @@ mod places;
 mod processes;
 mod procfs;
 pub mod results;
+mod sides;
 mod sysfs;
 mod system;
 mod table;

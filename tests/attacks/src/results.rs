@@ -1,6 +1,6 @@
 //! The results by kernel, and their table on the page.
 
-use crate::{Ends, Entry, Kind, LEVELS, Level, table};
+use crate::{Ends, Entry, Kind, LEVELS, Level, sides, table};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -11,10 +11,14 @@ pub const KERNELS: [(&str, &str); 3] = [
     ("6.18", include_str!("../results/6.18.json")),
 ];
 
-/// The marks before and after the table on the page.
+/// The marks before and after the tables of the results and of the other sides on the page.
 const MARKS: [&str; 2] = [
     "<!-- Made by `make attacks` from what the tests have measured. -->\n",
     "<!-- Here the table ends. -->\n",
+];
+const SIDES: [&str; 2] = [
+    "<!-- Made by `make attacks` from the names of the tests. -->\n",
+    "<!-- Here the table of the other sides ends. -->\n",
 ];
 
 /// The result of one entry at one level.
@@ -73,12 +77,17 @@ pub fn kernel(release: &str) -> String {
     format!("{}.{}", part(), part())
 }
 
-/// Returns the page with the table of the results between its marks; `None` without marks.
+/// Returns the page with the tables between their marks; `None` without marks.
 #[must_use]
 pub fn put_into(page: &str) -> Option<String> {
-    let (before, rest) = page.split_once(MARKS[0])?;
-    let (_, after) = rest.split_once(MARKS[1])?;
-    Some([before, MARKS[0], &rows(), MARKS[1], after].concat())
+    let page = put_between(page, MARKS, &rows())?;
+    put_between(&page, SIDES, &sides::rows())
+}
+
+fn put_between(page: &str, [begin, end]: [&str; 2], rows: &str) -> Option<String> {
+    let (before, rest) = page.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some([before, begin, rows, end, after].concat())
 }
 
 fn rows() -> String {
