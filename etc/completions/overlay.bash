@@ -1,6 +1,6 @@
 # bash completion for the commands overlay-* and the tools ob-*.
-# Options are those of --help; names are those of the subhosts that run.
-# shellcheck shell=bash disable=SC2207 # words are divided at newlines alone
+# Options come from --help, names from ob-list.
+# shellcheck shell=bash disable=SC2207 # IFS is a newline
 
 _overlay_options() {
     "$1" --help 2>/dev/null | grep -oE '(^|[^[:alnum:]-])--[a-z][a-z-]*' | grep -oE -- '--.*' | sort -u
@@ -15,7 +15,7 @@ _overlay() {
     COMPREPLY=()
 
     case ${command##*/}:$operands in
-    # What follows the name is a command inside.
+    # The words after the name are a command inside.
     overlay-go:0 | ob-enter:0) words=$(ob-list --names 2>/dev/null) ;;
     overlay-go:* | ob-enter:*) return ;;
     overlay-stop:* | overlay-list:* | overlay-log:* | overlay-diff:* | ob-list:*)
@@ -43,7 +43,7 @@ _overlay() {
     COMPREPLY+=($(compgen -W "$words" -- "$word"))
 }
 
-# With bash alone a command inside is completed as one of the host's, which is better than nothing.
+# -o default completes a command inside with the files of the host.
 complete -o bashdefault -o default -F _overlay overlay-boot overlay-stop overlay-go overlay-list overlay-log overlay-diff \
     overlay-share overlay-new overlay-subhosts overlay-diskfile ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff \
     ob-reaper
