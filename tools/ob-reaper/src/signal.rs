@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signal_is_refused() {
+    fn invalid_signals_are_rejected() {
         for text in ["", "SIG", "term", "0", "65", "SIG15", "-1"] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
