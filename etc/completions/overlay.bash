@@ -1,6 +1,5 @@
 # bash completion for the commands overlay-* and the tools ob-*.
-# Options are those of --help; names are those of the subhosts that run.
-# Names and files are words and no code: compgen -W would expand them, and run what is in a $(...).
+# Options come from --help, names from ob-list. compgen -W would expand a name, and run what is in $(...).
 # shellcheck shell=bash
 
 # The command is looked for on PATH: what the line has is only typed, and may be the path of another one.
@@ -17,7 +16,7 @@ _overlay() {
     COMPREPLY=()
 
     case ${command##*/}:$operands in
-    # What follows the name is a command inside.
+    # The words after the name are a command inside.
     overlay-go:0 | ob-enter:0) words=$(ob-list --names 2>/dev/null) ;;
     overlay-go:* | ob-enter:*) return ;;
     overlay-stop:* | overlay-list:* | overlay-log:* | overlay-diff:* | ob-list:*)
@@ -52,7 +51,7 @@ _overlay() {
     done
 }
 
-# With bash alone a command inside is completed as one of the host's, which is better than nothing.
+# -o default completes a command inside with the files of the host.
 complete -o bashdefault -o default -F _overlay overlay-boot overlay-stop overlay-go overlay-list overlay-log overlay-diff \
     overlay-share overlay-new overlay-subhosts overlay-diskfile ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff \
     ob-reaper

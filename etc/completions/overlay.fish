@@ -1,5 +1,5 @@
 # fish completion for the commands overlay-* and the tools ob-*.
-# Options are those of --help; names are those of the subhosts that run.
+# Options come from --help, names from ob-list.
 
 function __overlay_options
     # The command on PATH: what the line has is only typed, and may be the path of another one.
@@ -11,7 +11,7 @@ function __overlay_names
     ob-list --names 2>/dev/null
 end
 
-# Configurations, and directories that may have some.
+# Prints configurations, and directories that may contain some.
 function __overlay_confs
     set -l word (commandline -ct)
     for path in $word*
@@ -23,7 +23,7 @@ function __overlay_confs
     end
 end
 
-# Whether so many words that are no options stand between the command and the cursor.
+# Succeeds if there are $argv[1] operands between the command and the cursor.
 function __overlay_after
     set -l words (commandline -opc)
     set -l operands (string match -v -- '-*' $words[2..-1])

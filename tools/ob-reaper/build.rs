@@ -21,7 +21,7 @@ fn main() {
         (true, false) => &["-Wl,-Bstatic", "-lc"],
         (false, _) => &["-lc"],
     };
-    // Code and read-only data share pages: two half-empty pages less in each subhost's pid 1.
+    // Code and read-only data share pages: two half-empty pages less in each pid 1.
     for argument in libraries.iter().chain(&["-Wl,-z,noseparate-code"]) {
         println!("cargo::rustc-link-arg-bins={argument}");
     }

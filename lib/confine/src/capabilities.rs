@@ -49,7 +49,7 @@ pub const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// The capabilities that most services need: those of Docker without MKNOD.
+/// The capabilities that most services need: the default set of Docker without MKNOD.
 ///
 /// No device cgroup restricts a subhost, so a device node that root inside makes would work.
 const DEFAULT: &[&str] = &[

@@ -36,7 +36,7 @@ impl Filters {
     /// Loads the filters into this process; its future descendants inherit them.
     ///
     /// # Errors
-    /// Those of [`load_filter`].
+    /// The errors of [`load_filter`].
     pub fn load(&self) -> nix::Result<()> {
         self.0.iter().try_for_each(|filter| load_filter(filter))
     }

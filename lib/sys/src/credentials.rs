@@ -92,7 +92,7 @@ pub struct Instruction {
 /// The kernel runs `filter` before each system call of the process and of its future descendants.
 ///
 /// # Errors
-/// Those of `seccomp(2)`, `SECCOMP_SET_MODE_FILTER`. `EACCES`: the process has neither
+/// The errors of `seccomp(2)`, `SECCOMP_SET_MODE_FILTER`. `EACCES`: the process has neither
 /// `CAP_SYS_ADMIN` nor no_new_privs. `EINVAL`: the filter is invalid, or the kernel was built
 /// without filters.
 pub fn load_filter(filter: &[Instruction]) -> Result<()> {

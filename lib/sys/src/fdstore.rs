@@ -31,7 +31,7 @@ impl FdStore {
     /// Creates an empty store, which the programs that this process executes inherit.
     ///
     /// # Errors
-    /// Those of `socketpair(2)`.
+    /// The errors of `socketpair(2)`.
     pub fn new() -> Result<Self> {
         let (input, output) = socketpair(
             AddressFamily::Unix,
@@ -48,7 +48,7 @@ impl FdStore {
         format!("{}:{}", self.input.as_raw_fd(), self.output.as_raw_fd())
     }
 
-    /// Returns the descriptors that [`VARIABLE`] names, for a process that closes all others.
+    /// Returns the descriptors that [`VARIABLE`] names, for a process that closes the rest.
     #[must_use]
     pub fn numbers() -> Vec<RawFd> {
         let address = std::env::var(VARIABLE).unwrap_or_default();
@@ -75,7 +75,7 @@ impl FdStore {
     /// Adds a duplicate of `descriptor` to the store.
     ///
     /// # Errors
-    /// Those of `sendmsg(2)`; `EAGAIN` if the queue of the socket is full.
+    /// The errors of `sendmsg(2)`; `EAGAIN` if the queue of the socket is full.
     pub fn push(&self, descriptor: impl AsFd) -> Result<()> {
         send(self.input.as_raw_fd(), &[descriptor.as_fd()])
     }
@@ -99,7 +99,7 @@ impl FdStore {
     /// Removes all descriptors from the store and returns them, in the order of [`FdStore::push`].
     ///
     /// # Errors
-    /// Those of `recvmsg(2)`.
+    /// The errors of `recvmsg(2)`.
     pub fn drain(&self) -> Result<Vec<OwnedFd>> {
         let mut drained = Vec::new();
         loop {

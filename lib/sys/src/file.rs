@@ -11,8 +11,8 @@ const MAX_VALUE: usize = 4096;
 /// Returns the extended attribute `name` of the file `path`.
 ///
 /// # Errors
-/// Those of `getxattr(2)`. `ENODATA`: the file has no such attribute. `ERANGE`: the value is longer
-/// than 4096 bytes.
+/// The errors of `getxattr(2)`. `ENODATA`: the file has no such attribute. `ERANGE`: the value is
+/// longer than 4096 bytes.
 pub fn get_xattr<P: ?Sized + NixPath>(path: &P, name: &CStr) -> Result<Vec<u8>> {
     let mut value = vec![0; MAX_VALUE];
     // SAFETY: the kernel reads two terminated strings, and writes no more than the length of the

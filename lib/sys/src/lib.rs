@@ -1,8 +1,8 @@
 //! System calls that the crate nix does not have, each in a small safe wrapper.
 //!
-//! Apart from `ob-reaper`, which has no standard library, this is the only crate with `unsafe`: all
-//! others forbid it. A wrapper does no more than its system call. What a subhost is, the crate
-//! `ob_document` and the tools define.
+//! Apart from `ob-reaper`, which has no standard library, this is the only crate with `unsafe`. A
+//! wrapper does no more than its system call; the crate `ob_document` and the tools define what a
+//! subhost is.
 
 pub mod credentials;
 mod fd;

@@ -21,7 +21,7 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
 /// Only `/proc` shows `name`.
 ///
 /// # Errors
-/// Those of `memfd_create(2)` and `write(2)`. `EACCES`: the sysctl `vm.memfd_noexec` is 2.
+/// The errors of `memfd_create(2)` and `write(2)`. `EACCES`: the sysctl `vm.memfd_noexec` is 2.
 pub fn seal(name: &CStr, program: &[u8]) -> Result<OwnedFd> {
     let mut memory = memory(name)?;
     memory.write_all(program).map_err(errno)?;
@@ -31,7 +31,7 @@ pub fn seal(name: &CStr, program: &[u8]) -> Result<OwnedFd> {
 /// Creates a sealed memfd with the content of the file `program`.
 ///
 /// # Errors
-/// Those of [`seal`], and of reading the file.
+/// The errors of [`seal`], and of reading the file.
 pub fn seal_file(name: &CStr, program: &mut File) -> Result<OwnedFd> {
     let mut memory = memory(name)?;
     std::io::copy(program, &mut memory).map_err(errno)?;

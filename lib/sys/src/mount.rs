@@ -70,7 +70,7 @@ pub fn clone_peer<P: ?Sized + NixPath>(dir: impl AsFd, path: &P, depth: Depth) -
 /// Attaches the mount `tree` to the open directory or file `target`.
 ///
 /// # Errors
-/// Those of `move_mount(2)`.
+/// The errors of `move_mount(2)`.
 pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
     // SAFETY: both paths are static terminated strings.
     let result = unsafe {
@@ -89,7 +89,7 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
 /// Sets and clears attributes of a mount. If `userns` is given, makes it an idmapped mount.
 ///
 /// # Errors
-/// Those of `mount_setattr(2)`. `ENOSYS`: the kernel is older than Linux 5.12. `EINVAL`: the
+/// The errors of `mount_setattr(2)`. `ENOSYS`: the kernel is older than Linux 5.12. `EINVAL`: the
 /// filesystem supports no idmapped mounts.
 pub fn set_attributes(
     tree: impl AsFd,
@@ -187,7 +187,7 @@ impl Filesystem {
     /// Opens a context for a filesystem of the type `kind`.
     ///
     /// # Errors
-    /// Those of `fsopen(2)`. `ENODEV`: the kernel has no such filesystem.
+    /// The errors of `fsopen(2)`. `ENODEV`: the kernel has no such filesystem.
     pub fn new(kind: &CStr) -> Result<Self> {
         // SAFETY: the kernel reads a terminated string and returns a descriptor.
         descriptor(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })
@@ -212,7 +212,7 @@ impl Filesystem {
     /// Sets the option `key` to an open file or directory.
     ///
     /// # Errors
-    /// `EINVAL`: the option takes no descriptor; those of overlayfs do since Linux 6.13.
+    /// `EINVAL`: the option takes no descriptor; the layers of overlayfs do since Linux 6.13.
     pub fn set_fd(&self, key: &CStr, value: impl AsFd) -> Result<()> {
         self.config(
             FSCONFIG_SET_FD,
@@ -235,7 +235,7 @@ impl Filesystem {
     /// An overlay accesses its layers with the credentials that the process has in this call.
     ///
     /// # Errors
-    /// Those of the filesystem; [`Filesystem::complaint`] may return its message.
+    /// The errors of the filesystem; [`Filesystem::complaint`] may return its message.
     pub fn create(&self) -> Result<()> {
         self.config(FSCONFIG_CMD_CREATE, std::ptr::null(), std::ptr::null(), 0)
     }
@@ -243,7 +243,7 @@ impl Filesystem {
     /// Returns a detached mount of the created filesystem, with these attributes.
     ///
     /// # Errors
-    /// Those of `fsmount(2)`.
+    /// The errors of `fsmount(2)`.
     pub fn mount(&self, attributes: Attributes) -> Result<OwnedFd> {
         // SAFETY: takes only numbers and returns a descriptor.
         descriptor(unsafe {
@@ -256,7 +256,7 @@ impl Filesystem {
         })
     }
 
-    /// Returns the message of the kernel about the last error. Empty if there is none.
+    /// Returns the message of the kernel about the last error. It may be empty.
     ///
     /// The context is read like a file, `fsopen(2)`.
     #[must_use]

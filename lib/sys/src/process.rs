@@ -37,7 +37,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// This process must have only one thread. Linux 5.3; 5.7 for `cgroup`.
 ///
 /// # Errors
-/// Those of `clone3(2)`.
+/// The errors of `clone3(2)`.
 pub fn spawn(
     namespaces: Namespaces,
     cgroup: Option<BorrowedFd>,
@@ -49,7 +49,7 @@ pub fn spawn(
     if cgroup.is_some() {
         args.flags |= CLONE_INTO_CGROUP;
     }
-    // With CLONE_PARENT, the exit signal is that of this process, and clone3 rejects another one.
+    // With CLONE_PARENT, the exit signal is that of this process, and clone3 rejects any other.
     if namespaces & libc::CLONE_PARENT == 0 {
         args.exit_signal = libc::SIGCHLD as u64;
     }
@@ -83,7 +83,7 @@ pub fn spawn(
 /// Opens a pidfd of the process `pid`. Linux 5.3.
 ///
 /// # Errors
-/// Those of `pidfd_open(2)`. `ESRCH`: there is no such process.
+/// The errors of `pidfd_open(2)`. `ESRCH`: there is no such process.
 pub fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
     // SAFETY: takes only numbers, returns a close-on-exec descriptor.
     descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
@@ -92,7 +92,7 @@ pub fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
 /// Sends `signal` to the process of `pidfd`. None only tests whether it exists.
 ///
 /// # Errors
-/// Those of `pidfd_send_signal(2)`. `ESRCH`: the process has exited and was reaped.
+/// The errors of `pidfd_send_signal(2)`. `ESRCH`: the process has exited and was reaped.
 pub fn pidfd_signal(pidfd: impl AsFd, signal: impl Into<Option<Signal>>) -> Result<()> {
     let signal = signal.into().map_or(0, |signal| signal as c_int);
     // SAFETY: takes only numbers, and a null pointer instead of a siginfo.
@@ -145,7 +145,7 @@ pub fn set_cloexec_from(first: RawFd) -> Result<()> {
 /// value that owns one of the closed descriptors.
 ///
 /// # Errors
-/// Those of `close_range(2)`.
+/// The errors of `close_range(2)`.
 pub fn close_all_except(kept: &[BorrowedFd]) -> Result<()> {
     let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
     kept.sort_unstable();
@@ -291,7 +291,7 @@ fn reset_signals() {
 /// Joins a new anonymous session keyring, so that this process has no keys of its caller.
 ///
 /// # Errors
-/// Those of `keyctl(2)`, `KEYCTL_JOIN_SESSION_KEYRING`.
+/// The errors of `keyctl(2)`, `KEYCTL_JOIN_SESSION_KEYRING`.
 pub fn join_new_session_keyring() -> Result<()> {
     // SAFETY: a null pointer requests an anonymous keyring.
     let result = unsafe {

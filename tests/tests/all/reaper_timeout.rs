@@ -3,8 +3,9 @@
 use end_to_end::{World, until};
 use std::time::Instant;
 
-/// A service that runs on for `$1` seconds after TERM and then records that it has finished. Each TERM cuts one `sleep` short,
-/// so it looks at the clock.
+/// A service that runs for SECONDS_TO_STOP more after TERM, and then records that it has finished.
+///
+/// A second TERM ends a `sleep` early, so the service looks at the clock.
 const SLOW: &str = r#"
 [ "$1" = start ] || exit 0
 finish() {

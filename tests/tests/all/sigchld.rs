@@ -1,5 +1,7 @@
-//! A caller that ignores SIGCHLD: the kernel then reaps its children itself, and a process that waits for one never gets
-//! its status, sigaction(2). The tools are called without the commands: dash, their shell here, resets the signal.
+//! A caller that ignores SIGCHLD: the kernel then reaps the children of its descendants, and a
+//! process that waits for a child never gets its status, `sigaction(2)`.
+//!
+//! The tests call the tools and not the commands: dash, a common /bin/sh, resets the signal.
 
 use end_to_end::{World, is_root_or_tell, until};
 
@@ -24,7 +26,7 @@ fn r09_ignored_sigchld_boots_enters_and_stops() {
     let world = World::new();
     for level in ["no", "yes", "strict"] {
         let conf = world.subhost(level, &format!("PROTECT={level}\nCABLES=="));
-        world.ok(&format!("chmod 700 {level}")); // strict refuses an UPPER that others can reach
+        world.ok(&format!("chmod 700 {level}")); // strict refuses an UPPER that ordinary users can reach
         let before = world.snapshot();
         boot(&world, &conf);
         let status = ignored(&world, &format!("ob-enter {level} sh -c 'exit 7'; echo $?"));

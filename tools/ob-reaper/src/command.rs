@@ -1,17 +1,13 @@
 //! An init for a command: starts it, forwards signals, reaps, and exits with its status.
 //!
-//! The options are those of tini.
+//! The options have the same letters as in tini.
 
+use crate::exit_status::{CANNOT_RUN, NOT_FOUND};
 use crate::message::{Failure, report};
 use crate::number::Decimal;
 use crate::reap::{Children, reap};
 use crate::sys::{self, Args, Errno, SignalSet};
 use core::ffi::c_int;
-
-/// The exit status of env(1) for a command that was found but cannot be run.
-const CANNOT_RUN: u8 = 126;
-/// The exit status of env(1) for a command that was not found.
-const NOT_FOUND: u8 = 127;
 
 /// A command and the options of its init.
 pub struct Command<'a> {
@@ -150,8 +146,8 @@ impl Command<'_> {
 
     /// Forwards `signal` to the command or its process group.
     fn forward(&self, signal: c_int, child: i32) {
-        // SIGTTIN and SIGTTOU stop a background process that uses the terminal: this one. The
-        // command gets its own from the kernel.
+        // The kernel sends SIGTTIN and SIGTTOU to a background process that uses the terminal,
+        // here to this process. It sends them to the command too if that uses the terminal.
         if matches!(signal, libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU) {
             return;
         }

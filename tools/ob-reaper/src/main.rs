@@ -1,13 +1,14 @@
 //! `ob-reaper`: pid 1 of a subhost after its services have started, and an init for a command.
 //!
 //! The manual page is ob-reaper(1). The program has no standard library and allocates no memory
-//! while it runs. It blocks all signals and waits for them, without a handler, so that one thread
-//! does one thing after another.
+//! while it runs. It blocks all signals and waits for them, without a handler, so that a single
+//! thread does one thing after another.
 
 #![cfg_attr(not(test), no_std, no_main)]
 #![cfg_attr(test, allow(dead_code))] // the tests in tests/ run the program itself
 
 mod command;
+mod exit_status;
 mod message;
 mod number;
 mod options;
@@ -17,21 +18,17 @@ mod reap;
 mod signal;
 mod sys;
 
+use exit_status::{FAILED, MISUSED};
 use message::Failure;
 use options::Task;
 use sys::Args;
 
-/// The exit status of env(1) for a failure of the tool itself.
-const FAILED: u8 = 125;
-/// The exit status for an invalid command line.
-const MISUSED: u8 = 2;
-
 fn run(mut args: Args) -> u8 {
     match options::parse(&args) {
         Ok(Task::Pid1(options)) => pid1::run(&mut args, options),
-        Ok(Task::Command(command)) => exit_status(command.run()),
+        Ok(Task::Command(command)) => report_failure(command.run()),
         Ok(Task::Placeholder) => placeholder::run(&mut args, 2),
-        Ok(Task::Print(text)) => exit_status(print(text)),
+        Ok(Task::Print(text)) => report_failure(print(text)),
         Err(misuse) => {
             misuse.report();
             MISUSED
@@ -39,7 +36,7 @@ fn run(mut args: Args) -> u8 {
     }
 }
 
-fn exit_status(result: Result<u8, Failure>) -> u8 {
+fn report_failure(result: Result<u8, Failure>) -> u8 {
     result.unwrap_or_else(|failure| {
         failure.report();
         FAILED

@@ -24,7 +24,7 @@ pub fn report(pieces: &[&[u8]]) {
     let _ = sys::write_all(2, &line[..=length]);
 }
 
-/// A failed operation: what was done to which object, and why it failed.
+/// A failed operation, its object and the reason.
 pub struct Failure<'a> {
     pub what: &'static str,
     pub object: &'a [u8],

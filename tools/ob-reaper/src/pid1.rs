@@ -1,10 +1,11 @@
 //! Pid 1 of a subhost: reaps its children until none is left, or until a signal ends the subhost.
 
+use crate::exit_status::FAILED;
 use crate::message::{Failure, report};
 use crate::number::Decimal;
+use crate::placeholder;
 use crate::reap::{Children, reap};
 use crate::sys::{self, ALL_PROCESSES, Args, SignalSet};
-use crate::{FAILED, placeholder};
 
 /// What `ps(1)` shows before the name of the subhost.
 const TITLE_PREFIX: &[u8] = b"ob-reaper ";
@@ -33,13 +34,20 @@ pub fn run(args: &mut Args, options: Options) -> u8 {
     let title = format_title(&mut title, args.get(options.name).unwrap_or_default());
     let name = &title[TITLE_PREFIX.len()..];
     if sys::pid() != 1 {
-        // In the host's pid namespace, kill(-1) would reach every process of the machine.
+        // In the pid namespace of the host, kill(-1) would reach every process of the machine.
         report(&[
             name,
             b": this is not pid 1; to run a command, say: ob-reaper -- CMD",
         ]);
         return FAILED;
     }
+    let signals = set_up(args, options, title);
+    reap_until_alone(&signals, name, options.stop_timeout)
+}
+
+/// Blocks the signals and returns them, closes inherited descriptors, starts the placeholder, and
+/// sets the title.
+fn set_up(args: &mut Args, options: Options, title: &[u8]) -> SignalSet {
     // Before anything else: the kernel discards a signal to pid 1 of a pid namespace that is
     // neither blocked nor handled, pid_namespaces(7).
     let signals = SignalSet::all_but_faults();
@@ -57,7 +65,12 @@ pub fn run(args: &mut Args, options: Options) -> u8 {
     if args.get(0).is_some_and(|own| own.starts_with(b"/proc/")) {
         args.set_title(title, ALL_ARGUMENTS);
     }
+    signals
+}
 
+/// Reaps children until none is left, or until `stop_timeout` after a signal that ends the subhost.
+/// Returns the exit status.
+fn reap_until_alone(signals: &SignalSet, name: &[u8], stop_timeout: u32) -> u8 {
     let mut stopping = false;
     loop {
         let signal = match reap(|_, _| ()) {
@@ -69,14 +82,14 @@ pub fn run(args: &mut Args, options: Options) -> u8 {
             Some(libc::SIGTERM | libc::SIGINT | libc::SIGPWR) if !stopping => {
                 stopping = true;
                 terminate_all();
-                if options.stop_timeout == 0 {
-                    return kill_all(name, options.stop_timeout);
+                if stop_timeout == 0 {
+                    return kill_all(name, stop_timeout);
                 }
-                // SIGALRM reports the timeout, so that one call waits for both. Another process
-                // that sends SIGALRM only shortens the wait.
-                sys::alarm(options.stop_timeout);
+                // SIGALRM reports the timeout, so that a single call waits for everything. Another
+                // process that sends SIGALRM only shortens the wait.
+                sys::alarm(stop_timeout);
             }
-            Some(libc::SIGALRM) if stopping => return kill_all(name, options.stop_timeout),
+            Some(libc::SIGALRM) if stopping => return kill_all(name, stop_timeout),
             _ => {}
         }
     }

@@ -29,7 +29,7 @@ pub fn run(args: &mut Args, fifo: usize) -> u8 {
             Failure { what, object, why }.report();
         })
         .ok();
-    // SIGIO reports a write, so that one call waits for both signals and data.
+    // SIGIO reports a write, so that a single call waits for signals and data.
     while !fifo.as_ref().is_some_and(Fifo::has_data) {
         let signal = signals.wait();
         if let Some(libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) = signal {

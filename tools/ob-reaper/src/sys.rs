@@ -137,7 +137,7 @@ pub fn abort() -> ! {
     unsafe { libc::abort() }
 }
 
-/// Makes the process `pid` (0 for this one) the leader of a new process group.
+/// Makes the process `pid` (0: the calling process) the leader of a new process group.
 ///
 /// Fails silently if the process has already called `execve(2)` or exited, `setpgid(2)`.
 pub fn create_process_group(pid: i32) {

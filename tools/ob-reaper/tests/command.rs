@@ -154,7 +154,7 @@ fn verbose_logs_each_step() {
 #[test]
 fn command_gets_signals_as_the_reaper_inherited_them() {
     fn odd(mut command: Command) -> Command {
-        // SAFETY: between fork and exec, only system calls are made.
+        // SAFETY: between fork and exec, the closure only calls the kernel.
         unsafe {
             command.pre_exec(|| {
                 let blocked: SigSet = [Signal::SIGTTIN, Signal::SIGILL, Signal::SIGTERM]
@@ -360,8 +360,8 @@ fn on_a_terminal(script: &str) -> Option<i32> {
     let mut shell = Command::new("sh");
     shell.args(["-c", script]).env("REAPER", REAPER);
     shell.stdin(terminal.try_clone().unwrap());
-    // SAFETY: between fork and exec, only system calls are made. The descriptor stays open until
-    // after that.
+    // SAFETY: between fork and exec, the closure only calls the kernel. The descriptor stays open
+    // until after that.
     unsafe {
         shell.pre_exec(move || {
             setsid()?;
@@ -378,9 +378,7 @@ fn on_a_terminal(script: &str) -> Option<i32> {
     status.code()
 }
 
-/// A shell function: whether the shell is in the foreground of its terminal.
-///
-/// Fields 5 and 8 of `/proc/PID/stat` are the process group and the foreground group.
+/// Compares fields 5 and 8 of `/proc/PID/stat`: the process group and the foreground of the terminal.
 const CHECK: &str = r#"check() { set -- $(cat /proc/$$/stat); [ "$5" = "$8" ]; }"#;
 
 #[test]

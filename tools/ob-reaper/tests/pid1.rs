@@ -188,7 +188,7 @@ fn reaper_refuses_to_run_unless_pid_1() {
     assert_eq!(end.err, said);
 }
 
-/// Returns how long a process has waited for a CPU, `/proc/PID/schedstat`: not its own delay.
+/// Returns how long a process has waited for a CPU so far, `/proc/PID/schedstat`.
 fn waited(pid: i32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     let nanoseconds = text.split(' ').nth(1).and_then(|text| text.parse().ok());

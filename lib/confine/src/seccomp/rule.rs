@@ -53,7 +53,8 @@ impl Profile {
             filters.push(filter(rules, outcome, Outcome::Allow)?);
         }
         // Last, because it may refuse seccomp(2) itself. If two filters return an errno, the kernel
-        // takes that of the filter loaded last, so this one allows what has another outcome.
+        // takes the errno of the filter loaded last. So this filter allows the system calls that
+        // have another outcome.
         if self.default != Outcome::Allow {
             let allowed = self
                 .rules
@@ -70,7 +71,7 @@ impl Profile {
     }
 }
 
-/// Compiles one filter: `matched` for a system call that matches a rule, `other` for all others.
+/// Compiles one filter: `matched` for a system call that matches a rule, else `other`.
 fn filter<'a>(
     rules: impl Iterator<Item = &'a Rule>,
     matched: Outcome,
@@ -81,7 +82,7 @@ fn filter<'a>(
         for number in &rule.numbers {
             let entry = table.entry(*number).or_insert_with(|| Some(Vec::new()));
             if rule.conditions.is_empty() {
-                *entry = None; // a match without conditions includes all others
+                *entry = None; // a match without conditions includes any other
             } else if let Some(chain) = entry {
                 chain.push(SeccompRule::new(rule.conditions.clone())?);
             }

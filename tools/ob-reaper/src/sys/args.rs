@@ -72,7 +72,7 @@ impl Args {
                 break;
             };
             // execve stores the strings back to back, each with its terminating zero. If a dynamic
-            // loader was run as a command, it has removed its own arguments from the vector.
+            // loader was run as a command, it has removed its arguments from the vector.
             if argument.as_ptr() != start.wrapping_add(length) {
                 break;
             }

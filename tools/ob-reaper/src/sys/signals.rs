@@ -8,7 +8,7 @@ use core::ptr;
 pub struct SignalSet(libc::sigset_t);
 
 impl SignalSet {
-    /// Returns the set of all signals but those that a fault of this program raises.
+    /// Returns the set of all signals except the signals that a fault of this program raises.
     ///
     /// What happens if a fault raises a blocked signal is undefined, `sigprocmask(2)`.
     pub fn all_but_faults() -> SignalSet {
@@ -31,7 +31,7 @@ impl SignalSet {
         }
     }
 
-    /// Blocks the signals of the set and unblocks all others. Returns the previous mask.
+    /// Sets the signal mask to this set. Returns the previous mask.
     pub fn block(&self) -> SignalSet {
         let mut previous = MaybeUninit::uninit();
         // SAFETY: the first pointer is a valid set, and the C library fills the second. The call
@@ -51,7 +51,7 @@ impl SignalSet {
         (signal > 0).then_some(signal)
     }
 
-    /// Returns a pending signal of the set, or None if there is none. Does not wait.
+    /// Returns a pending signal of the set, if there is any. Does not wait.
     pub fn poll(&self) -> Option<c_int> {
         // SAFETY: timespec is a plain structure of numbers, for which zero bytes are valid.
         let no_wait: libc::timespec = unsafe { MaybeUninit::zeroed().assume_init() };
