@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ob_confine::protect;
-use ob_document::{Cable, Document, Hook, Kind, VARIABLES, Variable};
+use ob_document::{Cable, Document, Hook, Kind, Share, VARIABLES, Variable};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -241,15 +241,14 @@ impl<'a> Evaluation<'a> {
             if value.is_empty() {
                 continue;
             }
-            if name.starts_with("SHARE") {
-                lines.push(share(base, &value)?.into());
-                continue;
-            }
             check(name, &value).map_err(|error| match line {
                 Some(line) => self.conf.at(line, error),
                 None => error,
             })?;
-            lines.push(value.into());
+            lines.push(match name {
+                "SHARE" | "SHARE_RO" => share(base, &value)?.into(),
+                _ => value.into(),
+            });
         }
         Ok(Some(lines)
             .filter(|lines| !lines.is_empty())
@@ -293,6 +292,9 @@ pub(crate) fn check(name: &str, value: &str) -> Result<()> {
             .parse::<u32>()
             .map(drop)
             .map_err(|_| anyhow!("STOP_TIMEOUT={value} is not a number of seconds")),
+        "SHARE" | "SHARE_RO" => Share::parse(value)
+            .map(drop)
+            .with_context(|| format!("{name}={value}")),
         "LOG_MAX" => ob_document::log::bytes(value).map(drop).context("LOG_MAX"),
         name => protect::check(name, value),
     }

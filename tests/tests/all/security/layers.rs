@@ -347,3 +347,101 @@ fn a02_check_changes_nothing_in_the_layers() {
     assert_eq!(world.ok(state), before);
     world.ok("umount busy");
 }
+
+#[test]
+fn a03_share_with_an_unknown_option_is_refused() {
+    let world = World::new();
+    world.ok("mkdir d");
+    let before = world.snapshot();
+    for (share, words) in [
+        (
+            "SHARE=../d:/x:readonly",
+            &["'readonly'", "did you mean ro?", ":rw after it"][..],
+        ),
+        ("SHARE=../d:/x:RO", &["'RO'", "did you mean ro?"]),
+        ("SHARE=../d:/x:ro,z", &["'z'", "use ro, rw, rec or idmap"]),
+        ("SHARE = ../d:/x:r0", &["'r0'"]),
+        ("SHARE=../d:/x: ro", &["' ro'", "did you mean ro?"]),
+        (
+            "SHARE=../d::read-only",
+            &["'read-only'", "did you mean ro?"],
+        ),
+        ("SHARE=../d:/x:a:b", &["'b'", ":rw after it"]),
+        (
+            "SHARE=../d:ro",
+            &[
+                "'ro' stands in the place of a path",
+                "../d::ro",
+                "/ro if as a path",
+            ],
+        ),
+        ("SHARE=:/x", &["no path of the host"]),
+        ("SHARE_RO=../d:/x:idmapped", &["'idmapped'"]),
+        ("SHARE_RO=../d:/x:rwx", &["'rwx'", "did you mean rw?"]),
+    ] {
+        let conf = world.subhost("a", &format!("SHARE=../d:/first\n{share}"));
+        let variable = share.split([' ', '=']).next().unwrap();
+        let place = format!("ob-conf: {conf}:2: {variable}=");
+        world
+            .run(&format!("overlay-boot {conf}"))
+            .fails(1, &[&place])
+            .fails(1, words);
+        world
+            .run(&format!("overlay-boot -n {conf}"))
+            .fails(1, &[&place]);
+        let column = share.len() - share.split('=').next_back().unwrap().trim().len() + 1;
+        let report = world.run(&format!("ob-conf --check {conf}"));
+        let line = format!("{conf}:2:{column}: {variable}=");
+        let found = report.out.lines().find(|found| found.starts_with(&line));
+        let found = found.unwrap_or_else(|| panic!("no {line} in {report:#?}"));
+        assert!(words.iter().all(|word| found.contains(word)), "{found}");
+        assert_eq!(report.status, 1);
+        world.assert_same(&before);
+    }
+    // One that was changed on its way is refused before anything is mounted.
+    let conf = world.subhost("a", "");
+    for key in ["SHARE", "SHARE_RO"] {
+        let filter = format!("jq -c '.{key} = [\"/etc:/x:readonly\"]'");
+        for mount in ["ob-mount", "ob-mount -n"] {
+            world
+                .run(&format!("ob-conf {conf} | {filter} | {mount}"))
+                .fails(1, &["ob-mount: a: SHARE", "did you mean ro?"]);
+            world.assert_same(&before);
+        }
+    }
+}
+
+#[test]
+fn a03_share_into_a_running_subhost_refuses_unknown_options() {
+    let world = world_with_a();
+    world.ok("mkdir d");
+    for (share, word) in [
+        ("d:/x:readonly", "did you mean ro?"),
+        ("d:/x:ro,z", "use ro, rw, rec or idmap"),
+        ("d:ro", "stands in the place of a path"),
+    ] {
+        world
+            .run(&format!("overlay-share {share} a"))
+            .fails(1, &["overlay-share: a: ", word]);
+    }
+    assert_eq!(world.inside("a", "ls -d /x* /ro 2>/dev/null || :"), "");
+    world.ok("overlay-share d:/x:ro a && overlay-stop a");
+}
+
+#[test]
+fn a03_share_at_a_path_with_a_colon_is_mounted() {
+    let world = World::new();
+    world.ok("mkdir d; : >d/file");
+    let conf = world.subhost(
+        "a",
+        "SHARE=../d:/x:y/z\nSHARE=../d:/ro:ro:rw\nSHARE=../d:/b:c/d:ro\nSHARE=../d:/last:c:rw",
+    );
+    world.ok(&format!("overlay-boot {conf}"));
+    let inside =
+        "for d in /x:y/z /ro:ro /b:c/d /last:c; do echo $d/*; touch $d/file || echo no; done";
+    assert_eq!(
+        world.inside("a", &format!("({inside}) 2>/dev/null")),
+        "/x:y/z/file\n/ro:ro/file\n/b:c/d/file\nno\n/last:c/file"
+    );
+    world.ok("overlay-stop a");
+}
