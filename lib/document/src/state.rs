@@ -13,6 +13,7 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where all subhosts rest, a directory of root alone.
 pub const DIRECTORY: &str = "/run/overlay-boot";
@@ -207,6 +208,18 @@ pub fn claim(directory: &File, shared: bool) -> std::io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Takes the exclusive lock on `file` within `patience`. Returns whether that was possible.
+pub fn lock_within(file: &File, patience: Duration) -> std::io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    while !claim(file, false)? {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
 }
 
 /// The name of the subhost with a layer whose path `is_it` accepts, and that layer as
