@@ -13,6 +13,7 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where all subhosts rest, a directory of root alone.
 pub const DIRECTORY: &str = "/run/overlay-boot";
@@ -258,6 +259,18 @@ pub fn owners(variable: &str, directory: &Path) -> impl Iterator<Item = String> 
             document.and_then(|document| std::fs::metadata(document.path(variable).ok()?).ok());
         wanted.is_some() && found.map(identity) == wanted
     })
+}
+
+/// Takes the exclusive lock on `file` within `patience`. Returns whether that was possible.
+pub fn lock_within(file: &File, patience: Duration) -> std::io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    while !claim(file, false)? {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
 }
 
 /// The name of the subhost with a layer whose path `is_it` accepts, and that layer as

@@ -7,7 +7,7 @@
 use crate::misspelt;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ob_confine::protect;
-use ob_document::{Cable, Document, Hook, Kind, Trust, VARIABLES, Variable, confid};
+use ob_document::{Cable, Document, Hook, Kind, Share, Trust, VARIABLES, Variable, confid};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
@@ -296,15 +296,14 @@ impl<'a> Evaluation<'a> {
             if value.is_empty() {
                 continue;
             }
-            if name.starts_with("SHARE") {
-                lines.push(share(base, &value)?.into());
-                continue;
-            }
             check(name, &value).map_err(|error| match line {
                 Some(line) => self.conf.at(line, error),
                 None => error,
             })?;
-            lines.push(value.into());
+            lines.push(match name {
+                "SHARE" | "SHARE_RO" => share(base, &value)?.into(),
+                _ => value.into(),
+            });
         }
         Ok(Some(lines)
             .filter(|lines| !lines.is_empty())
@@ -354,6 +353,9 @@ pub(crate) fn check(name: &str, value: &str) -> Result<()> {
             .parse::<u32>()
             .map(drop)
             .map_err(|_| anyhow!("STOP_TIMEOUT={value} is not a number of seconds")),
+        "SHARE" | "SHARE_RO" => Share::parse(value)
+            .map(drop)
+            .with_context(|| format!("{name}={value}")),
         "LOG_MAX" => ob_document::log::bytes(value).map(drop).context("LOG_MAX"),
         name => protect::check(name, value),
     }

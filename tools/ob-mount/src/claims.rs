@@ -15,12 +15,12 @@ use ob_document::{Document, state};
 use ob_sys::fdstore::FdStore;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a boot waits for another one that is comparing its paths.
 const TURN: Duration = Duration::from_secs(2);
@@ -172,12 +172,11 @@ impl Claims {
             return Ok(None);
         };
         // One boot after the other: of two that exclude each other, one boots.
-        let deadline = Instant::now() + TURN;
-        while let Err(error) = table.try_lock() {
-            let busy = matches!(error, TryLockError::WouldBlock) && Instant::now() < deadline;
-            ensure!(busy, "lock {}: {error}", state::DIRECTORY);
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        ensure!(
+            state::lock_within(&table, TURN)?,
+            "another boot keeps {} locked, and does not end",
+            state::DIRECTORY
+        );
         let alone = || self.0.iter().filter(|(_, usage)| *usage == Use::Alone);
         // Of several below one path, LIVE, UPPER and WORK are named before the others.
         let above: BTreeMap<&Path, &Directory> = self

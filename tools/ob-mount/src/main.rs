@@ -27,6 +27,7 @@ use ob_document::{Document, Hook, Tool, Usage, filter, log, undo};
 use ob_sys::identity::set_fs_ids;
 use ob_sys::process::set_cloexec_from;
 use root::Root;
+use share::{Outcome, Share};
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,7 @@ fn mount(document: &mut Document) -> Result<()> {
             command.check().context(hook)?;
         }
     }
+    shares(document)?;
     let read_only = ReadOnly::of(document)?;
     for warning in document.list("warnings").unwrap_or_default() {
         log::tell(
@@ -223,21 +225,26 @@ fn dress(
         }
     }
     let lower = document.path("LOWER").ok();
-    let shares = document.list("SHARE")?.into_iter();
-    let shares = shares.map(|share| (share, share::Share::parse(share)));
-    let read_only = document.list("SHARE_RO")?.into_iter();
-    let read_only = read_only.map(|share| (share, share::Share::parse_read_only(share)));
-    for (share, parsed) in shares.chain(read_only) {
-        match parsed?.mount(&root, lower, mapped)? {
-            share::Outcome::Mounted(path) => mounts.push(path),
-            share::Outcome::IsLower => {}
-            share::Outcome::Missing => note(
+    for (share, parsed) in shares(document)? {
+        match parsed.mount(&root, lower, mapped)? {
+            Outcome::Mounted(path) => mounts.push(path),
+            Outcome::IsLower => {}
+            Outcome::Missing => note(
                 document,
                 &format!("SHARE={share}: there is no such file on the host; not shared"),
             ),
         }
     }
     Ok(())
+}
+
+/// What is shared, each with its text in the plan.
+fn shares(document: &Document) -> Result<Vec<(&str, Share)>> {
+    let writable = document.list("SHARE")?.into_iter();
+    let writable = writable.map(|share| Ok((share, Share::parse(share)?)));
+    let read_only = document.list("SHARE_RO")?.into_iter();
+    let read_only = read_only.map(|share| Ok((share, Share::parse_read_only(share)?)));
+    writable.chain(read_only).collect()
 }
 
 /// Has memory take what is written to the root. What is made before a mount is made there as well, if UPPER has it not.

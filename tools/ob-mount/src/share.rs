@@ -38,34 +38,20 @@ pub enum Outcome {
 }
 
 impl Share {
-    /// Reads one. The options are words divided by commas: `ro`, read-only with all below it; `rec`, with the mounts below it;
-    /// `idmap`, with the owners as inside where the subhost has a user namespace.
+    /// Reads one.
     pub fn parse(text: &str) -> Result<Self> {
-        let (host, rest) = text.split_once(':').unwrap_or((text, ""));
-        let host = PathBuf::from(host);
+        let share = ob_document::Share::parse(text).with_context(|| format!("SHARE={text}"))?;
         ensure!(
-            host.is_absolute(),
+            share.host.is_absolute(),
             "SHARE={text}: {} is not an absolute path",
-            host.display()
+            share.host.display()
         );
-        // What follows a second colon was always part of the path; it is taken for options only where it cannot be else.
-        let known = |options: &&str| {
-            let mut options = options.split(',');
-            options.all(|option| ["ro", "rw", "rec", "idmap", ""].contains(&option))
-        };
-        let divided = rest.split_once(':').filter(|(_, options)| known(options));
-        let (inside, options) = divided.unwrap_or((rest, ""));
-        let has = |option| options.split(',').any(|word| word == option);
         Ok(Share {
-            inside: if inside.is_empty() {
-                host.clone()
-            } else {
-                Path::new("/").join(inside)
-            },
-            host,
-            read_only: has("ro"),
-            mapped: has("idmap"),
-            depth: if has("rec") {
+            host: share.host,
+            inside: share.inside,
+            read_only: share.read_only,
+            mapped: share.mapped,
+            depth: if share.recursive {
                 Depth::Recursive
             } else {
                 Depth::One
@@ -206,27 +192,4 @@ pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
     }
     let attached = crossing.attach_locked(&root, &tree, &target);
     attached.with_context(|| share.context())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn share_target_always_stays_below_the_root() {
-        for (text, inside, read_only) in [
-            ("/home", "/home", false),
-            ("/home:", "/home", false),
-            ("/a:b c", "/b c", false),
-            ("/a:/b:ro", "/b", true),
-            ("/a::ro", "/a", true),
-            ("/a:/b:rw", "/b", false),
-            ("/a:/b:c", "/b:c", false),
-        ] {
-            let share = Share::parse(text).unwrap();
-            assert_eq!(share.inside, Path::new(inside), "{text}");
-            assert_eq!(share.read_only, read_only, "{text}");
-        }
-        assert!(Share::parse("a").is_err());
-    }
 }

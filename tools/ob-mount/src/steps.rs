@@ -1,8 +1,7 @@
 //! The dry run: what the stage would do, as commands.
 
 use crate::layers::Layers;
-use crate::share::Share;
-use crate::{FACTS, alive, furnish, pairs, readonly};
+use crate::{FACTS, alive, furnish, pairs, readonly, shares};
 use anyhow::{Context, Result};
 use ob_conf::conf::Conf;
 use ob_confine::protect::ReadOnly;
@@ -117,11 +116,8 @@ fn mounts(document: &mut Document, commands: &[String], steps: &mut Vec<String>)
         ));
     }
     let lower = document.path("LOWER").ok();
-    for share in document.list("SHARE")? {
-        Share::parse(share)?.describe(&live, lower, steps);
-    }
-    for share in document.list("SHARE_RO")? {
-        Share::parse_read_only(share)?.describe(&live, lower, steps);
+    for (_, share) in shares(document)? {
+        share.describe(&live, lower, steps);
     }
     if read_only == ReadOnly::Yes {
         if !layers.are_mounted_here() {

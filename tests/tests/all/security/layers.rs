@@ -347,3 +347,256 @@ fn a02_check_changes_nothing_in_the_layers() {
     assert_eq!(world.ok(state), before);
     world.ok("umount busy");
 }
+
+#[test]
+fn a03_share_with_an_unknown_option_is_refused() {
+    let world = World::new();
+    world.ok("mkdir d");
+    let before = world.snapshot();
+    for (share, words) in [
+        (
+            "SHARE=../d:/x:readonly",
+            &["'readonly'", "did you mean ro?", ":rw after it"][..],
+        ),
+        ("SHARE=../d:/x:RO", &["'RO'", "did you mean ro?"]),
+        ("SHARE=../d:/x:ro,z", &["'z'", "use ro, rw, rec or idmap"]),
+        ("SHARE = ../d:/x:r0", &["'r0'"]),
+        ("SHARE=../d:/x: ro", &["' ro'", "did you mean ro?"]),
+        (
+            "SHARE=../d::read-only",
+            &["'read-only'", "did you mean ro?"],
+        ),
+        ("SHARE=../d:/x:a:b", &["'b'", ":rw after it"]),
+        (
+            "SHARE=../d:ro",
+            &[
+                "'ro' stands in the place of a path",
+                "../d::ro",
+                "/ro if as a path",
+            ],
+        ),
+        ("SHARE=:/x", &["no path of the host"]),
+        ("SHARE_RO=../d:/x:idmapped", &["'idmapped'"]),
+        ("SHARE_RO=../d:/x:rwx", &["'rwx'", "did you mean rw?"]),
+    ] {
+        let conf = world.subhost("a", &format!("SHARE=../d:/first\n{share}"));
+        let variable = share.split([' ', '=']).next().unwrap();
+        let place = format!("ob-conf: {conf}:2: {variable}=");
+        world
+            .run(&format!("overlay-boot {conf}"))
+            .fails(1, &[&place])
+            .fails(1, words);
+        world
+            .run(&format!("overlay-boot -n {conf}"))
+            .fails(1, &[&place]);
+        let column = share.len() - share.split('=').next_back().unwrap().trim().len() + 1;
+        let report = world.run(&format!("ob-conf --check {conf}"));
+        let line = format!("{conf}:2:{column}: {variable}=");
+        let found = report.out.lines().find(|found| found.starts_with(&line));
+        let found = found.unwrap_or_else(|| panic!("no {line} in {report:#?}"));
+        assert!(words.iter().all(|word| found.contains(word)), "{found}");
+        assert_eq!(report.status, 1);
+        world.assert_same(&before);
+    }
+    // One that was changed on its way is refused before anything is mounted.
+    let conf = world.subhost("a", "");
+    for key in ["SHARE", "SHARE_RO"] {
+        let filter = format!("jq -c '.{key} = [\"/etc:/x:readonly\"]'");
+        for mount in ["ob-mount", "ob-mount -n"] {
+            world
+                .run(&format!("ob-conf {conf} | {filter} | {mount}"))
+                .fails(1, &["ob-mount: a: SHARE", "did you mean ro?"]);
+            world.assert_same(&before);
+        }
+    }
+}
+
+#[test]
+fn a03_share_into_a_running_subhost_refuses_unknown_options() {
+    let world = world_with_a();
+    world.ok("mkdir d");
+    for (share, word) in [
+        ("d:/x:readonly", "did you mean ro?"),
+        ("d:/x:ro,z", "use ro, rw, rec or idmap"),
+        ("d:ro", "stands in the place of a path"),
+    ] {
+        world
+            .run(&format!("overlay-share {share} a"))
+            .fails(1, &["overlay-share: a: ", word]);
+    }
+    assert_eq!(world.inside("a", "ls -d /x* /ro 2>/dev/null || :"), "");
+    world.ok("overlay-share d:/x:ro a && overlay-stop a");
+}
+
+#[test]
+fn a03_share_at_a_path_with_a_colon_is_mounted() {
+    let world = World::new();
+    world.ok("mkdir d; : >d/file");
+    let conf = world.subhost(
+        "a",
+        "SHARE=../d:/x:y/z\nSHARE=../d:/ro:ro:rw\nSHARE=../d:/b:c/d:ro\nSHARE=../d:/last:c:rw",
+    );
+    world.ok(&format!("overlay-boot {conf}"));
+    let inside =
+        "for d in /x:y/z /ro:ro /b:c/d /last:c; do echo $d/*; touch $d/file || echo no; done";
+    assert_eq!(
+        world.inside("a", &format!("({inside}) 2>/dev/null")),
+        "/x:y/z/file\n/ro:ro/file\n/b:c/d/file\nno\n/last:c/file"
+    );
+    world.ok("overlay-stop a");
+}
+
+const RANGES: &str = "/var/lib/subhosts/userns";
+
+/// A world with a /var/lib of its own; none if this is not root's.
+fn world_with_ranges() -> Option<World> {
+    if !is_root_or_tell("USERNS") {
+        return None;
+    }
+    let world = World::new();
+    world.ok("mkdir lib && mount --bind lib /var/lib");
+    Some(world)
+}
+
+/// Boots and stops a subhost with USERNS=auto; returns its range.
+fn range_of(world: &World, conf: &str, name: &str) -> String {
+    world.ok(&format!("overlay-boot '{conf}'"));
+    let range = world.document(name)["userns"].as_str().unwrap().to_owned();
+    world.ok(&format!("overlay-stop {name}"));
+    range
+}
+
+#[test]
+fn r11_configuration_with_a_newline_in_its_path_has_one_line() {
+    let Some(world) = world_with_ranges() else {
+        return;
+    };
+    let b = world.subhost("b", "USERNS=auto");
+    world.subhost("a", "NAME=a\nUSERNS=auto");
+    world.ok("chmod 700 a b; mv a/a.conf 'a/x\n2147000000:65536 a.conf'");
+    let a = format!("{}/a/x\n2147000000:65536 a.conf", world.directory());
+    let first = range_of(&world, &a, "a");
+    let second = range_of(&world, &b, "b");
+    assert_ne!(first, second);
+    assert_eq!(world.ok(&format!("wc -l <{RANGES}")), "2");
+    assert_eq!(range_of(&world, &a, "a"), first);
+    assert_eq!(range_of(&world, &b, "b"), second);
+}
+
+#[test]
+fn r11_damaged_line_is_logged_and_its_range_not_given() {
+    let Some(world) = world_with_ranges() else {
+        return;
+    };
+    let a = world.subhost("a", "USERNS=auto");
+    let b = world.subhost("b", "USERNS=auto");
+    world.ok("chmod 700 a b");
+    let first = range_of(&world, &a, "a");
+    for damaged in [
+        "mta /opt/mta.conf\n",
+        "\u{1b}[31m\n\n",
+        "2013331456\n",
+        "2013331456:65536 mta /opt/m",
+    ] {
+        world.ok(&format!("printf '%s' '{damaged}' >>{RANGES}"));
+        assert_eq!(range_of(&world, &a, "a"), first);
+        let log = world.read("/tmp/overlay-a.log");
+        let is_cut = !damaged.ends_with('\n');
+        assert!(
+            is_cut || log.contains("is damaged; mend or remove it"),
+            "{log}"
+        );
+        assert!(!log.contains('\u{1b}'), "{log}");
+    }
+    // The first two ranges are taken.
+    assert_eq!(range_of(&world, &b, "b"), "2013396992:65536");
+    assert_eq!(range_of(&world, &a, "a"), first);
+}
+
+#[test]
+fn r11_range_of_a_running_subhost_outlives_the_file() {
+    let Some(world) = world_with_ranges() else {
+        return;
+    };
+    let a = world.subhost("a", "USERNS=auto");
+    let b = world.subhost("b", "USERNS=auto");
+    world.ok("chmod 700 a b");
+    world.ok(&format!("overlay-boot {a}"));
+    for lose in [format!(": >{RANGES}"), format!("rm {RANGES}")] {
+        world.ok(&lose);
+        assert_ne!(range_of(&world, &b, "b"), world.document("a")["userns"]);
+    }
+    let own = world.document("a")["userns"].as_str().unwrap().to_owned();
+    let c = world.subhost("c", &format!("USERNS={own}"));
+    world.ok(&format!("chmod 700 c; rm {RANGES}"));
+    world
+        .run(&format!("overlay-boot {c}"))
+        .fails(1, &["it overlaps", &own]);
+    world.ok("overlay-stop a");
+}
+
+#[test]
+fn r11_file_that_cannot_be_kept_is_one_error() {
+    let Some(world) = world_with_ranges() else {
+        return;
+    };
+    let conf = world.subhost("a", "USERNS=auto");
+    world.ok("chmod 700 a; mkdir -p lib/subhosts");
+    let before = world.snapshot();
+    for (damage, words, repair) in [
+        (
+            "mkdir lib/subhosts/userns",
+            &["/var/lib/subhosts/userns", "directory"][..],
+            "rmdir lib/subhosts/userns",
+        ),
+        (
+            "mkdir lib/subhosts/userns.new",
+            &["/var/lib/subhosts/userns.new", "directory"],
+            "rmdir lib/subhosts/userns.new",
+        ),
+        (
+            "rmdir lib/subhosts; : >lib/subhosts",
+            &["/var/lib/subhosts", "directory"],
+            "rm lib/subhosts; mkdir lib/subhosts",
+        ),
+        (
+            "mount -t tmpfs -o size=4k,nr_inodes=3 full /var/lib/subhosts; head -c 4096 /dev/zero >/var/lib/subhosts/x",
+            &["/var/lib/subhosts/userns", "No space left on device"],
+            "umount /var/lib/subhosts",
+        ),
+        (
+            "mount -t tmpfs -o nr_inodes=1 full /var/lib/subhosts",
+            &["/var/lib/subhosts/userns", "No space left on device"],
+            "umount /var/lib/subhosts",
+        ),
+        (
+            "mount --bind lib/subhosts /var/lib/subhosts; mount -o remount,bind,ro /var/lib/subhosts",
+            &["Read-only file system"],
+            "umount /var/lib/subhosts",
+        ),
+    ] {
+        world.ok(damage);
+        let left = world.ok("find /var/lib | sort");
+        world
+            .run(&format!("overlay-boot {conf}"))
+            .fails(1, &["ob-mount: a: USERNS=auto: "])
+            .fails(1, words);
+        assert_eq!(world.ok("find /var/lib | sort"), left);
+        world.ok(repair);
+        world.assert_same(&before);
+    }
+    world.ok(&format!("overlay-boot {conf} && overlay-stop a"));
+}
+
+#[test]
+fn r11_locked_file_of_ranges_is_not_waited_for_without_end() {
+    let Some(world) = world_with_ranges() else {
+        return;
+    };
+    let conf = world.subhost("a", "USERNS=auto");
+    world.ok("chmod 700 a; mkdir -p lib/subhosts");
+    let line = format!("flock /var/lib/subhosts timeout 60 overlay-boot {conf}");
+    world
+        .run(&line)
+        .fails(1, &["another boot keeps /var/lib/subhosts locked"]);
+}

@@ -1,0 +1,138 @@
+//! The values of SHARE and SHARE_RO.
+
+use crate::nearest;
+use anyhow::{Result, bail, ensure};
+use std::path::{Path, PathBuf};
+
+/// A share: `HOST[:DEST[:OPTIONS]]`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The path on the host.
+    pub host: PathBuf,
+    /// The path inside, from the root of the subhost.
+    pub inside: PathBuf,
+    /// `ro`: read-only, with all below it.
+    pub read_only: bool,
+    /// `rec`: with the mounts below it.
+    pub recursive: bool,
+    /// `idmap`: with the owners as inside, where the subhost has a user namespace.
+    pub mapped: bool,
+}
+
+/// The options, each followed by what other programs call it.
+const OPTIONS: &[&[&str]] = &[
+    &["ro", "readonly", "read-only", "rro"],
+    &["rw", "readwrite", "read-write"],
+    &["rec", "rbind", "recursive"],
+    &["idmap", "mapped"],
+];
+
+impl Share {
+    /// Reads one. What follows the last colon is the options, divided by commas, unless it has a
+    /// `/`: then it belongs to DEST with all colons before it.
+    ///
+    /// Fails for an unknown option: as a part of DEST it would leave the share writable.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (host, rest) = text.split_once(':').unwrap_or((text, ""));
+        ensure!(!host.is_empty(), "there is no path of the host");
+        let rest = rest.trim_end_matches(':');
+        let divided = rest.rsplit_once(':');
+        let divided = divided.filter(|(_, options)| !options.contains('/'));
+        let (inside, options) = divided.unwrap_or((rest, ""));
+        ensure!(
+            divided.is_some() || !inside.split(',').all(|word| option(word).is_some()),
+            "'{inside}' stands in the place of a path; write {host}::{inside} if it is \
+             meant as an option, /{inside} if as a path"
+        );
+        let options: Vec<&str> = options.split(',').filter(|word| !word.is_empty()).collect();
+        for word in &options {
+            refuse_unknown(word)?;
+        }
+        Ok(Share {
+            host: host.into(),
+            inside: Path::new("/").join(if inside.is_empty() { host } else { inside }),
+            read_only: options.contains(&"ro"),
+            recursive: options.contains(&"rec"),
+            mapped: options.contains(&"idmap"),
+        })
+    }
+}
+
+/// The option that a word stands for, in any case.
+fn option(word: &str) -> Option<&'static str> {
+    let word = word.trim().to_lowercase();
+    let named = OPTIONS.iter().find(|names| names.contains(&word.as_str()));
+    named.map(|names| names[0])
+}
+
+fn refuse_unknown(word: &str) -> Result<()> {
+    let known = || OPTIONS.iter().map(|names| names[0]);
+    if known().any(|option| option == word) {
+        return Ok(());
+    }
+    let meant = option(word).or_else(|| nearest(word, known()));
+    let meant = match meant {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => "use ro, rw, rec or idmap.".to_owned(),
+    };
+    bail!("there is no option '{word}'; {meant} If it belongs to the path, write :rw after it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_divided_at_the_first_and_the_last_colon() {
+        for (text, inside, read_only) in [
+            ("/home", "/home", false),
+            ("/home:", "/home", false),
+            ("/home::", "/home", false),
+            ("/a:b c", "/b c", false),
+            ("/a:/b:ro", "/b", true),
+            ("/a::ro", "/a", true),
+            ("/a:/b:rw", "/b", false),
+            ("/a:/b:ro:", "/b", true),
+            ("/a:/b:rec,ro,", "/b", true),
+            ("/a:/b:c/d", "/b:c/d", false),
+            ("/a:/b:/c", "/b:/c", false),
+            ("/a:/b:c:rw", "/b:c", false),
+            ("/a:/b:ro:rw", "/b:ro", false),
+            ("/a:/b:c/d:ro", "/b:c/d", true),
+            ("/a:ro:rw", "/ro", false),
+            ("/a:/ro", "/ro", false),
+            ("/a:rose", "/rose", false),
+        ] {
+            let share = Share::parse(text).unwrap();
+            assert_eq!(share.host, Path::new(text.split(':').next().unwrap()));
+            assert_eq!(share.inside, Path::new(inside), "{text}");
+            assert_eq!(share.read_only, read_only, "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_options_are_refused_with_the_nearest_one() {
+        for (text, reason) in [
+            ("/a:/b:readonly", "no option 'readonly'; did you mean ro?"),
+            ("/a:/b:RO", "did you mean ro?"),
+            ("/a:/b: ro", "did you mean ro?"),
+            ("/a:/b:Read-Only", "did you mean ro?"),
+            ("/a:/b:rec,r0", "no option 'r0'; use ro, rw, rec or idmap."),
+            ("/a:/b:ro,z", "no option 'z'; use ro,"),
+            ("/a:/b:ro;rec", "no option 'ro;rec'"),
+            ("/a:/b:idmaps", "did you mean idmap?"),
+            ("/a:/b:c", "write :rw after it"),
+            (
+                "/a:ro",
+                "write /a::ro if it is meant as an option, /ro if as a path",
+            ),
+            ("/a:ro,rec", "write /a::ro,rec"),
+            ("/a:readonly", "stands in the place of a path"),
+            (":/b", "there is no path"),
+            ("", "there is no path"),
+        ] {
+            let error = Share::parse(text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+}
