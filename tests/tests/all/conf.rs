@@ -35,7 +35,7 @@ fn value_commands_run_once_in_the_documented_directory() {
     );
     let conf = world.subhost(
         "mta",
-        "NAME=!mta/value NAME named\nLOG=!mta/value LOG /tmp/x.log\nSTART=!./value START none\nRAM_SIZE=! ./value RAM_SIZE 3M\nCABLES=!./value CABLES =\nSTOP_TIMEOUT=!./value STOP 4",
+        "NAME=!./value NAME named\nLOG=!./value LOG /tmp/x.log\nSTART=!./value START none\nRAM_SIZE=! ./value RAM_SIZE 3M\nCABLES=!./value CABLES =\nSTOP_TIMEOUT=!./value STOP 4",
     );
     world.boot(&conf);
     let w = world.directory();
@@ -46,8 +46,8 @@ fn value_commands_run_once_in_the_documented_directory() {
         calls,
         [
             call("CABLES", "/mta"),
-            call("LOG", ""),
-            call("NAME", ""),
+            call("LOG", "/mta"),
+            call("NAME", "/mta"),
             call("RAM_SIZE", "/mta"),
             call("START", "/mta"),
             call("STOP", "/mta")

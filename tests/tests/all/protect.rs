@@ -189,7 +189,7 @@ fn custom_seccomp_profile_is_loaded() {
     let before = world.snapshot();
     for (text, why) in [
         ("{}", "defaultAction"),
-        ("nonsense", "no JSON"),
+        ("nonsense", "not JSON"),
         (
             &profile(r#"{"names":["read"],"action":"SCMP_ACT_NOTIFY"}"#),
             "SCMP_ACT_NOTIFY",
