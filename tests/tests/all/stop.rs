@@ -133,7 +133,7 @@ fn shutdown_helper_exposes_no_host_descriptors() {
     let start = world.line("overlay-go mta -- sh -c 'sh -c \"$0\" >/seen 2>/dev/null &' \"$SPY\"");
     start.env("SPY", &spy).run().ok();
     until("the spy to look", || {
-        !world.read("mta/root/seen").is_empty()
+        world.has("mta/root/seen") && !world.read("mta/root/seen").is_empty()
     });
     world.ok("overlay-stop mta");
     let seen = world.read("mta/root/seen");
