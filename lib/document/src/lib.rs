@@ -22,4 +22,4 @@ pub use hook::Hook;
 pub use share::Share;
 pub use similar::nearest;
 pub use tool::{Silent, Tool, Usage, mistyped, sentence};
-pub use trust::doubt;
+pub use trust::{closed, doubt};

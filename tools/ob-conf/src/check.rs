@@ -2,7 +2,7 @@
 
 use crate::conf::{self, Assignment, Conf, normal};
 use ob_confine::userns;
-use ob_document::{Cable, Document, Hook, Kind, VARIABLES, doubt, nearest, sentence};
+use ob_document::{Cable, Document, Hook, Kind, VARIABLES, closed, doubt, nearest, sentence};
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -265,6 +265,9 @@ impl Check<'_> {
                     format!("does not exist; mkdir {}", path.display())
                 };
                 self.tell_variable(name, format!("{name}={} {remedy}", path.display()));
+            }
+            if let Some(closed) = closed(&path).filter(|_| name == "UPPER") {
+                self.tell_variable(name, closed);
             }
             paths.push(path);
         }

@@ -274,7 +274,7 @@ fn tolerate(document: &Document, outcome: Result<()>, upper: &Path) {
     }
 }
 
-/// Tells who else could have a say in what is booted here.
+/// Logs who else could have a say in what is booted here, and whether users inside can use it.
 fn tell_doubts(document: &Document) {
     let conf = document.path("CONFIG").ok();
     let directory = conf.and_then(Path::parent);
@@ -290,6 +290,9 @@ fn tell_doubts(document: &Document) {
         if let Some(doubt) = ob_document::doubt(path) {
             note(document, &doubt);
         }
+    }
+    if let Some(closed) = document.path("UPPER").ok().and_then(ob_document::closed) {
+        note(document, &closed);
     }
 }
 
