@@ -19,6 +19,8 @@ use anyhow::{Context, Result, bail};
 use layers::Layers;
 use lexopt::prelude::*;
 use mapped::Mapped;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, umount2};
 use ob_confine::protect::ReadOnly;
 use ob_confine::userns::{Ids, Wish};
@@ -208,6 +210,27 @@ fn dress(
             ),
         }
     }
+    log_absent_masks(document, &root)
+}
+
+/// Logs which paths of MASK are not there. The file that was meant may have another name: root inside
+/// can rename the directories above it.
+fn log_absent_masks(document: &Document, root: &Root) -> Result<()> {
+    for path in document.list("MASK")? {
+        // Mounted later, by ob-unshare.
+        let is_of_kernel = ["/proc", "/sys"]
+            .iter()
+            .any(|of| Path::new(path).starts_with(of));
+        let found = root.find(Path::new(path), OFlag::O_PATH);
+        if !is_of_kernel && matches!(found, Err(Errno::ENOENT | Errno::ENOTDIR)) {
+            note(
+                document,
+                &format!(
+                    "MASK={path}: there is no such file, so nothing is covered; was it renamed?"
+                ),
+            );
+        }
+    }
     Ok(())
 }
 
@@ -237,7 +260,7 @@ fn unmount(document: &mut Document) -> Result<()> {
         // Detached rather than refused when busy: what still looks into it keeps it until it has done so.
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
         match umount2(path, flags) {
-            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
             Err(error) => outcome = Err(error).with_context(|| format!("unmount {path}")),
         }
     }

@@ -447,6 +447,30 @@ fn a03_share_at_a_path_with_a_colon_is_mounted() {
 }
 
 #[test]
+fn f11_mask_of_a_renamed_path_is_logged() {
+    let world = World::new();
+    let conf = world.subhost(
+        "a",
+        "PROTECT=yes\nMASK=/etc/ssl/private /etc/key /proc/absent /sys/absent",
+    );
+    world.ok("mkdir -p a/root/etc/ssl/private; echo secret >a/root/etc/ssl/private/key; : >a/root/etc/key");
+    let warned = |path: &str| {
+        let log = world.read("/tmp/overlay-a.log");
+        log.lines()
+            .any(|line| line.contains(&format!("ob-mount: MASK={path}: there is no such file")))
+    };
+    world.ok(&format!("overlay-boot {conf}"));
+    assert!(!warned("/"));
+    assert_eq!(world.inside("a", "ls /etc/ssl/private"), "");
+    world.inside("a", "mv /etc/ssl /etc/tls");
+    world.ok("overlay-stop a");
+    world.ok(&format!("overlay-boot {conf}"));
+    assert!(warned("/etc/ssl/private") && !warned("/etc/key"));
+    assert!(!warned("/proc/absent") && !warned("/sys/absent"));
+    world.ok("overlay-stop a");
+}
+
+#[test]
 fn b05_upper_that_users_cannot_search_is_reported() {
     let world = World::new();
     let conf = world.subhost("a", "");
