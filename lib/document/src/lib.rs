@@ -25,4 +25,4 @@ pub use printable::printable;
 pub use share::Share;
 pub use similar::{distance, nearest};
 pub use tool::{Silent, Tool, Usage, mistyped, sentence};
-pub use trust::Trust;
+pub use trust::{Trust, closed};

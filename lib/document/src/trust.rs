@@ -125,6 +125,20 @@ fn is_in_user_namespace() -> bool {
     !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
+/// Why users inside cannot use a root directory that is `path`, or whose UPPER that is; none if
+/// they can.
+#[must_use]
+pub fn closed(path: &Path) -> Option<String> {
+    let mode = path.metadata().ok()?.mode() & 0o7777;
+    (mode & 0o001 == 0).then(|| {
+        format!(
+            "{path} has mode {mode:04o}, and so has the root directory inside, where users other \
+             than root get \"Permission denied\"; chmod 755 {path}",
+            path = path.display()
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

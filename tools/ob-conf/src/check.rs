@@ -3,7 +3,9 @@
 use crate::conf::{self, Assignment, Conf, normal};
 use crate::misspelt::{self, FREE};
 use ob_confine::userns;
-use ob_document::{Cable, Document, Hook, Kind, Trust, VARIABLES, nearest, printable, sentence};
+use ob_document::{
+    Cable, Document, Hook, Kind, Trust, VARIABLES, closed, nearest, printable, sentence,
+};
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -370,6 +372,9 @@ impl<'a> Check<'a> {
                     format!("does not exist; mkdir {}", path.display())
                 };
                 self.tell_variable(name, format!("{name}={} {remedy}", path.display()));
+            }
+            if let Some(closed) = closed(&path).filter(|_| name == "UPPER") {
+                self.tell_variable(name, closed);
             }
             paths.push(path);
         }

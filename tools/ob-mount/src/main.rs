@@ -21,6 +21,8 @@ use anyhow::{Context, Result, bail};
 use layers::Layers;
 use lexopt::prelude::*;
 use mapped::Mapped;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use ob_confine::protect::ReadOnly;
 use ob_confine::userns::{Ids, Wish};
 use ob_document::{Document, Hook, Tool, Usage, filter, log, undo};
@@ -233,6 +235,27 @@ fn dress(
                 document,
                 &format!("SHARE={share}: there is no such file on the host; not shared"),
             ),
+        }
+    }
+    log_absent_masks(document, &root)
+}
+
+/// Logs which paths of MASK are not there. The file that was meant may have another name: root inside
+/// can rename the directories above it.
+fn log_absent_masks(document: &Document, root: &Root) -> Result<()> {
+    for path in document.list("MASK")? {
+        // Mounted later, by ob-unshare.
+        let is_of_kernel = ["/proc", "/sys"]
+            .iter()
+            .any(|of| Path::new(path).starts_with(of));
+        let found = root.find(Path::new(path), OFlag::O_PATH);
+        if !is_of_kernel && matches!(found, Err(Errno::ENOENT | Errno::ENOTDIR)) {
+            note(
+                document,
+                &format!(
+                    "MASK={path}: there is no such file, so nothing is covered; was it renamed?"
+                ),
+            );
         }
     }
     Ok(())

@@ -446,6 +446,56 @@ fn a03_share_at_a_path_with_a_colon_is_mounted() {
     world.ok("overlay-stop a");
 }
 
+#[test]
+fn f11_mask_of_a_renamed_path_is_logged() {
+    let world = World::new();
+    let conf = world.subhost(
+        "a",
+        "PROTECT=yes\nMASK=/etc/ssl/private /etc/key /proc/absent /sys/absent",
+    );
+    world.ok("mkdir -p a/root/etc/ssl/private; echo secret >a/root/etc/ssl/private/key; : >a/root/etc/key");
+    let warned = |path: &str| {
+        let log = world.read("/tmp/overlay-a.log");
+        log.lines()
+            .any(|line| line.contains(&format!("ob-mount: MASK={path}: there is no such file")))
+    };
+    world.ok(&format!("overlay-boot {conf}"));
+    assert!(!warned("/"));
+    assert_eq!(world.inside("a", "ls /etc/ssl/private"), "");
+    world.inside("a", "mv /etc/ssl /etc/tls");
+    world.ok("overlay-stop a");
+    world.ok(&format!("overlay-boot {conf}"));
+    assert!(warned("/etc/ssl/private") && !warned("/etc/key"));
+    assert!(!warned("/proc/absent") && !warned("/sys/absent"));
+    world.ok("overlay-stop a");
+}
+
+#[test]
+fn b05_upper_that_users_cannot_search_is_reported() {
+    let world = World::new();
+    let conf = world.subhost("a", "");
+    let text = "/a/root has mode 0700, and so has the root directory inside";
+    let reported = |conf: &str| {
+        world.ok(&format!("overlay-boot {conf} && overlay-stop a"));
+        let log = world.read("/tmp/overlay-a.log").contains(text);
+        let check = world.run(&format!("ob-conf --check {conf}"));
+        assert_eq!(log, check.out.contains(text), "{check:#?}");
+        log
+    };
+    assert!(!reported(&conf));
+    world.ok("umask 077; rmdir a/root/* 2>/dev/null || rm -r a/root; mkdir a/root");
+    assert!(reported(&conf));
+    // With the line of UPPER.
+    world.ok("echo UPPER=root >>a/a.conf");
+    let check = world.run(&format!("ob-conf --check {conf}"));
+    assert!(check.out.contains(&format!("{conf}:5:7: ")), "{check:#?}");
+    world.ok("chmod 755 a/root");
+    assert!(!reported(&conf));
+    // What overlay-new makes is not closed.
+    world.ok("umask 077; overlay-new new >/dev/null");
+    assert_eq!(world.ok("stat -c %a new/root"), "755");
+}
+
 const RANGES: &str = "/var/lib/subhosts/userns";
 
 /// A world with a /var/lib of its own; none if this is not root's.
