@@ -534,6 +534,34 @@ fn c12_full_log_is_moved_over_nothing_of_another() {
     }
 }
 
+/// A log that was moved away, by logrotate(8) without `create`, keeps what it has, and a new one begins in its place.
+#[test]
+fn r15_moved_log_is_kept_and_begins_anew() {
+    let (world, conf) = world("LOG_MAX=4K\nLOG=$W/log/mta\nINIT=./init");
+    let text = world.read("mta/mta.conf").replace("$W", world.directory());
+    world.write("mta/mta.conf", &text);
+    world.script(
+        "mta/init",
+        "echo 'for n in 1 2; do until [ -e /go$n ]; do sleep .05; done; seq $((n * 1000)); echo end $n; done; exec sleep 1000'",
+    );
+    world.ok(&format!(
+        "mkdir log; overlay-boot {conf}; mv log/mta log/moved; ob-enter mta touch /go1"
+    ));
+    until("a new log", || {
+        world.has("log/mta") && world.read("log/mta").contains("end 1\n")
+    });
+    let moved = world.read("log/moved");
+    assert!(
+        moved.contains("pid 1 has started") && moved.contains(" 1\n"),
+        "{moved}"
+    );
+    // Once more, and another begins while the subhost runs.
+    world.ok("mv log/mta log/moved2; : >log/mta; ob-enter mta touch /go2");
+    until("the end", || world.read("log/mta").contains("end 2\n"));
+    assert!(world.read("log/moved2").contains("end 1\n"));
+    world.ok("overlay-stop mta");
+}
+
 #[test]
 fn c13_state_directory_of_another_is_refused() {
     if !is_root_or_tell("another user") {
