@@ -11,7 +11,8 @@ pub const KERNELS: [(&str, &str); 3] = [
     ("6.18", include_str!("../results/6.18.json")),
 ];
 
-/// What stands before and behind the tables of the results on the page, and the table of the other sides.
+/// What stands before and behind the tables of the results on the page, and the table of the other
+/// sides.
 const MARKS: [&str; 2] = [
     "<!-- Made by `make attacks` from what the tests have measured. -->\n",
     "<!-- Here the table ends. -->\n",

@@ -78,8 +78,9 @@ impl Logger {
         }
     }
 
-    /// Begins a new file and keeps the old one as LOG.1: a log takes no more than twice LOG_MAX. One that is no longer at its
-    /// path was moved by another, as by logrotate(8), and stays as it is.
+    /// Begins a new file and keeps the old one as LOG.1: a log takes no more than twice LOG_MAX.
+    /// One that is no longer at its path was moved by another, as by logrotate(8), and stays as it
+    /// is.
     fn set_aside(&mut self) {
         let mut old = self.path.clone().into_os_string();
         old.push(".1");
