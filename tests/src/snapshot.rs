@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Mounts, links, network namespaces, control groups, files in /run and /tmp, device nodes, and processes of a world.
+/// Mounts, links, network namespaces, control groups, files in /run and /tmp, device nodes, and
+/// processes of a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// One line for each object except processes.

@@ -44,8 +44,8 @@ pub struct Protection {
     pub read_only: Vec<PathBuf>,
     /// Whether /dev/console is to be nothing but /dev/null: the real one is the host's.
     pub no_console: bool,
-    /// Whether the nodes of devices in the root do not open. Without MKNOD none is made, but one may have come with an image, or
-    /// been made at another level.
+    /// Whether the nodes of devices in the root do not open. Without MKNOD none is made, but one
+    /// may have come with an image, or been made at another level.
     pub no_devices: bool,
 }
 
@@ -149,7 +149,8 @@ impl Protection {
             masks,
             read_only: read_only.iter().map(PathBuf::from).collect(),
             no_console: protected,
-            // A root that is mapped has the flag from ob-mount, which may be out of reach here: it is locked.
+            // A root that is mapped has the flag from ob-mount, which may be out of reach here: it
+            // is locked.
             no_devices: protected && !mapped && !makes_nodes,
         })
     }

@@ -1,5 +1,6 @@
-//! The attacks from the other sides: not from inside, but by a pipeline, a configuration, a caller, a neighbour. Each is a test
-//! in `tests/tests/all/security`, whose name begins with the number of the attack.
+//! The attacks from the other sides: not from inside, but by a pipeline, a configuration, a caller,
+//! a neighbour. Each is a test in `tests/tests/all/security`, whose name begins with the number of
+//! the attack.
 
 use std::fmt::Write;
 
@@ -77,7 +78,8 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("C14", "have zsh or fish evaluate the name of a subhost or a file", USER),
 ];
 
-/// The table for the page. The tests of a row are those whose name begins with its number; without one it is open.
+/// Returns the table for the page. The tests of a row are those whose name begins with its number; without
+/// one it is open.
 pub(crate) fn rows() -> String {
     let mut rows = String::from(
         "\n| # | Attack | By whom | Outcome | Tests |\n| --- | --- | --- | --- | --- |\n",
@@ -99,7 +101,8 @@ pub(crate) fn rows() -> String {
     rows
 }
 
-/// The tests for the attack `number`, by module: one by its name, several by what their names begin with.
+/// Returns the tests for the attack `number`, by module: one by its name, several by what their names begin
+/// with.
 fn tests(number: &str) -> Vec<String> {
     let (letter, digits) = number.split_at(1);
     let prefix = format!("{}{digits:0>2}_", letter.to_lowercase());
@@ -116,7 +119,7 @@ fn tests(number: &str) -> Vec<String> {
     found.into_iter().flatten().collect()
 }
 
-/// The names of the functions that follow `#[test]` in a source.
+/// Returns the names of the functions that follow `#[test]` in a source.
 fn names(text: &str) -> impl Iterator<Item = &str> {
     let after = text.split("#[test]\n").skip(1);
     after.filter_map(|text| text.trim_start().strip_prefix("fn ")?.split('(').next())

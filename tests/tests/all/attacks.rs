@@ -136,8 +136,8 @@ fn measure(level: Level) -> Vec<Measured> {
     measured
 }
 
-/// Whether an attack may end either way: one that a level lets through may fail for a reason of the machine, such as a sysctl.
-/// One that must stand stands on every machine.
+/// Whether an attack may end either way: one that a level lets through may fail for a reason of the
+/// machine, such as a sysctl. One that must stand stands on every machine.
 fn may_differ(one: &Measured) -> bool {
     let entry = find(&one.name).expect("it was tried");
     entry.expected(one.level) == Ends::Falls

@@ -24,7 +24,8 @@ pub struct Channel {
     /// Where they go.
     pub to: Option<OwnedFd>,
     bytes: VecDeque<u8>,
-    /// Whether the target is a socket, whose sending side must be shut down when there is no more to come.
+    /// Whether the target is a socket, whose sending side must be shut down when there is no more
+    /// to come.
     is_socket: bool,
     /// Why writing has failed, if not because the reader has gone.
     pub failure: Option<Errno>,
@@ -77,9 +78,11 @@ impl Channel {
         }
     }
 
-    /// Writes what the target takes at once. If its reader is gone, both ends are closed, so that the sender gets EPIPE.
+    /// Writes what the target takes at once. If its reader is gone, both ends are closed, so that
+    /// the sender gets EPIPE.
     ///
-    /// The descriptor is the caller's and may block: `poll(2)` promises of a pipe only that `PIPE_BUF` bytes fit.
+    /// The descriptor is the caller's and may block: `poll(2)` promises of a pipe only that
+    /// `PIPE_BUF` bytes fit.
     pub fn send(&mut self) {
         while let Some(to) = self.target().filter(|to| can_take(to.as_fd())) {
             let (first, _) = self.bytes.as_slices();
@@ -117,12 +120,14 @@ impl Channel {
         self.bytes.clear();
     }
 
-    /// Whether the sender has closed its end and the peer of the target, a socket, does not know yet.
+    /// Whether the sender has closed its end and the peer of the target, a socket, does not know
+    /// yet.
     pub fn is_half_closed(&self) -> bool {
         self.is_socket && self.from.is_none() && self.bytes.is_empty() && self.to.is_some()
     }
 
-    /// Shuts down the sending side of the target. Closing our duplicate would not: the caller has the socket open as well.
+    /// Shuts down the sending side of the target. Closing our duplicate would not: the caller has
+    /// the socket open as well.
     pub fn shut_down(&mut self) {
         if let Some(to) = self.to.take() {
             let _ = shutdown(to.as_raw_fd(), Shutdown::Write);
@@ -136,11 +141,11 @@ impl Channel {
     }
 }
 
-/// A pipe of the caller's that is copied to the command without being read: what the command leaves is there for the caller's
-/// next command, as if both had the pipe itself.
+/// Copies a pipe of the caller to the command without reading it: what the command leaves is there
+/// for the caller's next command, as if both had the pipe itself.
 ///
-/// The copy has room for one buffer, so that it is either empty or full for `poll(2)`. Only what the command has read from it
-/// is then taken out of the source.
+/// The copy has room for one buffer, so that it is either empty or full for `poll(2)`. Only what
+/// the command has read from it is then taken out of the source.
 pub struct Feed {
     from: OwnedFd,
     to: Option<OwnedFd>,
@@ -160,7 +165,7 @@ impl Feed {
         })
     }
 
-    /// What to wait for: input while the copy is empty, else the command to read it.
+    /// Returns what to wait for: input while the copy is empty, else the command to read it.
     pub fn event(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let to = self.to.as_ref()?;
         Some(match self.copied {

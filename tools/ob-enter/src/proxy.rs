@@ -14,10 +14,12 @@ use ob_sys::terminal::waiting;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long a command may take to end when its terminal is gone, and a reader to take the output when we were told to end.
+/// How long a command may take to end when its terminal is gone, and a reader to take the output
+/// after TERM or HUP.
 const HUNG_UP: Duration = Duration::from_secs(2);
 
-/// How long a command that has closed its output may take to end, before the peer of a socket is sent the end alone.
+/// How long a command that has closed its output may take to end, before the peer of a socket is
+/// sent the end alone.
 const HALF_CLOSED: u16 = 100;
 
 /// How long to leave keys alone that are not for us, before looking again whose they are.
@@ -54,7 +56,7 @@ pub struct Proxy {
     inputs: Vec<Channel>,
     /// From it.
     outputs: Vec<Channel>,
-    /// What the command gets of a pipe on our standard input.
+    /// Copies a pipe on our standard input to the command.
     feed: Option<Feed>,
     /// The command's end of the pipe that is fed from our standard input.
     fed: Option<OwnedFd>,
@@ -310,7 +312,8 @@ impl Proxy {
         }
         // At once, which saves a round in the common case; what does not fit waits.
         channel.send();
-        // A socket may be shared with processes of the caller: it is shut down for them too, so not if the command just ends.
+        // A socket may be shared with processes of the caller: it is shut down for them too, so not
+        // if the command just ends.
         if channel.is_half_closed() && !ends_within(child, HALF_CLOSED) {
             channel.shut_down();
         }
@@ -355,8 +358,9 @@ impl Proxy {
         }
     }
 
-    /// Stops this process, with the terminal as its user's shell wants it; until it is continued, or `child` has ended: a pid
-    /// namespace does not end before this process has waited for its child (`zap_pid_ns_processes`), and no stop of the subhost.
+    /// Stops this process, with the terminal as its user's shell wants it; until it is continued,
+    /// or `child` has ended: a pid namespace does not end before this process has waited for its
+    /// child (`zap_pid_ns_processes`), and no stop of the subhost.
     fn stop(&mut self, child: Option<&Child>) {
         if let Some(terminal) = &mut self.terminal {
             terminal.restore();
@@ -443,7 +447,7 @@ fn wake(us: &OwnedFd, child: &Child) -> u8 {
     0
 }
 
-/// Whether the terminal is another process group's, and a read would stop this process. Not of what is no terminal.
+/// Whether the terminal belongs to another process group, so that a read would stop this process.
 fn is_in_background(terminal: BorrowedFd) -> bool {
     tcgetpgrp(terminal).is_ok_and(|group| group != getpgrp())
 }

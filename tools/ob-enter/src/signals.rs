@@ -27,7 +27,8 @@ impl Signals {
         let heeded = CAUGHT.into_iter().filter(|signal| !is_ignored(*signal));
         let mask: SigSet = heeded.collect();
         mask.thread_block()?;
-        // With `stty tostop` a write in the background would stop us (tty_check_change), and with us the end of the subhost.
+        // With `stty tostop` a write in the background would stop us (tty_check_change), and with
+        // us the end of the subhost.
         SigSet::from(Signal::SIGTTOU).thread_block()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Signals(SignalFd::with_flags(&mask, flags)?))

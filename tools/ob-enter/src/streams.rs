@@ -14,8 +14,9 @@ use nix::sys::stat::{FileStat, SFlag, fstat, makedev};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, isatty, pipe2};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// How one of the caller's descriptors reaches the command. None goes along itself: root inside could change the mode and the
-/// flags of what it leads to, open it anew for what it is not open for, and ask a socket for the process at its other end.
+/// How one of the caller's descriptors reaches the command. None goes along itself: root inside
+/// could change the mode and the flags of what it leads to, open it anew for what it is not open
+/// for, and ask a socket for the process at its other end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// As the subhost's own /dev/null.

@@ -31,7 +31,8 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Takes `master`, and the caller's terminal as [`reopen`] returns it. The pair begins with its size and mode.
+    /// Takes `master`, and the caller's terminal as [`reopen`] returns it. The pair begins with its
+    /// size and mode.
     pub fn new(host: OwnedFd, is_terminal: [bool; 3], master: OwnedFd) -> Result<Self> {
         let peer = open_peer(&master).context("open its terminal")?;
         super::streams::unblock(&master)?;

@@ -2,8 +2,9 @@
 //! cannot be written is dropped and counted.
 
 use ob_document::{Document, log, printable};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// The longest line that is kept together.
@@ -99,18 +100,25 @@ impl Logger {
     }
 
     /// Begins a new file and keeps the old one as LOG.1: a log takes no more than twice LOG_MAX.
+    /// One that is no longer at its path was moved by another, as by logrotate(8), and stays as it
+    /// is.
     fn set_aside(&mut self) {
         let mut old = self.path.clone().into_os_string();
         old.push(".1");
-        let plain = self.file.metadata().is_ok_and(|status| status.is_file());
-        if plain && std::fs::rename(&self.path, &old).is_ok() {
+        let Some(ours) = self.file.metadata().ok().filter(Metadata::is_file) else {
+            self.size = 0;
+            return;
+        };
+        let there = std::fs::metadata(&self.path);
+        let is_there = there.is_ok_and(|it| (it.dev(), it.ino()) == (ours.dev(), ours.ino()));
+        if !is_there || std::fs::rename(&self.path, &old).is_ok() {
             if let Ok(file) = log::open(&self.path) {
                 self.file = file;
             }
-        } else if plain {
+        } else {
             let _ = self.file.set_len(0);
         }
-        self.size = 0;
+        self.size = self.file.metadata().map_or(0, |it| it.len());
     }
 }
 

@@ -12,11 +12,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
-/// How many milliseconds the supervisor may take to make room for the message. A full pipe or socket would block for ever.
+/// How many milliseconds the supervisor may take to make room for the message. A full pipe or
+/// socket would block for ever.
 const BOUND: u16 = 5000;
 
-/// Writes a newline to `descriptor`, which is then closed with this process, and sends READY=1 to the socket that the environment
-/// names in `NOTIFY_SOCKET`.
+/// Writes a newline to `descriptor`, which is then closed with this process, and sends READY=1 to
+/// the socket that the environment names in `NOTIFY_SOCKET`.
 pub fn ready(descriptor: Option<RawFd>) -> Result<()> {
     if let Some(number) = descriptor {
         write_newline(number).with_context(|| format!("notify descriptor {number}"))?;

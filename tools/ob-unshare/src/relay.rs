@@ -1,5 +1,6 @@
-//! What a command that is pid 1 prints. Root inside could change the mode of a file of the host that it has open, open it anew,
-//! or read what is typed at a terminal; so it has a pipe, and a child of the supervisor copies that to the supervisor's output.
+//! What a command that is pid 1 prints. Root inside could change the mode of a file of the host
+//! that it has open, open it anew, or read what is typed at a terminal; so it has a pipe, and a
+//! child of the supervisor copies that to the supervisor's output.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -12,7 +13,8 @@ use nix::{fcntl::OFlag, sys::wait::Id, sys::wait::WaitPidFlag, sys::wait::waitid
 use ob_sys::process::{Child, close_all_except, pidfd_signal, spawn};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The pipes for standard output and standard error; one if both are the same file, so that the order is kept.
+/// The pipes for standard output and standard error; one if both are the same file, so that the
+/// order is kept.
 pub struct Relay {
     ends: Vec<OwnedFd>,
     children: Vec<Child>,
@@ -40,7 +42,8 @@ impl Relay {
         [end(0), end(1)]
     }
 
-    /// Closes our duplicates of the ends: the children read the end of file when pid 1 has closed its own.
+    /// Closes our duplicates of the ends: the children read the end of file when pid 1 has closed
+    /// its own.
     pub fn close_ends(&mut self) {
         self.ends.clear();
     }

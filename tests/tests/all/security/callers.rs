@@ -1,7 +1,12 @@
-//! The caller and what lies around: an ordinary user with a rule of sudo(8), a directory or a file of theirs, a full or strange
-//! filesystem, an environment that the caller chose.
+//! The caller and what lies around: an ordinary user with a rule of sudo(8), a directory or a file
+//! of theirs, a full or strange filesystem, an environment that the caller chose.
 
 use end_to_end::{Done, NOT_INSTALLED, World, is_root_or_tell, not_done, scripts, until};
+
+/// What is in a log, which is not there for a moment when it is moved.
+fn log(world: &World, path: &str) -> String {
+    world.run(&format!("cat {path}")).out
+}
 
 /// A line that an ordinary user of the host runs.
 fn as_user(line: &str) -> String {
@@ -17,8 +22,9 @@ fn world(more: &str) -> (World, String) {
     (world, conf)
 }
 
-/// A world with the rules of sudo(8) that an administrator might give an ordinary user: each for one command with its arguments,
-/// the variables that our tools read kept, but REAPER, by which a caller chooses what pid 1 becomes. None if this is not root's, or there is no sudo.
+/// A world with the rules of sudo(8) that an administrator might give an ordinary user: each for
+/// one command with its arguments, the variables that our tools read kept, but REAPER, by which a
+/// caller chooses what pid 1 becomes. None if this is not root's, or there is no sudo.
 fn with_rules(more: &str) -> Option<(World, String)> {
     if !is_root_or_tell("rules of sudo") {
         return None;
@@ -76,7 +82,8 @@ fn c01_rule_of_sudo_permits_its_command_and_no_other() {
     sudo(&world, "overlay-stop mta").ok();
 }
 
-/// What the user's environment, limits, descriptors and directory can change in a command that sudo(8) runs: nothing.
+/// What the user's environment, limits, descriptors and directory can change in a command that
+/// sudo(8) runs: nothing.
 #[test]
 fn c02_callers_environment_changes_nothing_under_sudo() {
     let Some((world, conf)) = with_rules("") else {
@@ -168,7 +175,8 @@ fn c03_process_run_by_sudo_is_not_looked_into() {
     sudo(&world, "overlay-stop mta").ok();
 }
 
-/// The user stops, hangs up or interrupts what sudo(8) runs in their terminal: the administrator can stop the subhost all the same.
+/// The user stops, hangs up or interrupts what sudo(8) runs in their terminal: the administrator
+/// can stop the subhost all the same.
 #[test]
 fn c04_stopped_command_of_a_user_keeps_nobody_out() {
     let (world, conf) = world("");
@@ -274,7 +282,8 @@ fn c06_new_subhost_is_made_in_no_other_directory() {
     world.script("own/ssh-keygen", "mkdir -p root/etc/ssh");
     let before = world.ok(victim);
     let mut swapped = 0;
-    // As soon as the directory is there, the user who owns the one above it puts a link or a directory in its place.
+    // As soon as the directory is there, the user who owns the one above it puts a link or a
+    // directory in its place.
     for (number, command) in [
         "cat",
         "sed",
@@ -377,7 +386,8 @@ fn c07_image_that_is_no_image_is_refused() {
     );
 }
 
-/// Without MKNOD root inside makes no node: one that came with an image or was made at another level must not open.
+/// Without MKNOD root inside makes no node: one that came with an image or was made at another
+/// level must not open.
 #[test]
 fn c08_node_in_the_root_does_not_open() {
     if !is_root_or_tell("device nodes") {
@@ -515,12 +525,9 @@ fn c12_full_log_is_moved_over_nothing_of_another() {
         world.ok(&plant);
         world.ok(&format!("overlay-boot {conf} && overlay-go mta touch /go"));
         until("the log to be full", || {
-            world
-                .ok("stat -c %s /tmp/overlay-mta.log")
-                .parse::<u32>()
-                .is_ok_and(|size| size <= 4096)
-                && world.read("/tmp/overlay-mta.log").contains(" 3000\n")
+            log(&world, "/tmp/overlay-mta.log").contains(" 3000\n")
         });
+        assert!(log(&world, "/tmp/overlay-mta.log").len() <= 4096, "{plant}");
         assert_eq!(
             world.ok("stat -c '%F %a %u %h' /tmp/overlay-mta.log"),
             "regular file 640 0 1",
@@ -532,6 +539,33 @@ fn c12_full_log_is_moved_over_nothing_of_another() {
         assert_eq!(world.ok(state), before, "{plant}");
         world.ok("rm -rf /tmp/overlay-mta.log* mta/root/go");
     }
+}
+
+/// A log that was moved away, by logrotate(8) without `create`, keeps what it has, and a new one
+/// begins in its place.
+#[test]
+fn r15_moved_log_is_kept_and_begins_anew() {
+    let (world, conf) = world("LOG_MAX=4K\nLOG=$W/log/mta\nINIT=./init");
+    let text = world.read("mta/mta.conf").replace("$W", world.directory());
+    world.write("mta/mta.conf", &text);
+    world.script(
+        "mta/init",
+        "echo 'for n in 1 2; do until [ -e /go$n ]; do sleep .05; done; seq $((n * 1000)); echo end $n; done; exec sleep 1000'",
+    );
+    world.ok(&format!(
+        "mkdir log; overlay-boot {conf}; mv log/mta log/moved; ob-enter mta touch /go1"
+    ));
+    until("a new log", || log(&world, "log/mta").contains("end 1\n"));
+    let moved = world.read("log/moved");
+    assert!(
+        moved.contains("pid 1 has started") && moved.contains(" 1\n"),
+        "{moved}"
+    );
+    // Once more, and another begins while the subhost runs.
+    world.ok("mv log/mta log/moved2; : >log/mta; ob-enter mta touch /go2");
+    until("the end", || log(&world, "log/mta").contains("end 2\n"));
+    assert!(world.read("log/moved2").contains("end 1\n"));
+    world.ok("overlay-stop mta");
 }
 
 #[test]

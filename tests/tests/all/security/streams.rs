@@ -2,7 +2,8 @@
 
 use end_to_end::{Done, World, is_root_or_tell, until};
 
-/// Replaces the descriptors of the digits in `$2` by an object of the kind `$1`, notes its device and inode, and execs the rest.
+/// Replaces the descriptors of the digits in `$2` by an object of the kind `$1`, notes its device
+/// and inode, and execs the rest.
 const HOLD: &str = r#"
 import array, os, pty, select, socket, sys
 kind, numbers, command = sys.argv[1], sys.argv[2], sys.argv[3:]
@@ -121,7 +122,8 @@ fn booted(level: &str) -> World {
     world
 }
 
-/// Notes in /root/seen the device, the inode and the name of each standard descriptor that a process inside has.
+/// Notes in /root/seen the device, the inode and the name of each standard descriptor that a
+/// process inside has.
 const LOOK: &str = "exec 9>/root/seen; cd /proc/$$/fd; \
                     for fd in 0 1 2; do echo $(stat -L -c %d:%i $fd) $(readlink $fd) >&9; done";
 
@@ -170,7 +172,8 @@ fn f16_unreadable_input_is_at_its_end() {
     }
 }
 
-/// Runs Python on the host with a socket pair: `ours` is at descriptors 0 and 1 of ob-enter, which runs `command`.
+/// Runs Python on the host with a socket pair: `ours` is at descriptors 0 and 1 of ob-enter, which
+/// runs `command`.
 fn talk(world: &World, command: &str, talk: &str) -> Done {
     let text = format!(
         "import socket, subprocess, sys\n\
@@ -187,7 +190,8 @@ fn talk(world: &World, command: &str, talk: &str) -> Done {
 #[test]
 fn f16_socket_is_copied_both_ways() {
     let world = booted("no");
-    // The same socket for reading and writing, as inetd(8) has it; the end of what the peer sends is passed on.
+    // The same socket for reading and writing, as inetd(8) has it; the end of what the peer sends
+    // is passed on.
     let done = talk(
         &world,
         "read a; echo got $a; cat; echo end; exit 3",
@@ -233,7 +237,8 @@ fn f16_socket_is_copied_both_ways() {
     assert_eq!((done.status, done.out.as_str()), (0, "True\n"), "{done:#?}");
 }
 
-/// A shell that reads its script from a pipe must not execute what a command inside writes into that pipe.
+/// A shell that reads its script from a pipe must not execute what a command inside writes into
+/// that pipe.
 #[test]
 fn f16_pipe_on_stdin_cannot_be_written_inside() {
     if !is_root_or_tell("levels of protection") {
