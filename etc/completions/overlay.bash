@@ -2,7 +2,7 @@
 # Options come from --help, names from ob-list. compgen -W would expand a name, and run what is in $(...).
 # shellcheck shell=bash
 
-# The command is looked for on PATH: what the line has is only typed, and may be the path of another one.
+# The command is looked for on PATH: the word in the line may be the path of another program.
 _overlay_options() {
     "$1" --help 2>/dev/null | grep -oE '(^|[^[:alnum:]-])--[a-z][a-z-]*' | grep -oE -- '--.*' | sort -u
 }

@@ -2,7 +2,7 @@
 # Options come from --help, names from ob-list.
 
 function __overlay_options
-    # The command on PATH: what the line has is only typed, and may be the path of another one.
+    # The command on PATH: the word in the line may be the path of another program.
     set -l command (commandline -opc | head -n 1 | string replace -r '.*/' '')
     $command --help 2>/dev/null | string match -r -a -- '(?<![\w-])--[a-z][a-z-]*' | sort -u
 end

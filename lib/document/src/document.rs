@@ -77,7 +77,8 @@ pub const VARIABLES: &[Variable] = &[
     variable("USERNS", Kind::Text, None),
 ];
 
-/// Returns the fact `confid` for the file that a configuration was read from: its device and inode, `DEV:INO`.
+/// Returns the fact `confid` for the file that a configuration was read from: its device and inode,
+/// `DEV:INO`.
 #[must_use]
 pub fn confid(status: &Metadata) -> String {
     format!("{}:{}", status.dev(), status.ino())

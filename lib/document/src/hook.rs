@@ -39,7 +39,8 @@ impl<'a> Hook<'a> {
         bail!("'{word}' is not an executable file");
     }
 
-    /// Returns the path of the program that the first word names; none if there is none, or a wildcard hides it.
+    /// Returns the path of the program that the first word names; none if there is none, or a
+    /// wildcard hides it.
     #[must_use]
     pub fn program(&self) -> Option<PathBuf> {
         let word = self.words.split_whitespace().next()?;

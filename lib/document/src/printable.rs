@@ -1,13 +1,13 @@
-//! Text for a terminal. A name, a path or a line that a subhost chose can hold escape sequences, which a terminal
-//! obeys: they set its title, move its cursor, and in some terminals type. Each character that does more than show
-//! itself is replaced by `?`.
+//! Text for a terminal. A name, a path or a line that a subhost chose can hold escape sequences,
+//! which a terminal obeys: they set its title, move its cursor, and in some terminals type. Each
+//! character that does more than show itself is replaced by `?`.
 
 use std::io::{ErrorKind, Read, Write};
 
 /// Returns whether a terminal shows `c` and does nothing else.
 ///
-/// C0, DEL and C1 are control characters. The others are invisible, or change the order in which text is shown
-/// (CVE-2021-42574), and make one text look like another.
+/// C0, DEL and C1 are control characters. The others are invisible, or change the order in which
+/// text is shown (CVE-2021-42574), and make one text look like another.
 #[must_use]
 pub fn is_printable(c: char) -> bool {
     !c.is_control()
@@ -22,7 +22,8 @@ pub fn printable(line: &str) -> String {
     line.replace(|c| !is_printable(c), "?")
 }
 
-/// Returns JSON as a terminal may be given it: the same value, with escapes in place of such characters.
+/// Returns JSON as a terminal may be given it: the same value, with escapes in place of such
+/// characters.
 ///
 /// They stand in strings alone, but for the newline between two elements.
 #[must_use]
@@ -40,9 +41,10 @@ pub fn printable_json(json: &str) -> String {
     text
 }
 
-/// Copies text as a terminal may be given it, with `prefix` before each line. Newlines and tabs stay.
+/// Copies text as a terminal may be given it, with `prefix` before each line. Newlines and tabs
+/// stay.
 ///
-/// What has been read is written before the next read, so that a text can be followed.
+/// Each piece is written before the next one is read, so that a text can be followed.
 pub fn copy(mut input: impl Read, mut output: impl Write, prefix: &str) -> std::io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     // The first bytes of a character that the next read completes.

@@ -13,7 +13,8 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// Returns the number of letters to insert, delete, replace or swap with their neighbour (optimal string alignment).
+/// Returns the number of letters to insert, delete, replace or swap with their neighbour (optimal
+/// string alignment).
 #[must_use]
 pub fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());

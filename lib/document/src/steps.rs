@@ -18,7 +18,7 @@ pub fn plan(
     let mut steps: Vec<String> = steps.into_iter().map(str::to_owned).collect();
     let name = document.name().to_owned();
     describe(&mut document, &mut steps).context(name)?;
-    // A remark ends with its line: what came after a line break in a path would be a command.
+    // A remark ends with its line: the text after a line break in a path would be a command.
     for remark in steps.iter_mut().filter(|step| step.starts_with('#')) {
         *remark = remark.replace(['\n', '\r'], "?");
     }

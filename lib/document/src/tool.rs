@@ -145,7 +145,8 @@ pub fn mistyped(name: &str, help: &str, option: &str) -> Usage {
     })
 }
 
-/// Returns the error and its causes as one line for a terminal, errors of the kernel in words alone.
+/// Returns the error and its causes as one line for a terminal, errors of the kernel in words
+/// alone.
 #[must_use]
 pub fn sentence(error: &anyhow::Error) -> String {
     let causes = error.chain().map(|cause| {

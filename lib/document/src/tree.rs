@@ -1,5 +1,6 @@
-//! A directory tree of any depth. Root inside can make one that is deeper than a stack, than the limit of open files,
-//! and than `PATH_MAX`; so a tree is walked without recursion, by descriptors, of which a few are open at a time.
+//! A directory tree of any depth. Root inside can make one that is deeper than a stack, than the
+//! limit of open files, and than `PATH_MAX`; so a tree is walked without recursion, by descriptors,
+//! of which a few are open at a time.
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -105,8 +106,9 @@ fn identity(directory: impl AsFd) -> Result<(dev_t, ino_t)> {
     Ok((status.st_dev, status.st_ino))
 }
 
-/// Removes the directory at `path` with all directories below it, and with `files` all that is in them. `ENOENT` is no
-/// error. What cannot be removed keeps the directories above it; the first reason is returned.
+/// Removes the directory at `path` with all directories below it, and with `files` all that is in
+/// them. `ENOENT` is no error. What cannot be removed keeps the directories above it; the first
+/// reason is returned.
 pub fn remove(path: &(impl ?Sized + NixPath), files: bool) -> Result<()> {
     let flag = UnlinkatFlags::RemoveDir;
     let here = nix::fcntl::AT_FDCWD;

@@ -1,5 +1,5 @@
-//! What decides what root runs: a configuration, its BASE, its hooks, and each directory and link on the way to them. A user
-//! who can change one of them decides it too.
+//! The files that decide which programs root runs: a configuration, its BASE, its hooks, and each
+//! directory and link on the way to them. A user who can change one of them decides it too.
 
 use nix::unistd::geteuid;
 use std::collections::VecDeque;
@@ -13,24 +13,25 @@ const STICKY: u32 = 0o1000;
 /// As many links on one way as the kernel follows, `path_resolution(7)`.
 const LINKS: usize = 40;
 
-/// What stands for a user outside of a user namespace, `user_namespaces(7)`.
+/// The id that stands for any user outside of a user namespace, `user_namespaces(7)`.
 const OVERFLOW: u32 = 65534;
 
 /// Looks whether another user than root, or than the caller, could change files.
 #[derive(Default)]
 pub struct Trust {
-    /// What was judged already: files and links, and directories, with whether they are shared.
+    /// The files that were judged already; of a directory, also whether it is shared.
     judged: Vec<(OsString, Option<bool>)>,
 }
 
 impl Trust {
-    /// Returns a sentence for each file that another user can change: `path`, the directories above it, and the links on
-    /// the way. A file that was judged before, or is not there, has none.
+    /// Returns a sentence for each file that another user can change: `path`, the directories above
+    /// it, and the links on the way. A file that was judged before, or is not there, has none.
     pub fn doubts(&mut self, path: &Path) -> Vec<String> {
         self.judge(path, true)
     }
 
-    /// Like [`Trust::doubts`], but what is at `path` may belong to anybody: only another file cannot be put in its place.
+    /// Like [`Trust::doubts`], but the file at `path` may belong to any user: only the place is
+    /// judged, in which another user must not be able to put another file.
     pub fn doubts_of_place(&mut self, path: &Path) -> Vec<String> {
         self.judge(path, false)
     }
@@ -104,7 +105,7 @@ fn is_shared_directory(status: &Metadata) -> bool {
 fn doubt(path: &Path, status: &Metadata, is_shared: bool) -> Option<String> {
     let path = path.display();
     let uid = status.uid();
-    // A link can be changed by nobody, but replaced by its owner where the directory is shared.
+    // The owner of a link can replace it where the directory is shared; no user can change it.
     let is_link = status.is_symlink();
     if !is_ours(uid) && (!is_link || is_shared) {
         return Some(format!(

@@ -182,8 +182,9 @@ pub fn reset_sigchld() {
     let _ = unsafe { signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
-/// Removes from `PATH` what is no absolute path. An empty or relative element is the working directory, which may be another
-/// user's, and a program found there would run with our rights. Without any other element it is the usual directories.
+/// Removes from `PATH` each element that is no absolute path. An empty or relative element is the
+/// working directory, which may be another user's, and a program found there would run with our
+/// rights. Without any other element it is the usual directories.
 ///
 /// Only for the beginning of a program, which has one thread.
 pub fn keep_absolute_path() {

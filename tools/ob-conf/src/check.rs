@@ -22,11 +22,11 @@ pub struct Problem {
     pub column: usize,
     /// What is wrong, and the remedy.
     pub text: String,
-    /// What a boot does about it.
+    /// How a boot treats it.
     pub weight: Weight,
 }
 
-/// What a boot does about a problem.
+/// How a boot treats a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
     /// It is refused: a protection would be missing.
@@ -42,7 +42,7 @@ pub enum Weight {
 /// The problems found so far.
 struct Check<'a> {
     conf: &'a Conf,
-    /// What the values come to, where the commands in the configuration were run.
+    /// The values, if the commands in the configuration were run.
     document: Option<&'a Document>,
     trust: Trust,
     problems: Vec<Problem>,
@@ -68,7 +68,8 @@ pub fn problems(conf: &Conf) -> Vec<Problem> {
     check.problems
 }
 
-/// The problems that a boot of the configuration passes over, which has come to `document`. Sorted by line.
+/// The problems that a boot of the configuration passes over, which has come to `document`. Sorted
+/// by line.
 #[must_use]
 pub fn passed(conf: &Conf, document: &Document) -> Vec<Problem> {
     let mut check = Check::new(conf, Some(document));
@@ -96,7 +97,7 @@ impl Problem {
         )
     }
 
-    /// It as one line: `FILE:LINE: ` and what is wrong there.
+    /// Returns the problem as one line that begins with `FILE:LINE: `.
     #[must_use]
     pub fn line(&self, conf: &Conf) -> String {
         let (file, line, text) = (conf.path.display(), self.line, &self.text);
@@ -162,8 +163,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// What the text itself has: lines that look like assignments and are none, values that look like those of a shell,
-    /// and variables that are assigned again.
+    /// What the text itself has: lines that look like assignments and are none, values that look
+    /// like those of a shell, and variables that are assigned again.
     fn text(&mut self) {
         let refused: Vec<usize> = self.problems.iter().map(|problem| problem.line).collect();
         let conf = self.conf;
@@ -225,7 +226,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// What is odd about a value, which is literal.
+    /// Returns why a value, which is literal, looks wrong.
     fn odd(&self, assignment: Assignment) -> Option<&'static str> {
         let is_printed = assignment.command().is_some();
         let value = if is_printed {
@@ -247,7 +248,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// What decides what root runs, and can be changed by another user.
+    /// Reports the files that decide which programs root runs and that another user can change.
     fn trust(&mut self, base: Option<&Path>) {
         let conf = self.conf;
         self.judge(0, &conf.path);

@@ -50,8 +50,8 @@ impl Conf {
         })
     }
 
-    /// Like [`Conf::read`], for a command that only looks: before anything is read, refuses what another user could have
-    /// written, and what is no regular file.
+    /// Like [`Conf::read`], for a command that only looks: before anything is read, refuses what
+    /// another user could have written, and what is no regular file.
     pub fn look(path: &Path) -> Result<Self> {
         let context = || path.display().to_string();
         refuse(path, &std::path::absolute(path)?, Trust::doubts)?;
@@ -172,8 +172,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// For a command that only looks at a subhost: a value that is a command is refused and not run, and so is a layer
-    /// that another user could put in place.
+    /// For a command that only looks at a subhost: a value that is a command is refused and not
+    /// run, and so is a layer that another user could put in place.
     #[must_use]
     pub fn look(self) -> Self {
         Evaluation {
@@ -187,7 +187,8 @@ impl<'a> Evaluation<'a> {
     /// Fails at the first value that cannot be, with the file and line where it stands.
     pub fn document(&self) -> Result<Document> {
         let caller = std::env::current_dir().context("find the current directory")?;
-        // The commands of these three run before BASE is known, and must not be looked for where the caller happens to be.
+        // The commands of these three run before BASE is known, and must not be looked for where
+        // the caller happens to be.
         let directory = self.conf.directory();
         if !self.looks
             && let Some(problem) = misspelt::problems(self.conf).first()
@@ -233,7 +234,7 @@ impl<'a> Evaluation<'a> {
         if self.looks {
             for path in ["BASE", "LOWER", "UPPER"] {
                 if let Ok(path) = document.path(path) {
-                    // What is in a layer is the subhost's; which directory is the layer is not.
+                    // A subhost decides about the files in a layer, not where the layer is.
                     refuse(&self.conf.path, path, Trust::doubts_of_place)?;
                 }
             }

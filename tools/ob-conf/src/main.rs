@@ -100,7 +100,7 @@ fn answer(request: Request) -> Result<ExitCode> {
     }
 }
 
-/// Reports what a boot passes over: on stderr, and by the document in the log.
+/// Reports the problems that a boot passes over: on stderr, and by the document in the log.
 fn warn(conf: &Conf, document: &mut Document) {
     let mut warnings = Vec::new();
     for problem in check::passed(conf, document) {
@@ -192,7 +192,8 @@ fn misread(mut parser: lexopt::Parser) -> Result<Request> {
     std::process::exit(2)
 }
 
-/// For the commands that are scripts: copies stdin to stdout as a terminal may be given it, and ends the process.
+/// For the commands that are scripts: copies stdin to stdout as a terminal may be given it, and
+/// ends the process.
 fn clean(mut parser: lexopt::Parser) -> Result<Request> {
     let words: Vec<_> = parser.raw_args()?.collect();
     let prefix = match words.as_slice() {

@@ -1,5 +1,6 @@
-//! Lines that were meant to protect the host from a subhost, or to limit it, and have no effect as they stand. A subhost that
-//! boots without a protection looks like one that has it, so such a configuration is refused.
+//! Lines that were meant to protect the host from a subhost, or to limit it, and have no effect as
+//! they stand. A subhost that boots without a protection looks like one that has it, so such a
+//! configuration is refused.
 
 use crate::check::{Problem, Weight};
 use crate::conf::{Assignment, Conf};
@@ -36,12 +37,12 @@ const WORDS: &[&str] = &[
     "CPUMAP",
 ];
 
-/// What may stand before an assignment in a shell.
+/// Words that may stand before an assignment in a shell.
 const SHELL: &[&str] = &[
     "export", "declare", "typeset", "local", "readonly", "set", "env", "let",
 ];
 
-/// What the names of variables begin with that are for the user alone, and no slip.
+/// The prefix of variables that belong to the user and are no slip.
 pub const FREE: &str = "X_";
 
 /// Returns a problem for each such line.
@@ -99,7 +100,7 @@ fn kind(name: &str) -> Option<Kind> {
 
 /// Why a line that is ignored was meant to protect, with the column where that begins.
 fn ignored(line: &str) -> Option<(usize, String)> {
-    // A byte order mark, blanks of all kinds, and what else is not seen.
+    // A byte order mark, blanks of all kinds, and other characters that are not seen.
     let bare =
         line.trim_start_matches(|c: char| c.is_whitespace() || c.is_control() || !c.is_ascii());
     let column = line.len() - bare.len() + 1;
@@ -119,7 +120,7 @@ fn ignored(line: &str) -> Option<(usize, String)> {
     if name.starts_with(FREE) || column == 1 && kind(left).is_some() {
         return None;
     }
-    // What has blanks in it is prose, if it is not the very name.
+    // A text with blanks in it is prose, if it is not the very name.
     let meant = near(&name).filter(|meant| words.len() == 1 || letters(meant) == letters(&name))?;
     Some(if letters(meant) == letters(&name) {
         let how = "at the first column, in capitals, with nothing before the =";

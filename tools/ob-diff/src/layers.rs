@@ -38,8 +38,8 @@ pub struct Change {
 /// How many directories that were renamed may be below one another.
 const RENAMED: usize = 64;
 
-/// Compares the layers, and gives each change to `report`, in the order of the paths. All paths are looked at as they
-/// are at this moment; what is unchanged is not read.
+/// Compares the layers, and gives each change to `report`, in the order of the paths. All paths are
+/// looked at as they are at this moment; unchanged files are not read.
 pub fn compare(
     lower: &Path,
     upper: &Path,
@@ -92,7 +92,7 @@ struct Level {
     entered: Entered,
 }
 
-/// What a level has entered, for the walks to go back when it is done.
+/// The walks that a level moved, to go back when it is done.
 #[derive(Default)]
 struct Entered {
     /// The walks that are in a directory of the level.
@@ -210,8 +210,8 @@ impl Comparison<'_> {
         })
     }
 
-    /// Compares one entry of a level. Returns the level below, if it is a directory that is in there; else the walks are
-    /// where they were.
+    /// Compares one entry of a level. Returns the level below, if it is a directory that is in
+    /// there; else the walks are where they were.
     fn entry(&mut self, level: &Level, name: &OsStr) -> Result<Option<Level>> {
         let Level { upper, below, .. } = *level;
         let place = self.place(upper);

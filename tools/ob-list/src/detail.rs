@@ -192,7 +192,8 @@ fn of_tree(root: &Path) -> Option<Upper> {
     let mut walk = Walk::open(root).ok()?;
     let mut size = Upper::default();
     let mut counted = HashSet::new();
-    // For each directory on the way, those in it that are left. One that is gone meanwhile is left out.
+    // For each directory on the way, those in it that are left. One that is gone meanwhile is left
+    // out.
     let mut levels = vec![measure(&walk, &mut size, &mut counted)];
     while let Some(directories) = levels.last_mut() {
         match directories.pop() {
@@ -210,7 +211,7 @@ fn of_tree(root: &Path) -> Option<Upper> {
     Some(size)
 }
 
-/// Adds what is in the directory where the walk is. Returns the names of the directories in it.
+/// Adds the files in the directory where the walk is. Returns the names of the directories in it.
 fn measure(walk: &Walk, size: &mut Upper, counted: &mut HashSet<(u64, u64)>) -> Vec<CString> {
     let mut names = walk.names().unwrap_or_default();
     names.retain(|name| {

@@ -122,8 +122,8 @@ impl Finder {
         Ok(names)
     }
 
-    /// Returns the subhost that `operand` names: a word is the name of one, a path is the configuration of one. No file
-    /// is read for it, and none is opened.
+    /// Returns the subhost that `operand` names: a word is the name of one, a path is the
+    /// configuration of one. No file is read for it, and none is opened.
     ///
     /// Fails if there is none, or if the one of that name was started from another configuration.
     pub fn named(&self, operand: &OsStr) -> Result<Subhost> {
@@ -137,7 +137,7 @@ impl Finder {
         }
         // Administrators name a configuration without its path, too, in its directory.
         let operand = Operand::new(path, word.is_some());
-        // What it is called by default, as a rule, and else by the line NAME.
+        // The name by default; the line NAME may have given another one.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.strip_suffix(".conf").unwrap_or(&name);
         let namesake = match Document::new(name) {
@@ -275,7 +275,8 @@ struct Operand<'a> {
 impl<'a> Operand<'a> {
     fn new(path: &'a Path, is_word: bool) -> Self {
         let status = if is_word {
-            // Another user may have made a link there, which leads to the configuration of any subhost.
+            // Another user may have made a link there, which leads to the configuration of any
+            // subhost.
             path.symlink_metadata()
         } else {
             path.metadata()
@@ -288,8 +289,8 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// Returns whether the subhost was started from it, by whatever path; also if an editor has put a new file in its
-    /// place.
+    /// Returns whether the subhost was started from it, by whatever path; also if an editor has put
+    /// a new file in its place.
     fn is_of(&self, document: &Document) -> bool {
         let Some(conf) = document.optional("CONFIG").map(Path::new) else {
             return false;

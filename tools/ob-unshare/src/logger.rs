@@ -10,10 +10,11 @@ use std::path::PathBuf;
 /// The longest line that is kept together.
 const LONGEST: usize = 4096;
 
-/// What stands before a line of the subhost that looks like one of a tool, or after lost ones.
+/// The mark before a line of the subhost that looks like a line of a tool, or after lost ones.
 const MARK: &str = "| ";
 
-/// Returns whether a line begins as our own do: with the name of a tool, or with a number of lost lines.
+/// Returns whether a line begins as our own do: with the name of a tool, or with a number of lost
+/// lines.
 fn is_like_ours(line: &[u8]) -> bool {
     let digits = |line: &[u8]| line.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let lost = line.strip_prefix(b"(");
