@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 /// Where the tests are.
-const TESTS: [(&str, &str); 5] = [
+const TESTS: [(&str, &str); 6] = [
     (
         "callers",
         include_str!("../../tests/all/security/callers.rs"),
@@ -15,6 +15,7 @@ const TESTS: [(&str, &str); 5] = [
         include_str!("../../tests/all/security/commands.rs"),
     ),
     ("facts", include_str!("../../tests/all/security/facts.rs")),
+    ("layers", include_str!("../../tests/all/security/layers.rs")),
     ("mounts", include_str!("../../tests/all/security/mounts.rs")),
     (
         "streams",
