@@ -22,7 +22,7 @@ const FEW: usize = 200;
 /// peer of the host's, so that a network namespace named inside is named on the host.
 ///
 /// `depth` says whether the names that namespaces have already come along: a thousand subhosts have a thousand of them. In a
-/// guarded room they do not, and [`netns::open`] finds one through the guard.
+/// guarded room they do not, and [`netns::open_pinned`] finds one through the guard.
 pub fn enter(depth: Depth) -> Result<()> {
     netns::prepare_directory()?;
     let directory = File::open(netns::DIRECTORY)?;
