@@ -75,7 +75,7 @@ lint:
 	tests/lint/prose -q
 	tests/lint/long
 	tests/lint/cycles
-	codespell -L crate,nd $$(git ls-files | grep -vE '\.lock$$|\.svg$$|^fuzz/seeds/')
+	codespell -L crate,nd,maks $$(git ls-files | grep -vE '\.lock$$|\.svg$$|^fuzz/seeds/')
 	cargo deny --version >/dev/null 2>&1 || { echo 'NOT DONE: cargo-deny is not installed'; exit 0; } && \
 		cargo deny --locked check bans licenses sources
 

@@ -88,7 +88,7 @@ pub fn pid_1(name: &str) -> Result<String> {
 
 /// Returns a number in the document of a subhost of overlay-boot.
 pub fn fact(name: &str, key: &str) -> Result<u64> {
-    let home = ob_document::state::Home::of(name);
+    let home = ob_document::state::StateDir::of(name);
     let document = home.document()?;
     document
         .with_context(|| format!("{name} has no document"))?

@@ -2,7 +2,7 @@
 
 use ob_conf::check::problems;
 use ob_conf::conf::{Conf, Evaluation};
-use ob_document::{Document, Kind, VARIABLES, sentence};
+use ob_document::{Document, Kind, VARIABLES, one_line};
 use std::fmt::Display;
 use std::path::Path;
 
@@ -57,7 +57,7 @@ pub fn holds(bytes: &[u8]) {
             assert!(line <= conf.lines.len(), "{error:#}");
             let reported = problems.iter().any(|problem| problem.line == line);
             assert!(reported, "--check has not reported: {error:#}");
-            assert!(!sentence(&error).contains('\n'));
+            assert!(!one_line(&error).contains('\n'));
         }
     }
 }

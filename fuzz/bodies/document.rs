@@ -2,8 +2,8 @@
 
 use ob_confine::cgroup_limits;
 use ob_confine::protect::{Protection, ReadOnly};
-use ob_confine::userns::{Ids, Wish};
-use ob_document::{Cable, Document, quote, sentence, steps};
+use ob_confine::userns::{IdRange, UsernsSetting};
+use ob_document::{Cable, Document, one_line, quote, steps};
 
 /// Parses the bytes as a document, and reads all values that the stages read.
 pub fn holds(bytes: &[u8]) {
@@ -12,7 +12,7 @@ pub fn holds(bytes: &[u8]) {
     };
     let document = match Document::parse(text) {
         Ok(document) => document,
-        Err(error) => return assert!(!sentence(&error).contains('\n')),
+        Err(error) => return assert!(!one_line(&error).contains('\n')),
     };
     let line = document.line();
     assert_eq!(line.find('\n'), Some(line.len() - 1), "{line}");
@@ -40,11 +40,11 @@ pub fn holds(bytes: &[u8]) {
 /// Computes everything that depends on the document alone, and ignores errors.
 fn read_as_a_stage(document: &Document) {
     let _ = (
-        Wish::of(document),
-        Ids::of(document),
+        UsernsSetting::of(document),
+        IdRange::of(document),
         cgroup_limits::of(document),
     );
-    let _ = (Ids::required(document).err(), ReadOnly::of(document));
+    let _ = (IdRange::required(document).err(), ReadOnly::of(document));
     for mapped in [false, true] {
         let _ = Protection::of(document, mapped).err();
     }

@@ -1,7 +1,7 @@
 //! Properties that hold for any bytes as a seccomp profile, and as a file of compiled filters.
 
 use ob_confine::seccomp::Filters;
-use ob_document::sentence;
+use ob_document::one_line;
 
 /// Compiles the bytes as a profile, with no capability and with all of them; parses them as
 /// compiled filters.
@@ -20,7 +20,7 @@ pub fn holds(bytes: &[u8]) {
                 let cut = kept.split_last().map(|(_, cut)| Filters::from_bytes(cut));
                 assert!(cut.is_none_or(|cut| cut.is_err()));
             }
-            Err(error) => assert!(!sentence(&error).contains('\n')),
+            Err(error) => assert!(!one_line(&error).contains('\n')),
         }
     }
 }

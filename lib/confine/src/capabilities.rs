@@ -1,7 +1,7 @@
 //! Names of capabilities, `capabilities(7)`.
 
 use anyhow::{Result, bail};
-use ob_document::nearest;
+use ob_document::closest;
 use ob_sys::credentials::Capabilities;
 
 /// The names of the capabilities without `CAP_`; the index is the number.
@@ -103,7 +103,7 @@ pub fn bit(name: &str) -> Result<Capabilities> {
     match CAPABILITIES.iter().position(|known| *known == short) {
         Some(number) => Ok(1 << number),
         None => {
-            let meant = nearest(short, CAPABILITIES);
+            let meant = closest(short, CAPABILITIES);
             let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
             bail!("{name} is not a capability{meant}")
         }

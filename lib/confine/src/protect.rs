@@ -7,7 +7,7 @@ mod rlimits;
 
 use crate::capabilities::{bit, set};
 use crate::seccomp::Filters;
-use crate::userns::{Ids, Wish};
+use crate::userns::{IdRange, UsernsSetting};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, rlim_t, setrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 use ob_document::Document;
-use ob_document::state::Home;
+use ob_document::state::StateDir;
 use ob_sys::credentials::{Capabilities, bound_capabilities};
 use rlimits::{limit, name};
 use std::fs::File;
@@ -65,7 +65,7 @@ pub enum Seccomp {
 enum Level {
     No,
     Yes,
-    /// The same with a user namespace, see [`Wish::of`].
+    /// The same with a user namespace, see [`UsernsSetting::of`].
     Strict,
 }
 
@@ -156,7 +156,7 @@ impl Protection {
     }
 
     /// Compiles the filters of system calls, and leaves them at `home` for those who enter; none if there are to be none.
-    pub fn make_filters(&self, home: &Home) -> Result<Option<Filters>> {
+    pub fn make_filters(&self, home: &StateDir) -> Result<Option<Filters>> {
         let kept = self.capabilities.unwrap_or(Capabilities::MAX);
         let filters = match &self.seccomp {
             Seccomp::None => return Ok(None),
@@ -170,7 +170,7 @@ impl Protection {
     }
 
     /// The filters that [`Protection::make_filters`] has left at `home`.
-    pub fn filters(&self, home: &Home) -> Result<Option<Filters>> {
+    pub fn filters(&self, home: &StateDir) -> Result<Option<Filters>> {
         if self.seccomp == Seccomp::None {
             return Ok(None);
         }
@@ -213,7 +213,7 @@ pub fn check(name: &str, value: &str) -> Result<()> {
     match name {
         "PROTECT" => parse_level(value).map(drop),
         "USERNS" => {
-            let wish = Wish::parse(value).map(drop);
+            let wish = UsernsSetting::parse(value).map(drop);
             wish.with_context(|| format!("USERNS={value}"))
         }
         "CAPS" | "DROP_CAPS" => set(words()).map(drop).context(name.to_owned()),
@@ -295,14 +295,14 @@ fn yes_or_no(value: &str) -> Result<bool> {
 /// From PROTECT=yes on, root inside may change its own links and addresses. With `NET_ADMIN` it could change the host's as well,
 /// for each of its cables tells it a number for the namespace of the other end. Over what a user namespace of root's owns it may do the
 /// same without.
-pub fn network_owner(document: &Document) -> Result<Option<Ids>> {
-    if let Some(ids) = Ids::of(document)? {
+pub fn network_owner(document: &Document) -> Result<Option<IdRange>> {
+    if let Some(ids) = IdRange::of(document)? {
         return Ok(Some(ids));
     }
     let dropped = set(document.list("DROP_CAPS")?.into_iter()).context("DROP_CAPS")?;
     let says_nothing = document.list("CAPS")?.is_empty() && dropped & bit("NET_ADMIN")? == 0;
-    let protected = is_protected(document)? && Wish::of(document)? == Wish::No;
-    Ok((protected && says_nothing).then_some(Ids::ROOT))
+    let protected = is_protected(document)? && UsernsSetting::of(document)? == UsernsSetting::No;
+    Ok((protected && says_nothing).then_some(IdRange::IDENTITY))
 }
 
 fn capabilities(document: &Document, protected: bool) -> Result<Option<Capabilities>> {
@@ -393,7 +393,7 @@ mod tests {
 
     fn protection(keys: &str) -> Protection {
         let document = document(keys);
-        let mapped = Wish::of(&document).unwrap() != Wish::No;
+        let mapped = UsernsSetting::of(&document).unwrap() != UsernsSetting::No;
         Protection::of(&document, mapped).unwrap()
     }
 
@@ -444,8 +444,8 @@ mod tests {
     #[test]
     fn net_admin_decides_the_owner_of_the_network() {
         let owner = |keys: &str| network_owner(&document(keys)).unwrap();
-        assert_eq!(owner(r#","PROTECT":"yes""#), Some(Ids::ROOT));
-        let range = Ids::parse("100000").ok();
+        assert_eq!(owner(r#","PROTECT":"yes""#), Some(IdRange::IDENTITY));
+        let range = IdRange::parse("100000").ok();
         assert_eq!(owner(r#","PROTECT":"strict","userns":"100000""#), range);
         for keys in [
             "",

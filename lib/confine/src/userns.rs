@@ -25,7 +25,7 @@ pub const SIZE: u32 = 65536;
 
 /// A range of ids of the host, of users and of groups alike. The first is root inside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ids {
+pub struct IdRange {
     /// Root inside.
     pub first: u32,
     /// How many there are.
@@ -34,39 +34,39 @@ pub struct Ids {
 
 /// What the configuration asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wish {
+pub enum UsernsSetting {
     /// None: root inside is root.
     No,
     /// A range that is its own, whichever.
     Auto,
     /// This range.
-    Range(Ids),
+    Range(IdRange),
 }
 
-impl Wish {
+impl UsernsSetting {
     /// What USERNS says, or PROTECT=strict where it says nothing.
     pub fn of(document: &Document) -> Result<Self> {
         match document.optional("USERNS") {
-            Some(text) => Wish::parse(text).with_context(|| format!("USERNS={text}")),
-            None if document.optional("PROTECT") == Some("strict") => Ok(Wish::Auto),
-            None => Ok(Wish::No),
+            Some(text) => UsernsSetting::parse(text).with_context(|| format!("USERNS={text}")),
+            None if document.optional("PROTECT") == Some("strict") => Ok(UsernsSetting::Auto),
+            None => Ok(UsernsSetting::No),
         }
     }
 
     /// Reads `no`, `auto`, or `UID[:SIZE]`.
     pub fn parse(text: &str) -> Result<Self> {
         match text {
-            "no" => Ok(Wish::No),
-            "auto" => Ok(Wish::Auto),
-            range => Ids::parse(range).map(Wish::Range),
+            "no" => Ok(UsernsSetting::No),
+            "auto" => Ok(UsernsSetting::Auto),
+            range => IdRange::parse(range).map(UsernsSetting::Range),
         }
     }
 }
 
-impl Ids {
+impl IdRange {
     /// All ids as they are: for a user namespace of root's that no process is in. Root has all capabilities over what such a one
     /// owns, with or without any of its own, and none by it over anything else.
-    pub const ROOT: Ids = Ids {
+    pub const IDENTITY: IdRange = IdRange {
         first: 0,
         size: u32::MAX,
     };
@@ -89,7 +89,7 @@ impl Ids {
             size > 0 && first.checked_add(size).is_some(),
             "there are no such ids"
         );
-        Ok(Ids { first, size })
+        Ok(IdRange { first, size })
     }
 
     /// The range that a stage has noted; none if the subhost has no user namespace.
@@ -98,24 +98,24 @@ impl Ids {
             return Ok(None);
         }
         let text = document.text("userns")?;
-        let ids = Ids::parse(text).with_context(|| format!("the document's userns is {text}"));
+        let ids = IdRange::parse(text).with_context(|| format!("the document's userns is {text}"));
         ids.map(Some)
     }
 
     /// The range that a stage has noted, if it is what the plan asks for; none if there is to be no user
     /// namespace. Fails if the plan asks for another, or for one where none is noted.
     pub fn required(document: &Document) -> Result<Option<Self>> {
-        let noted = Ids::of(document)?;
+        let noted = IdRange::of(document)?;
         let plan = match document.optional("USERNS") {
             Some(text) => format!("USERNS={text}"),
             None => "PROTECT=strict".to_owned(),
         };
-        match (Wish::of(document)?, noted) {
-            (Wish::No, None) => Ok(None),
-            (Wish::No, Some(ids)) if document.has("USERNS") => {
+        match (UsernsSetting::of(document)?, noted) {
+            (UsernsSetting::No, None) => Ok(None),
+            (UsernsSetting::No, Some(ids)) if document.has("USERNS") => {
                 bail!("{plan}, but a stage has noted userns={ids}")
             }
-            (Wish::Range(wanted), Some(ids)) if wanted != ids => {
+            (UsernsSetting::Range(wanted), Some(ids)) if wanted != ids => {
                 bail!("{plan}, but a stage has noted userns={ids}")
             }
             (_, Some(ids)) => Ok(Some(ids)),
@@ -151,7 +151,7 @@ impl Ids {
 
     /// Whether they have an id in common.
     #[must_use]
-    pub fn overlaps(self, other: Ids) -> bool {
+    pub fn overlaps(self, other: IdRange) -> bool {
         self.first < other.first + other.size && other.first < self.first + self.size
     }
 
@@ -180,7 +180,7 @@ impl Ids {
         });
         let child = child
             .map_err(|error| match error {
-                Errno::EINVAL if self == Ids::ROOT => {
+                Errno::EINVAL if self == IdRange::IDENTITY => {
                     anyhow::anyhow!("the kernel has none; DROP_CAPS=NET_ADMIN does without")
                 }
                 Errno::EINVAL => anyhow::anyhow!("the kernel has none; USERNS=no"),
@@ -193,7 +193,7 @@ impl Ids {
         let holder = Holder(child);
         for map in ["uid_map", "gid_map"] {
             let lines = match self {
-                Ids::ROOT => as_they_are(map)?,
+                IdRange::IDENTITY => as_they_are(map)?,
                 _ => format!("0 {} {}", self.first, self.size),
             };
             std::fs::write(holder.path(map), lines)
@@ -232,7 +232,7 @@ fn as_they_are(map: &str) -> Result<String> {
     Ok(here.lines().filter_map(line).collect())
 }
 
-impl fmt::Display for Ids {
+impl fmt::Display for IdRange {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         write!(formatter, "{}:{}", self.first, self.size)
     }
@@ -298,10 +298,10 @@ mod tests {
 
     #[test]
     fn only_valid_ranges_are_accepted() {
-        let range = |first, size| Some(Wish::Range(Ids { first, size }));
+        let range = |first, size| Some(UsernsSetting::Range(IdRange { first, size }));
         for (text, wish) in [
-            ("no", Some(Wish::No)),
-            ("auto", Some(Wish::Auto)),
+            ("no", Some(UsernsSetting::No)),
+            ("auto", Some(UsernsSetting::Auto)),
             ("100000", range(100_000, SIZE)),
             ("65536:1", range(65536, 1)),
             ("4294967294:1", range(4_294_967_294, 1)),
@@ -315,7 +315,7 @@ mod tests {
             ("yes", None),
             ("1e5", None),
         ] {
-            assert_eq!(Wish::parse(text).ok(), wish, "{text}");
+            assert_eq!(UsernsSetting::parse(text).ok(), wish, "{text}");
         }
     }
 
@@ -323,9 +323,9 @@ mod tests {
     fn noted_range_must_be_that_of_the_plan() {
         let required = |keys: &str| {
             let line = format!("{{\"NAME\":\"a\"{keys}}}");
-            Ids::required(&Document::parse(&line).unwrap()).ok()
+            IdRange::required(&Document::parse(&line).unwrap()).ok()
         };
-        let ids = Ids::parse("100000:70000").ok();
+        let ids = IdRange::parse("100000:70000").ok();
         let noted = r#","userns":"100000:70000""#;
         assert_eq!(required(""), Some(None));
         for plan in [
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn map_is_that_of_the_ids_alone() {
-        let ids = Ids::parse("100000:70000").unwrap();
+        let ids = IdRange::parse("100000:70000").unwrap();
         assert!(ids.is_map("         0     100000      70000\n"));
         for map in [
             "",
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn adjacent_ranges_do_not_overlap() {
-        let ids = |first, size| Ids { first, size };
+        let ids = |first, size| IdRange { first, size };
         assert!(!ids(100, 10).overlaps(ids(110, 10)));
         assert!(!ids(110, 10).overlaps(ids(100, 10)));
         assert!(ids(100, 11).overlaps(ids(110, 10)));

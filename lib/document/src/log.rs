@@ -1,6 +1,6 @@
 //! The log of a subhost: dated lines in a file that nobody else can slip under us.
 
-use crate::{Document, Tool, printable, sentence};
+use crate::{Document, Tool, one_line, printable};
 use anyhow::{Context, Error, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
@@ -95,7 +95,7 @@ pub fn line(log: &mut File, text: &str) {
 }
 
 /// Tells the log of `document`, if it has one that can be opened, what `tool` has done.
-pub fn tell(tool: &Tool, document: &Document, text: &str) {
+pub fn append(tool: &Tool, document: &Document, text: &str) {
     let log = document.optional("LOG");
     if let Some(mut log) = log.and_then(|path| open(Path::new(path)).ok()) {
         line(&mut log, &format!("{}: {text}", tool.name));
@@ -105,13 +105,13 @@ pub fn tell(tool: &Tool, document: &Document, text: &str) {
 /// The same for what is wanted only where TRACE is set in the environment, and not to 0.
 pub fn trace(tool: &Tool, document: &Document, text: &str) {
     if std::env::var_os("TRACE").is_some_and(|value| !value.is_empty() && value != "0") {
-        tell(tool, document, text);
+        append(tool, document, text);
     }
 }
 
 /// Tells the log of `document` why `tool` failed, and returns the error.
 pub fn failure<T>(tool: &Tool, document: &Document, error: Error) -> Result<T> {
-    tell(tool, document, &sentence(&error));
+    append(tool, document, &one_line(&error));
     Err(error)
 }
 

@@ -1,6 +1,6 @@
 //! The values of SHARE and SHARE_RO.
 
-use crate::nearest;
+use crate::closest;
 use anyhow::{Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
@@ -70,7 +70,7 @@ fn refuse_unknown(word: &str) -> Result<()> {
     if known().any(|option| option == word) {
         return Ok(());
     }
-    let meant = option(word).or_else(|| nearest(word, known()));
+    let meant = option(word).or_else(|| closest(word, known()));
     let meant = match meant {
         Some(meant) => format!("did you mean {meant}?"),
         None => "use ro, rw, rec or idmap.".to_owned(),

@@ -19,22 +19,22 @@ use std::time::{Duration, Instant};
 pub const DIRECTORY: &str = "/run/overlay-boot";
 
 /// The directory of one subhost, there from its boot to its end.
-pub struct Home(PathBuf);
+pub struct StateDir(PathBuf);
 
 /// An exclusive lock (`flock(2)`) on a file or directory, held until the last descriptor of it is closed.
 pub type Lock = File;
 
-impl Home {
+impl StateDir {
     /// That of the subhost `name`, which is a name as [`Document::name`] has it.
     #[must_use]
     pub fn of(name: &str) -> Self {
-        Home::below(Path::new(DIRECTORY), name)
+        StateDir::below(Path::new(DIRECTORY), name)
     }
 
     /// The same where all subhosts rest below another `directory`.
     #[must_use]
     pub fn below(directory: &Path, name: &str) -> Self {
-        Home(directory.join(name))
+        StateDir(directory.join(name))
     }
 
     /// The path of a file in it.
@@ -254,7 +254,7 @@ pub fn owners(variable: &str, directory: &Path) -> impl Iterator<Item = String> 
     let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
     let wanted = wanted.map(identity);
     names().into_iter().filter(move |name| {
-        let document = Home::of(name).document().ok().flatten();
+        let document = StateDir::of(name).document().ok().flatten();
         let found =
             document.and_then(|document| std::fs::metadata(document.path(variable).ok()?).ok());
         wanted.is_some() && found.map(identity) == wanted
@@ -278,7 +278,7 @@ pub fn lock_within(file: &File, patience: Duration) -> std::io::Result<bool> {
 #[must_use]
 pub fn owner(is_it: impl Fn(&Path) -> bool) -> Option<(String, String)> {
     names().into_iter().find_map(|name| {
-        let home = Home::of(&name);
+        let home = StateDir::of(&name);
         let document = home
             .document()
             .ok()
@@ -313,7 +313,7 @@ pub fn names() -> Vec<String> {
 /// Opens pid 1 of the subhost and proves that it is the one of the document: alive, with the pid namespace and the start time
 /// that were noted. None if it has ended, even if its number is now another's.
 #[must_use]
-pub fn prove(document: &Document) -> Option<OwnedFd> {
+pub fn open_pid1(document: &Document) -> Option<OwnedFd> {
     let pid = i32::try_from(document.number("pid").ok()?).ok()?;
     let pidfd = pidfd_open(Pid::from_raw(pid)).ok()?;
     let (pidns, start) = identify(pid).ok()?;
@@ -329,13 +329,13 @@ pub fn prove(document: &Document) -> Option<OwnedFd> {
 /// Like [`prove`], but also proves that pid 1 is that of the subhost NAME, whatever facts the document
 /// has: its parent, the supervisor, has the lock of that name open.
 #[must_use]
-pub fn prove_own(document: &Document) -> Option<OwnedFd> {
-    let pid_1 = prove(document)?;
+pub fn open_own_pid1(document: &Document) -> Option<OwnedFd> {
+    let pid_1 = open_pid1(document)?;
     let pid = document.number("pid").ok()?;
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let parent = field(&String::from_utf8_lossy(&stat), 4)?;
     let parent = i32::try_from(parent).ok()?;
-    let is_own = Home::of(document.name()).is_held_by(parent);
+    let is_own = StateDir::of(document.name()).is_held_by(parent);
     // What was read of `pid` was that of the process behind the descriptor if it still lives.
     (is_own && ob_sys::process::pidfd_signal(&pid_1, None).is_ok()).then_some(pid_1)
 }
@@ -393,7 +393,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let home = Home::below(&directory, "mta");
+                    let home = StateDir::below(&directory, "mta");
                     for _ in 0..3000 {
                         if let Some(lock) = home.lock().unwrap() {
                             home.remove().unwrap();
@@ -404,7 +404,7 @@ mod tests {
             }
         });
         // Where a file stands in its place, it never will be.
-        let home = Home::below(&directory, "mtb");
+        let home = StateDir::below(&directory, "mtb");
         std::fs::write(directory.join("mtb"), "").unwrap();
         assert!(home.lock().is_err());
         std::fs::remove_dir_all(&directory).unwrap();

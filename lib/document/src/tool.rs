@@ -1,6 +1,6 @@
 //! What all the tools have in common at the prompt: help, version, usage errors, one line for a failure.
 
-use crate::{nearest, printable};
+use crate::{closest, printable};
 use anyhow::{Result, anyhow};
 use lexopt::{Arg, Parser};
 use nix::errno::Errno;
@@ -73,7 +73,7 @@ impl Tool {
 
     /// Prints the error as the one line that it is, on stderr.
     pub fn complain(&self, error: &anyhow::Error) {
-        self.warn(&sentence(error));
+        self.warn(&one_line(error));
     }
 
     /// Prints a line on stderr that begins with the tool's name.
@@ -105,10 +105,18 @@ impl Tool {
                 self.say(&format!("{} {}\n", self.typed(), env!("CARGO_PKG_VERSION")))
             }
             Arg::Long(option) => {
-                anyhow!(mistyped(&self.typed(), self.help, &format!("--{option}")))
+                anyhow!(unknown_option(
+                    &self.typed(),
+                    self.help,
+                    &format!("--{option}")
+                ))
             }
             Arg::Short(option) => {
-                anyhow!(mistyped(&self.typed(), self.help, &format!("-{option}")))
+                anyhow!(unknown_option(
+                    &self.typed(),
+                    self.help,
+                    &format!("-{option}")
+                ))
             }
             Arg::Value(value) => anyhow!(Usage(format!(
                 "unexpected argument '{}'; see {} --help",
@@ -129,7 +137,7 @@ impl Tool {
 
 /// What is wrong with an `option` that the tool `name` has not: what it was meant to be, if a long one in `help` is near.
 #[must_use]
-pub fn mistyped(name: &str, help: &str, option: &str) -> Usage {
+pub fn unknown_option(name: &str, help: &str, option: &str) -> Usage {
     let option = option.split('=').next().unwrap_or_default();
     let known = help
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
@@ -137,7 +145,7 @@ pub fn mistyped(name: &str, help: &str, option: &str) -> Usage {
         .chain(["--help", "--version"]);
     let meant = option.strip_prefix("--").and_then(|word| {
         let known = known.filter_map(|option| option.strip_prefix("--"));
-        nearest(word, known)
+        closest(word, known)
     });
     Usage(match meant {
         Some(meant) => format!("there is no option {option}; did you mean --{meant}?"),
@@ -148,7 +156,7 @@ pub fn mistyped(name: &str, help: &str, option: &str) -> Usage {
 /// Returns the error and its causes as one line for a terminal, errors of the kernel in words
 /// alone.
 #[must_use]
-pub fn sentence(error: &anyhow::Error) -> String {
+pub fn one_line(error: &anyhow::Error) -> String {
     let causes = error.chain().map(|cause| {
         let errno = cause.downcast_ref::<Errno>().copied();
         let io = cause.downcast_ref::<std::io::Error>();

@@ -56,5 +56,5 @@ fn tell(tool: &Tool, document: &Document) {
         links => format!(" with {links} on the host"),
     };
     let net = document.text("net").unwrap_or_default();
-    log::tell(tool, document, &format!("{net} is the network{cables}"));
+    log::append(tool, document, &format!("{net} is the network{cables}"));
 }

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use nix::unistd::unlink;
-use ob_confine::userns::{Ids, is_own};
+use ob_confine::userns::{IdRange, is_own};
 use ob_document::netns::{MADE, is_namespace, open_pinned, path, prepare_directory};
 use ob_sys::namespace::owner;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -38,7 +38,7 @@ impl Namespace {
 
     /// Takes this process into the namespace called `name`. If there is none it is made, and so named on the host as
     /// `ip netns add` would; with `ids` it belongs to a new user namespace of these.
-    pub fn enter(name: &str, ids: Option<Ids>) -> Result<Self> {
+    pub fn enter(name: &str, ids: Option<IdRange>) -> Result<Self> {
         prepare_directory()?;
         let path = path(name);
         for _ in 0..2 {
@@ -56,7 +56,7 @@ impl Namespace {
             }
             if let Some(namespace) = Namespace::open(name)? {
                 // One that root has made by hand is for root to change, where root inside is nobody else.
-                let is_mapped = ids.is_some_and(|ids| ids != Ids::ROOT);
+                let is_mapped = ids.is_some_and(|ids| ids != IdRange::IDENTITY);
                 if is_mapped && is_own(owner(&namespace.descriptor)?)? {
                     bail!(
                         "USERNS: {} is there already and belongs to the host; ip netns del {name}",
@@ -84,7 +84,7 @@ impl Namespace {
         bail!("{}: somebody else makes this namespace", path.display())
     }
 
-    fn make(path: &Path, ids: Option<Ids>) -> Result<Self> {
+    fn make(path: &Path, ids: Option<IdRange>) -> Result<Self> {
         // Who makes a network namespace decides which user namespace it belongs to, for good.
         let holder = ids.map(|ids| ids.hold(libc::CLONE_NEWNET)).transpose()?;
         let new = match &holder {

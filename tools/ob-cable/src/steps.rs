@@ -5,14 +5,14 @@ use crate::links::Links;
 use crate::wire::{FACTS, Plan};
 use anyhow::{Context, Result};
 use ob_confine::protect::network_owner;
-use ob_confine::userns::{Ids, Wish};
+use ob_confine::userns::{IdRange, UsernsSetting};
 use ob_document::steps::{command, leave_to, word};
 use ob_document::{Cable, Document, netns};
 
 /// Checks what can be checked, and tells of the namespace and each cable. Notes them as they would be.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
     document.forget(FACTS);
-    if Wish::of(document)? == Wish::No {
+    if UsernsSetting::of(document)? == UsernsSetting::No {
         return links(document, steps);
     }
     let mut told = Vec::new();
@@ -28,7 +28,7 @@ fn links(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
     let path = netns::path(name);
     if !path.exists() {
         steps.push(command(["ip", "netns", "add", name]));
-        if network_owner(document)? == Some(Ids::ROOT) {
+        if network_owner(document)? == Some(IdRange::IDENTITY) {
             // In its place one that belongs to a user namespace; only from outside of that can it be named.
             let path = path.to_string_lossy();
             let quoted = word(&path);

@@ -7,7 +7,7 @@ use crate::namespace::{self, Namespace};
 use crate::netlink::Link;
 use crate::wire::{FACTS, trace, trace_unpinned};
 use anyhow::{Context, Result, anyhow};
-use ob_document::state::Home;
+use ob_document::state::StateDir;
 use ob_document::{Document, log, netns};
 use std::os::fd::AsFd;
 use std::thread;
@@ -136,7 +136,7 @@ fn unpin(names: &[&str]) -> Vec<Result<()>> {
 /// namespace of that name, whatever it is called.
 fn look(document: &Document, host: &mut Links) -> Result<Found> {
     let name = document.name();
-    let state = Home::of(name).document().ok().flatten();
+    let state = StateDir::of(name).document().ok().flatten();
     let noted = state.as_ref().unwrap_or(document);
     let mut found = Found {
         unpin: is_ours(noted, state.is_some())?,
@@ -258,8 +258,8 @@ fn run_ifdown(batch: &[(&Document, &str)], end: Instant) {
             Ok(status) if status.success() => {
                 trace(document, &format!("ran {} {link}", ifdown.display()));
             }
-            Ok(status) => log::tell(&TOOL, document, &format!("ifdown {link}: {status}")),
-            Err(error) => log::tell(&TOOL, document, &format!("ifdown {link}: {error}")),
+            Ok(status) => log::append(&TOOL, document, &format!("ifdown {link}: {status}")),
+            Err(error) => log::append(&TOOL, document, &format!("ifdown {link}: {error}")),
         }
     }
 }

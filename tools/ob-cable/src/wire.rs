@@ -10,8 +10,8 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc;
 use ob_confine::protect::network_owner;
-use ob_confine::userns::Ids;
-use ob_document::state::Home;
+use ob_confine::userns::IdRange;
+use ob_document::state::StateDir;
 use ob_document::{Cable, Document, netns};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -77,7 +77,7 @@ pub fn wire(document: &mut Document) -> Result<Wiring> {
 
 /// The state file as the guard of this boot has written it.
 fn guard_state(name: &str) -> Option<Document> {
-    let home = Home::of(name);
+    let home = StateDir::of(name);
     let state = home.document().ok().flatten();
     state.filter(|state| state.has("guard") && home.is_locked())
 }
@@ -128,7 +128,7 @@ fn find_bridge(host: &mut Links, name: &str) -> Result<i32> {
 }
 
 impl Wiring {
-    fn begin(name: &str, host: Links, plan: &Plan, ids: Option<Ids>) -> Result<Self> {
+    fn begin(name: &str, host: Links, plan: &Plan, ids: Option<IdRange>) -> Result<Self> {
         let ifup = plan.asks_for_ifup().then(ifupdown::ifup).flatten();
         // Without cables there is nothing to do outside, where someone who is root here alone may not return to.
         let home = match plan.cables.is_empty() {
@@ -230,7 +230,7 @@ impl Wiring {
         if !self.guarded {
             return Ok(());
         }
-        Home::of(&self.name).note(document, &["cables", "ifindex"])
+        StateDir::of(&self.name).note(document, &["cables", "ifindex"])
     }
 
     fn lay_pair(
@@ -425,7 +425,7 @@ fn run(program: &std::path::Path, arguments: &[&str], document: &Document) -> bo
         "{} {arguments}: {failure}, as where interfaces(5) has no stanza for it; going on without",
         program.display()
     );
-    ob_document::log::tell(&TOOL, document, &text);
+    ob_document::log::append(&TOOL, document, &text);
     false
 }
 

@@ -4,7 +4,7 @@ use crate::conf::{self, Assignment, Conf, normal};
 use crate::misspelt::{self, FREE};
 use ob_confine::userns;
 use ob_document::{
-    Cable, Document, Hook, Kind, Trust, VARIABLES, closed, nearest, printable, sentence,
+    Cable, Document, Hook, Kind, Trust, VARIABLES, closed, closest, one_line, printable,
 };
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
@@ -181,7 +181,7 @@ impl<'a> Check<'a> {
             }
             let Some(variable) = VARIABLES.iter().find(|variable| variable.name == name) else {
                 let known = VARIABLES.iter().map(|variable| variable.name);
-                let remedy = match nearest(name, known) {
+                let remedy = match closest(name, known) {
                     Some(meant) => format!("did you mean {meant}?"),
                     None => format!("begin the name of one of your own with {FREE}"),
                 };
@@ -488,7 +488,7 @@ impl<'a> Check<'a> {
                 && assignment.command().is_none()
                 && let Err(error) = conf::check(assignment.name, &value)
             {
-                self.tell_value(assignment, sentence(&error));
+                self.tell_value(assignment, one_line(&error));
             }
         }
     }

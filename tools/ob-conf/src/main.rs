@@ -7,7 +7,7 @@ use ob_conf::check::{self, Weight};
 use ob_conf::conf::{self, Conf, Evaluation};
 use ob_document::printable::copy;
 use ob_document::{
-    Document, Kind, Silent, Tool, Usage, VARIABLES, mistyped, printable, quote, send,
+    Document, Kind, Silent, Tool, Usage, VARIABLES, printable, quote, send, unknown_option,
 };
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
@@ -187,7 +187,7 @@ fn misread(mut parser: lexopt::Parser) -> Result<Request> {
     let [name, option, help] = words.as_slice() else {
         bail!(Usage("--mistyped wants CMD, OPTION and HELP".to_owned()));
     };
-    let text = format!("{name}: {}", mistyped(name, help, option));
+    let text = format!("{name}: {}", unknown_option(name, help, option));
     let _ = writeln!(std::io::stderr(), "{}", printable(&text));
     std::process::exit(2)
 }

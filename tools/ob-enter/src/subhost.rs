@@ -15,9 +15,9 @@ use nix::unistd::{Pid, chdir, fchown, getcwd, pipe2};
 use ob_confine::cgroup_limits;
 use ob_confine::protect::Protection;
 use ob_confine::seccomp::Filters;
-use ob_confine::userns::Ids;
+use ob_confine::userns::IdRange;
 use ob_document::Document;
-use ob_document::state::{Home, prove};
+use ob_document::state::{StateDir, open_pid1};
 use ob_enter::{End, Inside};
 use ob_sys::process::{Child, close_all_except, pidfd_open, pidfd_signal, spawn};
 use std::fs::File;
@@ -32,7 +32,7 @@ const END: u16 = 250;
 pub struct Subhost {
     pid_1: OwnedFd,
     group: Option<File>,
-    ids: Option<Ids>,
+    ids: Option<IdRange>,
     protection: Protection,
     filters: Option<Filters>,
 }
@@ -48,11 +48,11 @@ impl Subhost {
     /// Finds it by its document at rest, and by nothing else; fails if what that tells cannot be proven.
     pub fn find(name: &str) -> Result<Self> {
         Document::new(name)?;
-        let home = Home::of(name);
+        let home = StateDir::of(name);
         let document = home.document()?;
         let Some((document, pid_1)) = document
             .as_ref()
-            .and_then(|document| Some((document, prove(document)?)))
+            .and_then(|document| Some((document, open_pid1(document)?)))
         else {
             let has_begun = document.is_some_and(|document| document.has("pid"));
             if home.is_locked() && !has_begun {
@@ -60,7 +60,7 @@ impl Subhost {
             }
             bail!("not running");
         };
-        let ids = Ids::required(document)?;
+        let ids = IdRange::required(document)?;
         if let Some(ids) = ids {
             check_users(document.number("pid")?, &pid_1, ids)?;
         }
@@ -192,7 +192,7 @@ impl Subhost {
 }
 
 /// Makes sure that pid 1 is in the user namespace with these `ids`, which the command will join.
-fn check_users(pid: u64, pid_1: &OwnedFd, ids: Ids) -> Result<()> {
+fn check_users(pid: u64, pid_1: &OwnedFd, ids: IdRange) -> Result<()> {
     for map in ["uid_map", "gid_map"] {
         let found = std::fs::read_to_string(format!("/proc/{pid}/{map}"));
         let found = found.with_context(|| format!("read the {map} of pid 1"))?;

@@ -9,7 +9,7 @@ mod table;
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 use ob_document::printable::{printable, printable_json};
-use ob_document::{Silent, Tool, Usage, nearest, state};
+use ob_document::{Silent, Tool, Usage, closest, state};
 use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal, Write, stdout};
 use std::path::Path;
@@ -124,7 +124,7 @@ fn state(word: &str) -> Result<State> {
     let states = State::ALL;
     let found = states.into_iter().find(|state| state.word() == word);
     found.with_context(|| {
-        let meant = nearest(word, states.map(State::word));
+        let meant = closest(word, states.map(State::word));
         let meant = meant.map_or(String::new(), |meant| format!("; did you mean {meant}?"));
         Usage(format!("there is no state {word}{meant}"))
     })

@@ -2,7 +2,7 @@
 
 use crate::detail::{Detail, Meter};
 use anyhow::{Context, Result, bail, ensure};
-use ob_document::state::{Home, lives, prove};
+use ob_document::state::{StateDir, lives, open_pid1};
 use ob_document::{Document, confid};
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -153,7 +153,7 @@ impl Finder {
         }
         let mut names = self.names()?;
         names.retain(|name| {
-            let document = Home::below(&self.directory, name).document();
+            let document = StateDir::below(&self.directory, name).document();
             matches!(document, Ok(Some(document)) if operand.is_of(&document))
         });
         ensure!(
@@ -184,7 +184,7 @@ impl Finder {
 
     /// Looks what lies at rest for `name`; none if nothing does.
     fn look(&self, name: &str) -> Result<Option<Subhost>> {
-        let home = Home::below(&self.directory, name);
+        let home = StateDir::below(&self.directory, name);
         let context = || format!("{name}: look at its lock");
         let lock = match File::open(home.file("lock")) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -209,7 +209,7 @@ impl Finder {
         }
         let unknown = held && document.is_none();
         let mut document = document.map_or_else(|| Document::new(name), Ok)?;
-        let pid_1 = prove(&document);
+        let pid_1 = open_pid1(&document);
         let state = State::of(&Signs {
             held,
             stopped: is_being_stopped(&home),
@@ -312,7 +312,7 @@ impl<'a> Operand<'a> {
 }
 
 /// Whether somebody stops it: its services, as overlay-stop does, which notes itself in the mark; or itself, under a lock.
-fn is_being_stopped(home: &Home) -> bool {
+fn is_being_stopped(home: &StateDir) -> bool {
     let Ok(mut mark) = File::open(home.file("stopping")) else {
         return false;
     };
@@ -321,7 +321,7 @@ fn is_being_stopped(home: &Home) -> bool {
 }
 
 /// Whether it has no lock, and gets none in a while: who was about to make it or had just removed it was killed.
-fn is_torn(home: &Home) -> bool {
+fn is_torn(home: &StateDir) -> bool {
     std::thread::sleep(Duration::from_millis(20));
     home.file("").exists() && !home.file("lock").exists()
 }
@@ -356,7 +356,7 @@ mod tests {
 
         /// Lays down a subhost whose pid 1 is this test, and returns its lock.
         fn lay_down(&self, name: &str, facts: &[&str]) -> File {
-            let home = Home::below(&self.0, name);
+            let home = StateDir::below(&self.0, name);
             let lock = home.lock().unwrap().unwrap();
             let mut document = Document::new(name).unwrap();
             let pid = i32::try_from(std::process::id()).unwrap();
@@ -457,7 +457,7 @@ mod tests {
     fn listing_a_dead_subhost_does_not_block_a_boot() {
         let rest = Rest::new("race");
         drop(rest.lay_down("a", &["ended"]));
-        let home = Home::below(&rest.0, "a");
+        let home = StateDir::below(&rest.0, "a");
         std::thread::scope(|scope| {
             let looker = scope.spawn(|| {
                 for _ in 0..2000 {

@@ -7,7 +7,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::libc::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat, umask};
 use nix::unistd::{Gid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
-use ob_confine::userns::Ids;
+use ob_confine::userns::IdRange;
 use ob_document::steps::{command, word};
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
 use std::ffi::CStr;
@@ -52,7 +52,7 @@ const LINKS: &[(&str, &str)] = &[
 pub fn furnish(
     root: &Root,
     ram_size: &str,
-    ids: Option<Ids>,
+    ids: Option<IdRange>,
     tell: impl Fn(&str),
 ) -> Result<Vec<PathBuf>> {
     let mut mounts = Vec::new();
@@ -104,7 +104,7 @@ pub fn furnish(
             }
             Err(error) => tell(&format!(
                 "RAM_SIZE={ram_size}: no /run is mounted: {}",
-                ob_document::sentence(&error)
+                ob_document::one_line(&error)
             )),
         }
     }
@@ -203,7 +203,7 @@ fn make(kind: &CStr, options: &[(&CStr, &str)], attributes: Attributes) -> Resul
 }
 
 /// Fills /dev; returns the nodes that we are not allowed to make.
-fn fill(dev: &OwnedFd, ids: Option<Ids>) -> Result<Vec<&'static str>> {
+fn fill(dev: &OwnedFd, ids: Option<IdRange>) -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();
     let old = umask(Mode::empty()); // the modes are meant as they are written
     for (name, mode, owner, major, minor) in NODES {
@@ -241,7 +241,7 @@ fn fill(dev: &OwnedFd, ids: Option<Ids>) -> Result<Vec<&'static str>> {
 }
 
 /// The group that is `inside` in there.
-fn group(inside: u32, ids: Option<Ids>) -> Gid {
+fn group(inside: u32, ids: Option<IdRange>) -> Gid {
     ids.map_or(Gid::from_raw(inside), |ids| ids.group(inside))
 }
 

@@ -24,7 +24,7 @@ use mapped::Mapped;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use ob_confine::protect::ReadOnly;
-use ob_confine::userns::{Ids, Wish};
+use ob_confine::userns::{IdRange, UsernsSetting};
 use ob_document::{Document, Hook, Tool, Usage, filter, log, undo};
 use ob_sys::identity::set_fs_ids;
 use ob_sys::process::set_cloexec_from;
@@ -117,7 +117,7 @@ fn mount(document: &mut Document) -> Result<()> {
     shares(document)?;
     let read_only = ReadOnly::of(document)?;
     for warning in document.list("warnings").unwrap_or_default() {
-        log::tell(
+        log::append(
             &Tool {
                 name: "ob-conf",
                 ..TOOL
@@ -174,7 +174,7 @@ fn mount(document: &mut Document) -> Result<()> {
         .map(|path| path.display().to_string())
         .collect();
     if outcome.is_ok() {
-        log::tell(
+        log::append(
             &TOOL,
             document,
             &format!("{} is the root", layers.in_words(&live)),
@@ -222,7 +222,7 @@ fn dress(
         if let Err(error) = furnish::provide_reaper(&root) {
             note(
                 document,
-                &format!("/.reaper: {}", ob_document::sentence(&error)),
+                &format!("/.reaper: {}", ob_document::one_line(&error)),
             );
         }
     }
@@ -285,7 +285,7 @@ fn run_hook(document: &Document, hook: &Hook, name: &str, arguments: &[&Path]) -
     let log = log::open(document.path("LOG")?)?;
     set_cloexec_from(3)?;
     let mut hook = hook.with_plan(document, arguments);
-    if let Some(ids) = Ids::of(document)? {
+    if let Some(ids) = IdRange::of(document)? {
         hook.env("USERNS", ids.to_string()); // which it is, where the plan only says auto
     }
     let status = hook
@@ -303,7 +303,7 @@ fn run_hook(document: &Document, hook: &Hook, name: &str, arguments: &[&Path]) -
 fn tolerate(document: &Document, outcome: Result<()>, upper: &Path) {
     if let Err(error) = outcome {
         let error = error.context(format!("prepare {}", upper.display()));
-        note(document, &ob_document::sentence(&error));
+        note(document, &ob_document::one_line(&error));
     }
 }
 
@@ -332,9 +332,10 @@ fn cables() -> usize {
 
 fn furnish_alone(live: &Path) -> Result<ExitCode> {
     let size = std::env::var("RAM_SIZE").unwrap_or_else(|_| "50M".to_owned());
-    let wish = std::env::var("USERNS").map_or(Ok(Wish::No), |text| Wish::parse(&text));
+    let wish =
+        std::env::var("USERNS").map_or(Ok(UsernsSetting::No), |text| UsernsSetting::parse(&text));
     let ids = match wish.context("USERNS")? {
-        Wish::Range(ids) => Some(ids),
+        UsernsSetting::Range(ids) => Some(ids),
         _ => None,
     };
     let root = Root::open(live)?;

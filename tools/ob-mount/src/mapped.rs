@@ -10,8 +10,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{fchdir, pipe2};
-use ob_confine::userns::{Ids, Wish, is_closed};
-use ob_document::{Document, sentence};
+use ob_confine::userns::{IdRange, UsernsSetting, is_closed};
+use ob_document::{Document, one_line};
 use ob_sys::fdstore::FdStore;
 use ob_sys::identity::{FsIdsGuard, set_fs_ids};
 use ob_sys::mount::{Depth, Filesystem, attach, clone_tree, set_attributes};
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// The identities of a subhost.
 pub struct Mapped {
     /// Their range.
-    pub ids: Ids,
+    pub ids: IdRange,
     /// A user namespace with that map, for the kernel to read it from.
     namespace: File,
 }
@@ -34,8 +34,8 @@ impl Mapped {
     /// Gives the subhost its range and notes it; none if it wants none. Fails if others of the host could reach what root makes
     /// inside, which is as good as what root makes outside.
     pub fn of(document: &mut Document, layers: &Layers) -> Result<Option<Self>> {
-        let wish = Wish::of(document)?;
-        if wish == Wish::No {
+        let wish = UsernsSetting::of(document)?;
+        if wish == UsernsSetting::No {
             return Ok(None);
         }
         let upper = layers.written_to(document)?;
@@ -53,10 +53,10 @@ impl Mapped {
 
     /// That of a subhost which has it already.
     pub fn of_running(document: &Document) -> Result<Option<Self>> {
-        Ids::of(document)?.map(Mapped::with).transpose()
+        IdRange::of(document)?.map(Mapped::with).transpose()
     }
 
-    fn with(ids: Ids) -> Result<Self> {
+    fn with(ids: IdRange) -> Result<Self> {
         let namespace = ids.hold(0).and_then(|holder| holder.open("user"));
         let namespace = namespace.context("USERNS")?;
         Ok(Mapped { ids, namespace })
@@ -105,7 +105,7 @@ impl Mapped {
                 return 0;
             };
             if let Ok(teller) = teller.try_clone() {
-                let _ = File::from(teller).write_all(sentence(&error).as_bytes());
+                let _ = File::from(teller).write_all(one_line(&error).as_bytes());
             }
             1
         })

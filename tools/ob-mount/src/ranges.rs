@@ -2,7 +2,7 @@
 
 use crate::octal::{escape, unescape};
 use anyhow::{Context, Result, bail, ensure};
-use ob_confine::userns::{Ids, SIZE, Wish};
+use ob_confine::userns::{IdRange, SIZE, UsernsSetting};
 use ob_document::{Document, state};
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write};
@@ -22,7 +22,7 @@ const TURN: Duration = Duration::from_secs(10);
 
 /// Where ranges come from that the administrator has not set aside: above those that useradd(8) gives to users and that
 /// systemd-nspawn(1) picks from, below those that systemd has reserved.
-const POOL: Ids = Ids {
+const POOL: IdRange = IdRange {
     first: 0x7800_0000,
     size: 0x7ffe_0000 - 0x7800_0000,
 };
@@ -32,14 +32,14 @@ const ACCOUNT: &str = "overlay-boot";
 
 /// Gives the subhost of `document` the range that it wishes. It is nobody else's, neither a subhost's nor a user's with an entry in
 /// /etc/subuid or /etc/subgid.
-pub fn range(document: &Document, wish: Wish) -> Result<Ids> {
+pub fn range(document: &Document, wish: UsernsSetting) -> Result<IdRange> {
     give(document, wish).with_context(|| match wish {
-        Wish::Range(ids) => format!("USERNS={ids}"),
+        UsernsSetting::Range(ids) => format!("USERNS={ids}"),
         _ => "USERNS=auto".to_owned(),
     })
 }
 
-fn give(document: &Document, wish: Wish) -> Result<Ids> {
+fn give(document: &Document, wish: UsernsSetting) -> Result<IdRange> {
     let path = Path::new(DIRECTORY).join(FILE);
     let context = || format!("keep the ranges in {}", path.display());
     let mut builder = DirBuilder::new();
@@ -109,7 +109,7 @@ struct Entry {
     /// The line.
     text: String,
     /// The range that it begins with; none if there is none.
-    ids: Option<Ids>,
+    ids: Option<IdRange>,
     /// Whose it is; none if that cannot be read.
     owner: Option<String>,
     /// Whether a part of the owner may be missing: then the range is not given to another.
@@ -117,7 +117,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(ids: Ids, owner: &str) -> Self {
+    fn new(ids: IdRange, owner: &str) -> Self {
         Entry {
             text: format!("{ids} {}", escape(owner)),
             ids: Some(ids),
@@ -128,7 +128,7 @@ impl Entry {
 
     fn parse(text: &str) -> Self {
         let (ids, owner) = text.split_once(' ').unwrap_or((text, ""));
-        let (ids, owner) = match Ids::parse(ids) {
+        let (ids, owner) = match IdRange::parse(ids) {
             Ok(ids) if owner.contains(" /") => (Some(ids), Some(unescape(owner))),
             _ => (first_of(text), None),
         };
@@ -144,7 +144,7 @@ impl Entry {
         self.owner.is_none() && !self.text.starts_with('#')
     }
 
-    fn overlaps(&self, ids: Ids) -> bool {
+    fn overlaps(&self, ids: IdRange) -> bool {
         self.ids.is_some_and(|own| own.overlaps(ids))
     }
 
@@ -164,23 +164,24 @@ impl Entry {
 
 /// The range that a damaged line begins with. Its end may be missing, so it is taken to be no
 /// smaller than the range of a subhost that has not asked for another.
-fn first_of(text: &str) -> Option<Ids> {
+fn first_of(text: &str) -> Option<IdRange> {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit());
     let first: u32 = numbers.next()?.parse().ok()?;
     let size = numbers.next().unwrap_or_default();
-    let size = Ids::parse(&format!("{first}:{size}")).map_or(SIZE, |ids| ids.size.max(SIZE));
-    Some(Ids {
+    let size = IdRange::parse(&format!("{first}:{size}")).map_or(SIZE, |ids| ids.size.max(SIZE));
+    Some(IdRange {
         first,
         size: size.min(u32::MAX - first),
     })
 }
 
 /// The ranges of all subhosts that run, but for the one of that name.
-fn running(name: &str) -> Vec<Ids> {
+fn running(name: &str) -> Vec<IdRange> {
     let others = state::names().into_iter().filter(|other| other != name);
-    let documents = others.filter_map(|other| state::Home::of(&other).document().ok().flatten());
+    let documents =
+        others.filter_map(|other| state::StateDir::of(&other).document().ok().flatten());
     documents
-        .filter_map(|document| Ids::of(&document).ok().flatten())
+        .filter_map(|document| IdRange::of(&document).ok().flatten())
         .collect()
 }
 
@@ -207,14 +208,14 @@ impl Ledger {
     }
 
     /// Gives `owner` a range: the one it had, if that is what it wants and may have still.
-    fn give(&mut self, owner: &str, wish: Wish, subids: &[SubIds; 2]) -> Result<Ids> {
+    fn give(&mut self, owner: &str, wish: UsernsSetting, subids: &[SubIds; 2]) -> Result<IdRange> {
         let pools = pools(subids)?;
         let others: Vec<_> = subids.iter().flat_map(|ids| &ids.others).collect();
         let had = self.0.iter().find(|entry| entry.is_of(owner));
         let had = had.and_then(|entry| entry.ids);
-        let is_free = |ids: Ids| !others.iter().any(|(taken, _)| taken.overlaps(ids));
+        let is_free = |ids: IdRange| !others.iter().any(|(taken, _)| taken.overlaps(ids));
         let ids = match wish {
-            Wish::Range(ids) => {
+            UsernsSetting::Range(ids) => {
                 if let Some((taken, user)) = others.iter().find(|(taken, _)| taken.overlaps(ids)) {
                     bail!(
                         "it overlaps {taken}, which belongs to {user} by /etc/subuid or /etc/subgid"
@@ -252,13 +253,18 @@ impl Ledger {
 
     /// The first range that nobody has, or whose owner is gone. Subhosts that run keep theirs, also
     /// where the file has lost it.
-    fn find(&self, owner: &str, pools: &[Ids], is_free: impl Fn(Ids) -> bool) -> Result<Ids> {
+    fn find(
+        &self,
+        owner: &str,
+        pools: &[IdRange],
+        is_free: impl Fn(IdRange) -> bool,
+    ) -> Result<IdRange> {
         let ranges = || {
             let all = pools.iter().flat_map(|pool| {
                 let firsts = (pool.first..).step_by(SIZE as usize);
                 firsts.take((pool.size / SIZE) as usize)
             });
-            all.map(|first| Ids { first, size: SIZE })
+            all.map(|first| IdRange { first, size: SIZE })
                 .filter(|ids| is_free(*ids))
         };
         let (name, _) = owner.split_once(' ').unwrap_or((owner, ""));
@@ -276,24 +282,24 @@ impl Ledger {
         })
     }
 
-    fn overlapping(&self, owner: &str, ids: Ids) -> Option<&Entry> {
+    fn overlapping(&self, owner: &str, ids: IdRange) -> Option<&Entry> {
         let mut others = self.0.iter().filter(|entry| !entry.is_of(owner));
         others.find(|entry| entry.overlaps(ids))
     }
 
     /// Takes the ranges in the way of `ids` from subhosts that are no more.
-    fn forget_gone(&mut self, owner: &str, ids: Ids) {
+    fn forget_gone(&mut self, owner: &str, ids: IdRange) {
         self.0
             .retain(|entry| entry.is_of(owner) || !entry.overlaps(ids) || !entry.is_gone());
     }
 }
 
-fn is_within(ids: Ids, pool: Ids) -> bool {
+fn is_within(ids: IdRange, pool: IdRange) -> bool {
     ids.first >= pool.first && ids.first - pool.first <= pool.size.saturating_sub(ids.size)
 }
 
 /// What may be given: what both files set aside for subhosts, or our own choice.
-fn pools(subids: &[SubIds; 2]) -> Result<Vec<Ids>> {
+fn pools(subids: &[SubIds; 2]) -> Result<Vec<IdRange>> {
     let [users, groups] = subids;
     ensure!(
         users.ours == groups.ours,
@@ -308,8 +314,8 @@ fn pools(subids: &[SubIds; 2]) -> Result<Vec<Ids>> {
 /// A file of `USER:FIRST:COUNT`, see subuid(5).
 #[derive(Default)]
 struct SubIds {
-    ours: Vec<Ids>,
-    others: Vec<(Ids, String)>,
+    ours: Vec<IdRange>,
+    others: Vec<(IdRange, String)>,
 }
 
 impl SubIds {
@@ -333,7 +339,7 @@ impl SubIds {
             let (Ok(first), Ok(count)) = (first.parse::<u32>(), count.parse::<u32>()) else {
                 continue;
             };
-            let ids = Ids {
+            let ids = IdRange {
                 first,
                 size: count.min(u32::MAX - first),
             };
@@ -352,7 +358,7 @@ mod tests {
     use super::*;
 
     fn auto(ledger: &mut Ledger, owner: &str, subids: &[SubIds; 2]) -> String {
-        let given = ledger.give(owner, Wish::Auto, subids);
+        let given = ledger.give(owner, UsernsSetting::Auto, subids);
         given.map_or_else(|error| format!("{error:#}"), |ids| ids.to_string())
     }
 
@@ -394,7 +400,7 @@ mod tests {
     fn requested_range_must_be_free() {
         let mut ledger = Ledger::parse("100000:65536 a /\n");
         let ask = |ledger: &mut Ledger, owner: &str, first| {
-            let wish = Wish::Range(Ids { first, size: SIZE });
+            let wish = UsernsSetting::Range(IdRange { first, size: SIZE });
             let given = ledger.give(owner, wish, &subids("alice:500000:65536"));
             given.map_or_else(|error| format!("{error:#}"), |ids| ids.to_string())
         };

@@ -168,11 +168,11 @@ pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
     let host = Path::new(host).canonicalize().map_err(|error| {
         Usage(format!(
             "share {host}: {}",
-            ob_document::sentence(&error.into())
+            ob_document::one_line(&error.into())
         ))
     })?;
     let share = Share::parse(&format!("{}:{rest}", host.display()))?;
-    let pid_1 = state::prove_own(document).context("it is not running")?;
+    let pid_1 = state::open_own_pid1(document).context("it is not running")?;
     let mapped = Mapped::of_running(document)?;
     // Private from here on, so that the copy is so on a kernel before 5.12 as well.
     unshare(CloneFlags::CLONE_NEWNS)?;

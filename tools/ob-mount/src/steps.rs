@@ -5,7 +5,7 @@ use crate::{FACTS, alive, furnish, pairs, readonly, shares};
 use anyhow::{Context, Result};
 use ob_conf::conf::Conf;
 use ob_confine::protect::ReadOnly;
-use ob_confine::userns::Wish;
+use ob_confine::userns::UsernsSetting;
 use ob_document::Document;
 use ob_document::steps::{command, hook, leave_to, word};
 use std::path::Path;
@@ -14,8 +14,8 @@ use std::path::Path;
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
     document.forget(FACTS);
     let commands = commands(document);
-    let wish = Wish::of(document)?;
-    if wish == Wish::No {
+    let wish = UsernsSetting::of(document)?;
+    if wish == UsernsSetting::No {
         if !commands.is_empty() {
             let conf = word(document.text("CONFIG")?);
             steps.push(format!(
@@ -73,7 +73,7 @@ fn mounts(document: &mut Document, commands: &[String], steps: &mut Vec<String>)
     let read_only = ReadOnly::of(document)?;
     let live = document.text("LIVE")?.to_owned();
     let upper = document.text("UPPER")?.to_owned();
-    let wish = Wish::of(document)?;
+    let wish = UsernsSetting::of(document)?;
 
     if layers.are_mounted_here() {
         if let Some(hook) = hook(document, "PREMOUNT", &[&upper])? {
@@ -84,9 +84,11 @@ fn mounts(document: &mut Document, commands: &[String], steps: &mut Vec<String>)
         }
     }
     match wish {
-        Wish::No => {}
-        Wish::Auto => steps.push("the layers are mapped to a free range of ids".to_owned()),
-        Wish::Range(ids) => steps.push(format!("the layers are mapped to the ids {ids}")),
+        UsernsSetting::No => {}
+        UsernsSetting::Auto => {
+            steps.push("the layers are mapped to a free range of ids".to_owned());
+        }
+        UsernsSetting::Range(ids) => steps.push(format!("the layers are mapped to the ids {ids}")),
     }
     match &layers {
         Layers::There => {}

@@ -7,7 +7,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::mkdir;
 use ob_confine::cgroup_limits::group;
-use ob_document::state::Home;
+use ob_document::state::StateDir;
 use ob_document::{Document, tree};
 use ob_sys::file::{get_xattr, set_xattr};
 use std::ffi::CStr;
@@ -61,7 +61,7 @@ fn make_group(document: &Document, path: &Path) -> Result<()> {
         "it is in use by something else; set another NAME, or rmdir it if nothing needs it"
     );
     // Noted before it is there: a process that cleans up after us, were we killed, knows of it.
-    let home = Home::of(document.name());
+    let home = StateDir::of(document.name());
     home.note(document, &["cgroup"])?;
     match mkdir(path, Mode::from_bits_truncate(0o755)) {
         Ok(()) => {
@@ -85,7 +85,7 @@ fn is_marked(path: &Path) -> bool {
 
 /// Whether the state file of the subhost notes the group.
 fn is_noted(document: &Document, path: &Path) -> bool {
-    let state = Home::of(document.name()).document().ok().flatten();
+    let state = StateDir::of(document.name()).document().ok().flatten();
     state.and_then(|state| group(&state)).as_deref() == Some(path)
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::sethostname;
 use ob_confine::protect::Protection;
 use ob_confine::seccomp::Filters;
 use ob_document::Document;
-use ob_document::state::Home;
+use ob_document::state::StateDir;
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree, set_attributes};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -32,7 +32,7 @@ impl Confinement {
     /// has a user namespace.
     pub fn of(document: &Document, mapped: bool) -> Result<Self> {
         let protection = Protection::of(document, mapped)?;
-        let filters = protection.make_filters(&Home::of(document.name()))?;
+        let filters = protection.make_filters(&StateDir::of(document.name()))?;
         Ok(Confinement {
             protection,
             filters,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use ob_document::state::{Home, Lock, prove_own};
+use ob_document::state::{Lock, StateDir, open_own_pid1};
 use ob_document::{Document, Silent};
 use ob_sys::process::{Child, pidfd_signal};
 use std::fs::File;
@@ -40,7 +40,7 @@ const LIFE: [&str; 5] = ["guard", "guardstart", "pid", "pidns", "start"];
 
 /// Whether the state file is that of another life of the subhost than `document`: this one has ended.
 fn is_of_another_life(document: &Document) -> bool {
-    let state = Home::of(document.name()).document().ok().flatten();
+    let state = StateDir::of(document.name()).document().ok().flatten();
     let differs = |state: &Document, fact| {
         document.has(fact) && document.number(fact).ok() != state.number(fact).ok()
     };
@@ -63,7 +63,7 @@ pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
     for (document, outcome) in living.iter().zip(&mut outcomes) {
         if let Some(document) = document
             && outcome.is_ok()
-            && prove_own(document).is_none()
+            && open_own_pid1(document).is_none()
         {
             guard::cancel(document);
         }
@@ -75,7 +75,7 @@ pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
             let Some(document) = document.filter(|_| outcome.is_ok()) else {
                 continue;
             };
-            let home = Home::of(document.name());
+            let home = StateDir::of(document.name());
             match wait_for_lock(&home, document) {
                 Ok(Some(lock)) => {
                     locks.push(lock);
@@ -102,7 +102,7 @@ pub fn undo(documents: &mut [Document], then: Option<&str>) -> Vec<Result<()>> {
 
 /// Ends a subhost, if it still runs.
 fn end(document: &Document) -> Result<()> {
-    let pid_1 = prove_own(document);
+    let pid_1 = open_own_pid1(document);
     pid_1.map_or(Ok(()), |pid_1| end_pid_1(document, pid_1))
 }
 
@@ -120,7 +120,7 @@ fn tell(documents: &[Option<&Document>]) -> Vec<Option<Ending>> {
     let by_itself = BY_ITSELF.saturating_mul(turn);
     let begun = documents.iter().map(|document| {
         let document = (*document)?;
-        Some(begin(document, prove_own(document)?, by_itself))
+        Some(begin(document, open_own_pid1(document)?, by_itself))
     });
     begun.collect()
 }
@@ -237,14 +237,14 @@ fn is_readable(fd: &OwnedFd) -> bool {
 
 /// Marks the subhost as stopping, for its guard and for who lists it.
 fn announce(name: &str) -> Option<Lock> {
-    let file = File::create(Home::of(name).file("stopping")).ok()?;
+    let file = File::create(StateDir::of(name).file("stopping")).ok()?;
     file.try_lock().ok()?;
     Some(file)
 }
 
 /// Waits until guard and supervisor have let go of the subhost, and takes its lock. None if there is nothing left of it to clean
 /// up: somebody else has, and may have booted another one of its name.
-fn wait_for_lock(home: &Home, document: &Document) -> Result<Option<Lock>> {
+fn wait_for_lock(home: &StateDir, document: &Document) -> Result<Option<Lock>> {
     let deadline = Instant::now() + guard::CANCELLED + KILLED + patience(document);
     let mut pause = Duration::from_micros(100);
     let mut guard = guard::find(document);
@@ -315,7 +315,7 @@ impl<'a> Line<'a> {
         for document in documents {
             outcome = outcome
                 .and(cgroup::remove(document))
-                .and(Home::of(document.name()).remove());
+                .and(StateDir::of(document.name()).remove());
         }
         outcome
     }
@@ -346,7 +346,7 @@ fn command(line: &str) -> Command {
 }
 
 /// Runs `then` on what a predecessor has left that was killed. Only for the holder of the lock.
-pub fn clean_up_after(home: &Home, name: &str, then: &str) -> Result<bool> {
+pub fn clean_up_after(home: &StateDir, name: &str, then: &str) -> Result<bool> {
     let left = match home.document() {
         Ok(Some(document)) => document,
         Ok(None) => return Ok(false),

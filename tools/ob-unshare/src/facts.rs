@@ -6,7 +6,7 @@ use nix::sys::stat::{major, minor};
 use nix::sys::statfs::{FsType, NSFS_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use ob_confine::protect::{ReadOnly, is_protected};
-use ob_confine::userns::{Ids, is_own};
+use ob_confine::userns::{IdRange, is_own};
 use ob_document::{Document, netns};
 use ob_sys::namespace::owner;
 use std::fs::File;
@@ -19,7 +19,7 @@ const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 /// The facts of the earlier stages, checked.
 pub struct Facts {
     /// The ids of its user namespace; none for that of the host.
-    pub ids: Option<Ids>,
+    pub ids: Option<IdRange>,
     /// Its network namespace; none for that of the caller.
     pub net: Option<File>,
 }
@@ -27,14 +27,14 @@ pub struct Facts {
 impl Facts {
     /// Reads them. Fails if one that the plan needs is missing, or is not as the plan has it.
     pub fn of(document: &Document) -> Result<Self> {
-        let ids = Ids::required(document)?;
+        let ids = IdRange::required(document)?;
         check_root(document, ids)?;
         let net = network(document, ids)?;
         Ok(Facts { ids, net })
     }
 }
 
-fn check_root(document: &Document, ids: Option<Ids>) -> Result<()> {
+fn check_root(document: &Document, ids: Option<IdRange>) -> Result<()> {
     let root = document.path("root")?;
     let context = || format!("root={}", root.display());
     let status = root.metadata().with_context(context)?;
@@ -106,7 +106,7 @@ pub fn require_network(document: &Document) -> Result<()> {
 
 /// Opens the network namespace. From PROTECT=yes on there must be one; with a user namespace it must
 /// belong to that, whose map is compared when pid 1 joins it.
-fn network(document: &Document, ids: Option<Ids>) -> Result<Option<File>> {
+fn network(document: &Document, ids: Option<IdRange>) -> Result<Option<File>> {
     require_network(document)?;
     if !document.has("net") {
         return Ok(None);

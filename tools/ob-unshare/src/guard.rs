@@ -18,8 +18,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
-use ob_document::state::{Home, Lock, identify, prove};
-use ob_document::{Document, log, netns, sentence};
+use ob_document::state::{Lock, StateDir, identify, open_pid1};
+use ob_document::{Document, log, netns, one_line};
 use ob_sys::fdstore::FdStore;
 use ob_sys::mount::Depth;
 use ob_sys::process::{pidfd_open, pidfd_signal, spawn};
@@ -47,7 +47,7 @@ const PIPE_SIZE: usize = 65536;
 /// Ends the guard of a subhost that has not begun, and with it the boot. A process that has not the
 /// lock of the subhost is no guard of it, whatever the document says.
 pub fn cancel(document: &Document) {
-    let home = Home::of(document.name());
+    let home = StateDir::of(document.name());
     let pid = document.number("guard").ok();
     let is_guard = |pid| i32::try_from(pid).is_ok_and(|pid| home.is_held_by(pid));
     if let Some(guard) = find(document).filter(|_| pid.is_some_and(is_guard)) {
@@ -67,7 +67,7 @@ pub fn find(document: &Document) -> Option<OwnedFd> {
 
 /// Whether the guard of `document` has cleaned up and is gone, as what lies at rest tells: nothing, or another guard's document.
 /// Of one without a guard nothing can be said.
-pub fn is_gone(home: &Home, document: &Document) -> bool {
+pub fn is_gone(home: &StateDir, document: &Document) -> bool {
     let identity = |document: &Document| {
         let guard = document.number("guard").ok()?;
         Some((guard, document.number("guardstart").ok()?))
@@ -83,7 +83,7 @@ pub fn is_gone(home: &Home, document: &Document) -> bool {
 }
 
 /// Whether somebody is there who stops the subhost, and will clean up.
-fn is_being_stopped(home: &Home) -> bool {
+fn is_being_stopped(home: &StateDir) -> bool {
     let mark = File::open(home.file("stopping"));
     mark.is_ok_and(|mark| mark.try_lock_shared().is_err())
 }
@@ -103,7 +103,7 @@ pub struct Guard<'a> {
 
 /// What the guard holds of its subhost, from the moment when the document is admitted.
 struct Subhost {
-    home: Home,
+    home: StateDir,
     name: String,
     log: Option<File>,
     _lock: Lock,
@@ -275,7 +275,7 @@ impl<'a> Guard<'a> {
     /// Whether there was a pid 1 that is gone.
     fn subhost_has_ended(&self) -> bool {
         let document = self.state();
-        document.is_some_and(|document| document.has("pid") && prove(&document).is_none())
+        document.is_some_and(|document| document.has("pid") && open_pid1(&document).is_none())
     }
 
     fn patience(&self) -> Duration {
@@ -309,7 +309,7 @@ impl<'a> Guard<'a> {
         if let Some(log) = &subhost.log
             && let Ok(mut log) = log.try_clone()
         {
-            log::line(&mut log, &format!("{}: {}", TOOL.name, sentence(error)));
+            log::line(&mut log, &format!("{}: {}", TOOL.name, one_line(error)));
         }
     }
 }
@@ -318,7 +318,7 @@ impl Subhost {
     /// Takes the lock of the document's subhost and pushes it to `store`; begins the log.
     fn lock(document: &Document, then: &str, store: &FdStore) -> Result<Self> {
         let name = document.name();
-        let home = Home::of(name);
+        let home = StateDir::of(name);
         let lock = loop {
             let lock = home.lock()?.with_context(|| running(&home))?;
             // Cleaning up removes the directory, and with it the file that we hold the lock on.

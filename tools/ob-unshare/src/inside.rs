@@ -12,7 +12,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::unistd::{AccessFlags, access, chdir, fchdir, pipe2, pivot_root, setsid};
-use ob_confine::userns::Ids;
+use ob_confine::userns::IdRange;
 use ob_sys::mount::{Depth, attach, clone_tree};
 use ob_sys::process::{Descriptors, exec, join_new_session_keyring};
 use std::ffi::{CStr, CString};
@@ -29,7 +29,7 @@ pub struct Plan<'a> {
     /// Its network namespace; none for the host's.
     pub net: Option<File>,
     /// The ids of its user namespace; none for the host's. Then it is born in it, and in both of the above.
-    pub ids: Option<Ids>,
+    pub ids: Option<IdRange>,
     /// The command and its words; the first is looked up on the path inside.
     pub command: Vec<CString>,
     /// `VAR=value`, all of it.

@@ -6,9 +6,9 @@ use crate::supervise::{FACTS, PATH, running};
 use anyhow::{Result, bail, ensure};
 use ob_confine::cgroup_limits;
 use ob_confine::protect::{Protection, Seccomp};
-use ob_confine::userns::{Ids, Wish};
+use ob_confine::userns::{IdRange, UsernsSetting};
 use ob_document::Document;
-use ob_document::state::Home;
+use ob_document::state::StateDir;
 use ob_document::steps::{command, hook, input, word};
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use std::path::Path;
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
     document.forget(FACTS);
     let name = document.name().to_owned();
-    let home = Home::of(&name);
+    let home = StateDir::of(&name);
     if home.is_locked() {
         bail!("{}", running(&home));
     }
@@ -143,17 +143,17 @@ fn group(document: &Document, name: &str, steps: &mut Vec<String>) -> Result<()>
 
 /// The protection as it would be: with a user namespace where the plan asks for one.
 fn protection(document: &Document) -> Result<Protection> {
-    Protection::of(document, Wish::of(document)? != Wish::No)
+    Protection::of(document, UsernsSetting::of(document)? != UsernsSetting::No)
 }
 
 /// What pid 1 gets that no command does.
 fn remarks(document: &Document) -> Result<Vec<String>> {
     let protection = protection(document)?;
     let mut remarks = Vec::new();
-    match Ids::of(document)?.map_or(Wish::of(document)?, Wish::Range) {
-        Wish::No => {}
-        Wish::Auto => remarks.push("a user namespace of a free range of ids".to_owned()),
-        Wish::Range(ids) => remarks.push(format!("a user namespace of the ids {ids}")),
+    match IdRange::of(document)?.map_or(UsernsSetting::of(document)?, UsernsSetting::Range) {
+        UsernsSetting::No => {}
+        UsernsSetting::Auto => remarks.push("a user namespace of a free range of ids".to_owned()),
+        UsernsSetting::Range(ids) => remarks.push(format!("a user namespace of the ids {ids}")),
     }
     if protection.capabilities.is_some() {
         remarks.push("fewer capabilities".to_owned());

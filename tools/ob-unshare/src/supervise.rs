@@ -19,7 +19,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
-use ob_document::state::{self, Home, Lock};
+use ob_document::state::{self, Lock, StateDir};
 use ob_document::{Document, Tool, netns, receive, send};
 use ob_sys::fdstore::FdStore;
 use ob_sys::process::{Child, Namespaces, pidfd_open, pidfd_signal, spawn};
@@ -54,7 +54,7 @@ pub fn start(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     document.forget(FACTS);
     let name = document.name().to_owned();
     let held = Held::of(&document).with_context(|| name.clone())?;
-    let home = Home::of(&name);
+    let home = StateDir::of(&name);
     let begun = reaper
         .and_then(|reaper| begin(&mut document, command, &reaper, held.is_guarded()))
         .and_then(|subhost| subhost.unless(home.write(&document)))
@@ -131,7 +131,7 @@ impl Held {
             None => Vec::new(),
         };
         let host = (!kept.is_empty()).then(|| kept.remove(0));
-        let home = Home::of(document.name());
+        let home = StateDir::of(document.name());
         let own = if kept.iter().any(|lock| home.is_lock(lock)) {
             None
         } else {
@@ -151,7 +151,7 @@ impl Held {
 
     /// Removes the control group, and the state if no guard does. A group that is still busy needs
     /// the state, by which it is found again.
-    fn clean_up(&self, document: &Document, home: &Home) -> Result<()> {
+    fn clean_up(&self, document: &Document, home: &StateDir) -> Result<()> {
         if cgroup::remove(document).is_ok() && !self.is_guarded() {
             home.remove()?;
         }
@@ -175,7 +175,7 @@ impl std::fmt::Display for NotBegun {
 impl std::error::Error for NotBegun {}
 
 /// What keeps a second one of a name from starting.
-pub fn running(home: &Home) -> String {
+pub fn running(home: &StateDir) -> String {
     let document = home.document().ok().flatten();
     let fact = |key| {
         let document = document.as_ref()?;
@@ -225,7 +225,7 @@ fn begin(
     let group = cgroup::make(document)?;
     let run = || {
         let (status, error) = inside::become_pid_1(&plan);
-        let message = ob_document::sentence(&error);
+        let message = ob_document::one_line(&error);
         let _ = File::from(teller.try_clone().expect("a descriptor")).write_all(message.as_bytes());
         status
     };
@@ -259,7 +259,7 @@ fn begin(
     }
     document.set("pid", pid);
     // What the guard has written stays true.
-    if let Some(state) = Home::of(document.name()).document()?
+    if let Some(state) = StateDir::of(document.name()).document()?
         && guarded
     {
         document.take_over(&state, &["guard", "guardstart", "netfound"]);
@@ -394,7 +394,7 @@ fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
             subhost.logger.say("told to end");
             let pid_1 = subhost.child.pidfd.try_clone()?;
             if let Err(error) = end::end_pid_1(document, pid_1) {
-                subhost.logger.say(&ob_document::sentence(&error));
+                subhost.logger.say(&ob_document::one_line(&error));
             }
         }
     }

@@ -12,8 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{Pid, chroot, fchdir, fchown, pipe2};
-use ob_confine::userns::{Ids, is_own};
-use ob_document::sentence;
+use ob_confine::userns::{IdRange, is_own};
+use ob_document::one_line;
 use ob_sys::namespace::owner;
 use ob_sys::process::{Child, pidfd_open, spawn};
 use std::fs::File;
@@ -23,7 +23,12 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Starts pid 1, which does `run`, as root of the user namespace with these `ids`, in new namespaces that belong to it.
 ///
 /// It is a child of this process all the same, whose death it is to follow.
-pub fn start(ids: Ids, plan: &Plan, group: Option<&File>, run: impl Fn() -> u8) -> Result<Child> {
+pub fn start(
+    ids: IdRange,
+    plan: &Plan,
+    group: Option<&File>,
+    run: impl Fn() -> u8,
+) -> Result<Child> {
     let namespace = namespace(ids, plan.net.as_ref())?;
     for output in plan.output {
         // Services open /dev/stdout, which asks for rights on the pipe.
@@ -60,7 +65,7 @@ pub fn start(ids: Ids, plan: &Plan, group: Option<&File>, run: impl Fn() -> u8) 
 }
 
 /// The user namespace that the network namespace belongs to; a new one if that is the host's, or there is none.
-fn namespace(ids: Ids, net: Option<&File>) -> Result<OwnedFd> {
+fn namespace(ids: IdRange, net: Option<&File>) -> Result<OwnedFd> {
     if let Some(net) = net {
         let owner = owner(net).context("find the user namespace of its network namespace")?;
         if !is_own(&owner)? {
@@ -71,7 +76,7 @@ fn namespace(ids: Ids, net: Option<&File>) -> Result<OwnedFd> {
 }
 
 /// In the child: goes to the root and into the network while it still may, then to where it may no more.
-fn bear(ids: Ids, plan: &Plan, namespace: OwnedFd, run: impl Fn() -> u8) -> Result<Pid> {
+fn bear(ids: IdRange, plan: &Plan, namespace: OwnedFd, run: impl Fn() -> u8) -> Result<Pid> {
     inside::approach(plan)?;
     if plan.confinement.masks_files() {
         cover(plan).context("MASK")?;
@@ -101,7 +106,7 @@ fn cover(plan: &Plan) -> Result<()> {
 fn tell(teller: impl AsFd, born: Result<Pid>) -> u8 {
     let text = match &born {
         Ok(pid) => pid.to_string(),
-        Err(error) => sentence(error),
+        Err(error) => one_line(error),
     };
     if let Ok(teller) = teller.as_fd().try_clone_to_owned() {
         let _ = File::from(teller).write_all(text.as_bytes());

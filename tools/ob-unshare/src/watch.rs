@@ -107,7 +107,7 @@ impl Watch {
             let due = number > one.told && (end || number >= one.told * 2);
             due.then(|| {
                 one.told = number;
-                one.sentence()
+                one.one_line()
             })
         });
         changed.collect()
@@ -123,7 +123,7 @@ impl Counter {
         value(text, self.count.key)
     }
 
-    fn sentence(&self) -> String {
+    fn one_line(&self) -> String {
         let [before, one, more] = self.count.text;
         let after = if self.told == 1 { one } else { more };
         let number = if self.count.key.ends_with("usec") {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::resource::{RLIM_INFINITY, Resource, rlim_t};
-use ob_document::nearest;
+use ob_document::closest;
 
 /// The resource limits, with the names of `limits.conf(5)`.
 const NAMES: &[(&str, Resource)] = &[
@@ -37,7 +37,7 @@ pub fn limit(word: &str) -> Result<(Resource, rlim_t, rlim_t)> {
         .with_context(|| format!("'{word}' is not of the form nofile=4096"))?;
     let known = NAMES.iter().find(|(known, _)| *known == name);
     let (_, resource) = known.ok_or_else(|| {
-        let meant = nearest(name, NAMES.iter().map(|(known, _)| *known));
+        let meant = closest(name, NAMES.iter().map(|(known, _)| *known));
         let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
         anyhow!("{name} is not a limit{meant}")
     })?;

@@ -1,7 +1,7 @@
 //! "Did you mean": the nearest of some known words.
 
 /// Returns the word of `known` that `word` most probably was to be: at most a third of its letters wrong, case aside.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let most = |candidate: &str| candidate.len().max(word.len()) / 3;
     known
@@ -40,13 +40,13 @@ pub fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::closest;
 
     #[test]
     fn suggestion_is_close_or_absent() {
         let known = ["CABLES", "START", "SHARE"];
-        assert_eq!(nearest("CALBES", known), Some("CABLES"));
-        assert_eq!(nearest("Cable", known), Some("CABLES"));
-        assert_eq!(nearest("COLOUR", known), None);
+        assert_eq!(closest("CALBES", known), Some("CABLES"));
+        assert_eq!(closest("Cable", known), Some("CABLES"));
+        assert_eq!(closest("COLOUR", known), None);
     }
 }
