@@ -112,7 +112,7 @@ impl Ids {
         };
         match (Wish::of(document)?, noted) {
             (Wish::No, None) => Ok(None),
-            (Wish::No, Some(ids)) if document.has("USERNS") => {
+            (Wish::No, Some(ids)) if document.optional("USERNS").is_some() => {
                 bail!("{plan}, but a stage has noted userns={ids}")
             }
             (Wish::Range(wanted), Some(ids)) if wanted != ids => {
