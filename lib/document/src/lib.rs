@@ -9,6 +9,7 @@ mod hook;
 pub mod log;
 pub mod netns;
 pub mod printable;
+mod process;
 mod share;
 mod similar;
 pub mod state;
