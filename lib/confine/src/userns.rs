@@ -112,7 +112,7 @@ impl IdRange {
         };
         match (UsernsSetting::of(document)?, noted) {
             (UsernsSetting::No, None) => Ok(None),
-            (UsernsSetting::No, Some(ids)) if document.has("USERNS") => {
+            (UsernsSetting::No, Some(ids)) if document.optional("USERNS").is_some() => {
                 bail!("{plan}, but a stage has noted userns={ids}")
             }
             (UsernsSetting::Range(wanted), Some(ids)) if wanted != ids => {

@@ -10,6 +10,7 @@ pub mod log;
 pub mod netns;
 mod ownership;
 pub mod printable;
+mod process;
 mod share;
 pub mod state;
 pub mod steps;

@@ -2,12 +2,14 @@
 //!
 //! A subhost runs while somebody holds its `lock` and its pid 1 can be proven. Nothing is found by the name of a process.
 
+use crate::process::parent;
+pub use crate::process::{identify, lives, open_pid1};
 use crate::{Document, tree};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
-use nix::unistd::{Pid, geteuid, linkat};
-use ob_sys::process::pidfd_open;
+use nix::unistd::{geteuid, linkat};
+use ob_sys::process::pidfd_signal;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -248,13 +250,16 @@ pub fn claim(directory: &File, shared: bool) -> std::io::Result<bool> {
     }
 }
 
-/// The names of the subhosts whose documents say `variable=directory`, by whatever path. It looks through all.
+/// The names of the subhosts that are not dead and whose documents say `variable=directory`, by whatever
+/// path. This reads all state files.
 pub fn owners(variable: &str, directory: &Path) -> impl Iterator<Item = String> {
     let wanted = std::fs::metadata(directory).ok();
     let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
     let wanted = wanted.map(identity);
     names().into_iter().filter(move |name| {
-        let document = StateDir::of(name).document().ok().flatten();
+        let home = StateDir::of(name);
+        let document = home.document().ok().flatten();
+        let document = document.filter(|_| home.is_locked());
         let found =
             document.and_then(|document| std::fs::metadata(document.path(variable).ok()?).ok());
         wanted.is_some() && found.map(identity) == wanted
@@ -310,68 +315,15 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Opens pid 1 of the subhost and proves that it is the one of the document: alive, with the pid namespace and the start time
-/// that were noted. None if it has ended, even if its number is now another's.
-#[must_use]
-pub fn open_pid1(document: &Document) -> Option<OwnedFd> {
-    let pid = i32::try_from(document.number("pid").ok()?).ok()?;
-    let pidfd = pidfd_open(Pid::from_raw(pid)).ok()?;
-    let (pidns, start) = identify(pid).ok()?;
-    // What was read belongs to the process behind the descriptor, for its number cannot be used again while it lives.
-    let alive = ob_sys::process::pidfd_signal(&pidfd, None).is_ok();
-    let noted = (
-        document.number("pidns").ok()?,
-        document.number("start").ok()?,
-    );
-    (alive && noted == (pidns, start)).then_some(pidfd)
-}
-
 /// Like [`prove`], but also proves that pid 1 is that of the subhost NAME, whatever facts the document
 /// has: its parent, the supervisor, has the lock of that name open.
 #[must_use]
 pub fn open_own_pid1(document: &Document) -> Option<OwnedFd> {
     let pid_1 = open_pid1(document)?;
-    let pid = document.number("pid").ok()?;
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let parent = field(&String::from_utf8_lossy(&stat), 4)?;
-    let parent = i32::try_from(parent).ok()?;
+    let parent = parent(document.number("pid").ok()?)?;
     let is_own = StateDir::of(document.name()).is_held_by(parent);
-    // What was read of `pid` was that of the process behind the descriptor if it still lives.
-    (is_own && ob_sys::process::pidfd_signal(&pid_1, None).is_ok()).then_some(pid_1)
-}
-
-/// The number of the pid namespace of the process `pid` and the time it started, in clock ticks since the host did.
-pub fn identify(pid: i32) -> Result<(u64, u64)> {
-    let pidns = std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino();
-    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
-    let start = start_in(&String::from_utf8_lossy(&stat));
-    let start = start.with_context(|| format!("read /proc/{pid}/stat"))?;
-    Ok((pidns, start))
-}
-
-/// The start time in a line of `/proc/PID/stat`.
-fn start_in(stat: &str) -> Option<u64> {
-    field(stat, 22)
-}
-
-/// The field `number`, from 3, of a line of `/proc/PID/stat`, as proc_pid_stat(5) counts them.
-fn field(stat: &str, number: usize) -> Option<u64> {
-    // The command's name may hold anything, a parenthesis too; it is the second field.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(number - 3)?.parse().ok()
-}
-
-/// Whether the process lives whose line of `/proc/PID/stat` this was: what a script can note of itself.
-#[must_use]
-pub fn lives(noted: &str) -> bool {
-    let pid: Option<u32> = noted.split(' ').next().and_then(|pid| pid.parse().ok());
-    let now = pid.and_then(|pid| std::fs::read(format!("/proc/{pid}/stat")).ok());
-    now.is_some_and(|stat| {
-        let stat = String::from_utf8_lossy(&stat);
-        let start = start_in(&stat);
-        // One that has ended stays as a zombie until its parent looks.
-        start.is_some() && start == start_in(noted) && !stat.contains(") Z ")
-    })
+    // It was the parent of the process behind the descriptor if that still lives.
+    (is_own && pidfd_signal(&pid_1, None).is_ok()).then_some(pid_1)
 }
 
 fn is_passing(error: &std::io::Error) -> bool {

@@ -3,6 +3,7 @@
 //! [`netlink`] stands by itself, so that it can be tried with any bytes.
 #![forbid(unsafe_code)]
 
+pub mod found;
 pub mod ifupdown;
 pub mod links;
 pub mod namespace;

@@ -1,6 +1,7 @@
 //! Laying the cables of one subhost, all of them or none.
 
 use crate::TOOL;
+use crate::found::Found;
 use crate::ifupdown;
 use crate::links::{Links, Pair, Watch};
 use crate::namespace::{self, Namespace};
@@ -11,7 +12,6 @@ use nix::errno::Errno;
 use nix::libc;
 use ob_confine::protect::network_owner;
 use ob_confine::userns::IdRange;
-use ob_document::state::StateDir;
 use ob_document::{Cable, Document, netns};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -45,10 +45,8 @@ pub struct Wiring {
     host: Links,
     inside: Links,
     namespace: Namespace,
-    /// Whether the namespace was there before the boot, and stays after it.
-    found: bool,
-    /// Whether the boot has a guard, which will clean up by the state file.
-    guarded: bool,
+    /// The namespace as one that existed before the boot, if it did.
+    found: Option<Found>,
     ifup: Option<PathBuf>,
     /// The pairs' names, as long as they may have to be taken back.
     made: Vec<String>,
@@ -69,17 +67,10 @@ pub fn wire(document: &mut Document) -> Result<Wiring> {
     let path = netns::path(document.name());
     document.set("net", path.to_string_lossy().as_ref());
     document.set("cables", plan.links);
-    if wiring.found {
+    if wiring.found.is_some() {
         document.set("netfound", true);
     }
     Ok(wiring)
-}
-
-/// The state file as the guard of this boot has written it.
-fn guard_state(name: &str) -> Option<Document> {
-    let home = StateDir::of(name);
-    let state = home.document().ok().flatten();
-    state.filter(|state| state.has("guard") && home.is_locked())
 }
 
 impl Plan {
@@ -136,14 +127,9 @@ impl Wiring {
             false => Some(Namespace::own()?),
         };
         let namespace = Namespace::enter(name, ids)?;
-        // The guard has looked before the boot. Without a guard, a namespace that ob-cable has not made
-        // is somebody's.
-        let (found, guarded) = match namespace.is_new {
-            true => (false, false),
-            false => match guard_state(name) {
-                Some(state) => (state.has("netfound"), true),
-                None => (netns::is_foreign(name)?, false),
-            },
+        let found = match namespace.is_new {
+            true => None,
+            false => Found::of(name)?,
         };
         let begun = || -> Result<Links> {
             let mut inside = Links::here().context("open a netlink socket")?;
@@ -158,7 +144,6 @@ impl Wiring {
                 host,
                 inside,
                 found,
-                guarded,
                 namespace,
                 ifup,
                 made: Vec::new(),
@@ -181,8 +166,8 @@ impl Wiring {
             document,
             &format!("{verb} {}, and set lo up", path.display()),
         );
-        if self.found {
-            self.note_names(plan)?;
+        if let Some(found) = &self.found {
+            found.note_names(&plan.links, &mut self.host)?;
         }
         for (cable, (link, index)) in plan.cables.iter().zip(plan.links.iter().zip(&plan.bridges)) {
             let (Cable::Pair { bridge, .. } | Cable::Vlan { bridge, .. }) = cable;
@@ -193,44 +178,10 @@ impl Wiring {
                 Cable::Vlan { tag, .. } => self.lay_vlan(link, bridge, *tag, document)?,
             }
         }
-        if self.found {
-            self.note_indexes(plan, document)?;
+        if let Some(found) = &self.found {
+            found.note_indexes(&plan.links, &mut self.host, document)?;
         }
         Ok(())
-    }
-
-    /// Notes in the state file which links are about to be made. The namespace stays, and may have other
-    /// links: one that is there already is none of them.
-    fn note_names(&mut self, plan: &Plan) -> Result<()> {
-        let mut new = Vec::new();
-        for link in &plan.links {
-            if self.host.find(link)?.is_none() {
-                new.push(link.clone());
-            }
-        }
-        let mut noted = Document::new(&self.name)?;
-        noted.set("cables", new);
-        self.note(&noted)
-    }
-
-    /// Notes the indexes of all links, by which they are found again.
-    fn note_indexes(&mut self, plan: &Plan, document: &mut Document) -> Result<()> {
-        let mut indexes = Vec::new();
-        for link in &plan.links {
-            let made = self.host.find(link)?;
-            indexes.push(made.with_context(|| format!("{link} is gone"))?.index);
-        }
-        document.set("cables", plan.links.clone());
-        document.set("ifindex", indexes);
-        self.note(document)
-    }
-
-    /// Notes the links in the state file, if there is a guard to clean up by it.
-    fn note(&self, document: &Document) -> Result<()> {
-        if !self.guarded {
-            return Ok(());
-        }
-        StateDir::of(&self.name).note(document, &["cables", "ifindex"])
     }
 
     fn lay_pair(

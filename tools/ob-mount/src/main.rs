@@ -34,7 +34,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
-use unmount::{mount_id, unmount};
+use unmount::{FACTS, mount_id, unmount};
 
 const TOOL: Tool = Tool {
     name: "ob-mount",
@@ -101,9 +101,6 @@ fn run(tool: &Tool, mut parser: lexopt::Parser) -> Result<ExitCode> {
         Some((_, live)) => furnish_alone(Path::new(&live)),
     }
 }
-
-/// The facts that this stage makes.
-const FACTS: &[&str] = &["root", "mounts", "mountids", "userns"];
 
 /// The stage: checks all it can before anything is made, then makes the root and what lies on it, from below upwards.
 fn mount(document: &mut Document) -> Result<()> {

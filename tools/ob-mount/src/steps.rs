@@ -1,7 +1,8 @@
 //! The dry run: what the stage would do, as commands.
 
 use crate::layers::Layers;
-use crate::{FACTS, alive, furnish, pairs, readonly, shares};
+use crate::unmount::FACTS;
+use crate::{alive, furnish, pairs, readonly, shares};
 use anyhow::{Context, Result};
 use ob_conf::conf::Conf;
 use ob_confine::protect::ReadOnly;

@@ -1,6 +1,5 @@
 //! Undoing: the mounts that a document notes, as far as they are those of its subhost.
 
-use crate::FACTS;
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
@@ -10,6 +9,9 @@ use ob_document::{Document, state};
 use ob_sys::mount::mount_of;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+
+/// The facts that this stage makes.
+pub const FACTS: &[&str] = &["root", "mounts", "mountids", "userns"];
 
 /// Directories of the host that are the root of no subhost, whatever a document says.
 const OF_HOST: [&str; 12] = [

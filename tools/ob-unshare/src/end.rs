@@ -1,6 +1,6 @@
 //! The end of subhosts, of as many as are asked for at once: TERM to every process, a bounded wait, KILL.
 
-use crate::supervise::FACTS;
+use crate::facts::FACTS;
 use crate::{cgroup, guard, watcher};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,8 +1,8 @@
 //! The dry run: what the stage would do, as commands.
 
-use crate::facts::require_network;
+use crate::facts::{FACTS, require_network};
 use crate::init::{REAPER_FD, stop_timeout};
-use crate::supervise::{FACTS, PATH, running};
+use crate::supervise::{PATH, running};
 use anyhow::{Result, bail, ensure};
 use ob_confine::cgroup_limits;
 use ob_confine::protect::{Protection, Seccomp};

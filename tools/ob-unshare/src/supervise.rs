@@ -1,7 +1,7 @@
 //! The stage: starts pid 1, tells of it, and stays: to keep the log, to end the subhost when told to, to pass on its end.
 
 use crate::confine::Confinement;
-use crate::facts::Facts;
+use crate::facts::{FACTS, Facts};
 use crate::init::{REAPER_FD, Reaper, stop_timeout, text};
 use crate::inside::{self, NAMESPACES, Plan};
 use crate::logger::Logger;
@@ -32,9 +32,6 @@ use std::process::ExitCode;
 
 /// Where programs are looked for inside.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// The facts that this stage makes.
-pub const FACTS: &[&str] = &["pid", "pidns", "start", "cgroup", "guard", "guardstart"];
 
 /// A subhost that has just begun.
 struct Subhost {

@@ -627,7 +627,7 @@ mod found {
         let Some(world) = world() else { return };
         world.script(
             "my-cable",
-            "ip netns add web; exec ob-conf - net=/run/netns/web",
+            "read -r document; ip netns add web; printf '%s\\n' \"$document\" | ob-conf - net=/run/netns/web",
         );
         world.script("web/pre", "ip netns add web");
         let stage = world.subhost("web", "");
@@ -651,7 +651,7 @@ mod found {
             "web",
             "BASE=.\nSTART=none\nLOWER=live\nUPPER=live\nLIVE=live\nREADONLY=yes\n",
         );
-        world.ok("mount --bind web/live web/live; mount -t tmpfs found web/live/dev");
+        world.ok("mount --bind web/live web/live; mount --make-private web/live; mount -t tmpfs found web/live/dev");
         let before = world.snapshot();
         world.ok(&format!(
             "ob-conf {conf} | ob-mount >made; ob-mount --undo <made; ob-mount --undo <made"
