@@ -127,7 +127,7 @@ mod closed {
         let one = subhost(&world, "one", "PROTECT=strict\nCABLES==");
         let two = subhost(&world, "two", "PROTECT=strict\nCABLES==");
         world.ok(&format!("overlay-boot {one}; ip netns add hand"));
-        let before = world.snapshot();
+        let before = world.snapshot_of_idle("one");
         let run = |net: &str| {
             format!(
                 "ob-unshare --room sh -c 'ob-conf {two} | ob-mount | ob-conf - net={net} | ob-unshare -- true'"
