@@ -2,15 +2,21 @@
 
 use crate::claims::Directory;
 use crate::octal::unescape;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::Signal;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
+use nix::unistd::pipe2;
+use ob_sys::process::{pidfd_signal, spawn};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// How long the search may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: u16 = 1000; // milliseconds
 
 /// What is known so far.
 struct Search<'a> {
@@ -22,19 +28,34 @@ struct Search<'a> {
 }
 
 /// Describes a process that has a file of an overlay of `upper` on `lower` open, or is in a mount
-/// namespace where it is mounted. None if no such process is found in time.
+/// namespace where it is mounted. None if no such process is found within [`PATIENCE`].
 pub fn find(upper: &Directory, lower: &Path) -> Option<String> {
-    let end = Instant::now() + PATIENCE;
+    let (reading, writing) = pipe2(OFlag::O_CLOEXEC).ok()?;
+    // A child, since a file that a process has open may be on a server that does not answer.
+    let child = spawn(0, None, || {
+        let found = search(&upper.real, lower).unwrap_or_default();
+        u8::from(File::from(writing).write_all(found.as_bytes()).is_err())
+    });
+    let child = child.ok()?;
+    let mut ended = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
+    let ended = poll(&mut ended, PATIENCE).is_ok_and(|ended| ended > 0);
+    let _ = pidfd_signal(&child.pidfd, Signal::SIGKILL);
+    let mut found = String::new();
+    if ended {
+        File::from(reading).read_to_string(&mut found).ok()?;
+    }
+    Some(found).filter(|found| !found.is_empty())
+}
+
+fn search(upper: &Path, lower: &Path) -> Option<String> {
     let mut search = Search {
-        layers: [&upper.real, lower],
+        layers: [upper, lower],
         devices: BTreeMap::new(),
         namespaces: BTreeSet::new(),
     };
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    let processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    processes
-        .take_while(|_: &u32| Instant::now() < end)
-        .find_map(|pid| search.look_at(pid))
+    let mut processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes.find_map(|pid: u32| search.look_at(pid))
 }
 
 impl Search<'_> {

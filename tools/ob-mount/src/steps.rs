@@ -76,6 +76,7 @@ fn mounts(document: &mut Document, commands: &[String], steps: &mut Vec<String>)
     let upper = document.text("UPPER")?.to_owned();
     let wish = UsernsSetting::of(document)?;
 
+    steps.extend(ob_document::closed(Path::new(&upper)).map(|closed| format!("# {closed}")));
     if layers.are_mounted_here() {
         if let Some(hook) = hook(document, "PREMOUNT", &[&upper])? {
             steps.push(hook);

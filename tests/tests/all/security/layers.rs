@@ -485,6 +485,13 @@ fn b05_upper_that_users_cannot_search_is_reported() {
     assert!(!reported(&conf));
     world.ok("umask 077; rmdir a/root/* 2>/dev/null || rm -r a/root; mkdir a/root");
     assert!(reported(&conf));
+    let steps = world.ok(&format!("overlay-boot -n {conf}"));
+    assert!(
+        steps
+            .lines()
+            .any(|step| step.starts_with('#') && step.contains(text)),
+        "{steps}"
+    );
     // With the line of UPPER.
     world.ok("echo UPPER=root >>a/a.conf");
     let check = world.run(&format!("ob-conf --check {conf}"));
