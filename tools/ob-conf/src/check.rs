@@ -75,6 +75,10 @@ pub fn passed(conf: &Conf, document: &Document) -> Vec<Problem> {
     let mut check = Check::new(conf, Some(document));
     check.text();
     check.trust(document.path("BASE").ok());
+    if let Some(closed) = document.path("UPPER").ok().and_then(closed) {
+        let line = conf.assigned("UPPER").map_or(0, |upper| upper.line);
+        check.add(Weight::Noted, line, 1, closed);
+    }
     check.problems.sort();
     check.problems
 }
