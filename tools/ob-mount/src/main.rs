@@ -49,7 +49,7 @@ hooks. Adds the facts root, mounts and mountids.
       --undo      unmount the mounts in the documents on stdin
   -n, --dry-run   mount nothing; check, and add the commands as the fact steps
       --share     mount a directory or file of the host in a running subhost
-      --prepare   create etc/network/interfaces, if UPPER has none
+      --prepare   create etc/network/interfaces, unless UPPER has it
       --furnish   mount /dev and /run (size of /run: $RAM_SIZE)
   -h, --help      print this
   -V, --version   print the version
