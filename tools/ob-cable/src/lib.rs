@@ -20,13 +20,12 @@ pub const TOOL: Tool = Tool {
     help: "\
 Usage: ob-cable [--undo|--dry-run]
 
-Reads the document of a subhost, ob-document(5), makes the network namespace
-/run/netns/NAME and the cables that CABLES asks for, and prints the document
-with the facts net and cables.
+A stage: reads a document, ob-document(5), creates the network namespace
+/run/netns/NAME and the cables of CABLES, and prints the document with the facts
+net and cables.
 
-  -u, --undo      take them back, for each of the documents on stdin; of these
-                  only NAME is needed
-  -n, --dry-run   make nothing: check, and tell the commands as the fact steps
+  -u, --undo      remove them, for every document on stdin (only NAME is used)
+  -n, --dry-run   create nothing; check, and add the commands as the fact steps
   -h, --help      print this
   -V, --version   print the version
 

@@ -19,19 +19,19 @@ const TOOL: Tool = Tool {
     name: "ob-conf",
     help: "\
 Usage: ob-conf CONF [VAR=VALUE...] [VAR...]     print the document of a subhost
-       ob-conf CONF [VAR=VALUE...] -- CMD...    run CMD, with them exported
-       ob-conf - [KEY=VALUE...] [KEY...]        the same for a document on stdin
+       ob-conf CONF [VAR=VALUE...] -- CMD...    export the variables, exec CMD
+       ob-conf - [KEY=VALUE...] [KEY...]        read a document from stdin
        ob-conf --check CONF                     report every problem
-       ob-conf --mistyped CMD OPTION HELP       for CMD: what OPTION was to be
-       ob-conf --printable [PREFIX]             clean stdin for a terminal
+       ob-conf --mistyped CMD OPTION HELP       report an unknown option of CMD
+       ob-conf --printable [PREFIX]             make stdin safe for a terminal
 
 Reads a configuration, subhost.conf(5), and prints its document, ob-document(5).
-VAR=VALUE counts before what the file assigns. With VAR only these variables are
-evaluated and printed.
+VAR=VALUE overrides the file. With VAR, only these variables are evaluated and
+printed.
 
-  -e, --env       print for a shell's eval: NAME='mta', a variable a line
-  -c, --check     report every problem, with line and remedy; change nothing
-      --look      run no !command, and refuse a file that others can change
+  -e, --env       print for eval in a shell: NAME='mta', one variable a line
+  -c, --check     report every problem with line and remedy; change nothing
+      --look      run no !COMMAND; reject a file that other users can change
   -h, --help      print this
   -V, --version   print the version
 

@@ -20,11 +20,11 @@ const TOOL: Tool = Tool {
     help: "\
 Usage: ob-diff [--json]
 
-Reads the document of a subhost, running or not, and prints what is different
-between its root and LOWER, as UPPER has it: a line for each path, with A for
-what was added, C for what was changed, D for what was deleted with all in it.
+Reads the document of a subhost and prints the differences between its root and
+LOWER, one path a line: A added, C changed, D deleted with all files below. The
+subhost does not need to run.
 
-  -j, --json      for programs: one array
+  -j, --json      print one JSON array, for programs
   -h, --help      print this
   -V, --version   print the version
 

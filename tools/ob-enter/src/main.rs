@@ -21,15 +21,15 @@ const TOOL: Tool = Tool {
     help: "\
 Usage: ob-enter [-u USER] [--no-pty] [--] NAME [CMD [ARG...]]
 
-Runs CMD in the running subhost NAME: in its namespaces, its control group and a
-clean environment, on a terminal of the subhost's own. Without CMD that is bash,
-or sh where there is no bash.
+Runs CMD in the running subhost NAME: in its namespaces and control group, with
+a new environment, on a new terminal inside. Without CMD, runs bash, or sh if
+bash is missing.
 
-The status is that of CMD, 128+N if signal N has ended it; 127 if there is no
-CMD, 126 if it cannot be run, 125 if NAME is not running or cannot be entered.
+Exits with the status of CMD, with 128+N if signal N ended it; with 127 if CMD
+does not exist, 126 if it is not executable, 125 if NAME is not running.
 
-  -u, --user USER  as USER of the subhost, instead of root
-      --no-pty     without a terminal inside
+  -u, --user USER  run as USER of the subhost instead of root
+      --no-pty     create no terminal inside
   -h, --help       print this
   -V, --version    print the version
 

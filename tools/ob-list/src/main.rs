@@ -23,20 +23,20 @@ const TOOL: Tool = Tool {
     help: "\
 Usage: ob-list [OPTION...] [NAME|CONF...]
 
-Lists the subhosts: name, state (starting, running, stopping, or dead: left by a
-process that was killed), pid 1, cables, and the configuration it was started
-from. With operands lists these; the status is then 1 unless all of them run.
+Lists subhosts: name, state (starting, running, stopping, or dead if their
+processes were killed), pid 1, uptime, cables, configuration. With operands,
+lists only these and exits with 1 unless all of them run.
 
-  -l, --long             also memory, processor time, tasks, the size of what is
-                         in UPPER, and addresses
-  -j, --json             for programs: one array
-  -n, --names            only the names
-  -c, --confs            only the configurations, of those that run
-  -d, --documents        their documents, for ob-unshare --undo; status 0 if all
-                         operands are there, whatever their state
-  -s, --state STATE      only those in STATE
-  -a, --all              all, as without operands
-  -w, --watch[=SECONDS]  again and again, every 2 seconds
+  -l, --long             also print memory, processor time, tasks, the size of
+                         the files in UPPER, and addresses
+  -j, --json             print one JSON array, for programs
+  -n, --names            print only names
+  -c, --confs            print only configurations of running subhosts
+  -d, --documents        print documents, for ob-unshare --undo; exit with 0 if
+                         all operands exist, in any state
+  -s, --state STATE      print only subhosts in STATE
+  -a, --all              print all, the same as no operand
+  -w, --watch[=SECONDS]  repeat every 2 seconds, or every SECONDS
   -h, --help             print this
   -V, --version          print the version
 

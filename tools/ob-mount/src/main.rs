@@ -40,19 +40,19 @@ const TOOL: Tool = Tool {
     name: "ob-mount",
     help: "\
 Usage: ob-mount [--undo|--dry-run]           a stage: document in, document out
-       ob-mount --share DIR[:DEST[:ro]]      a document of a running subhost in
-       ob-mount --prepare UPPER              what is done without a PREMOUNT
-       ob-mount --furnish LIVE               what is done without a POSTMOUNT
+       ob-mount --share DIR[:DEST[:ro]]      in a running subhost (on stdin)
+       ob-mount --prepare UPPER              do the default work of PREMOUNT
+       ob-mount --furnish LIVE               do the default work of POSTMOUNT
 
 Mounts the root of a subhost on LIVE: an overlay of UPPER on LOWER, a bind mount
-where these are the same, or what is there already; with the hooks before and
-after it, /dev and /run, and the shares. Notes root and mounts.
+if both are the same, or nothing; then /dev, /run and the shares. Runs the
+hooks. Adds the facts root, mounts and mountids.
 
-      --undo      unmount again what the documents on stdin note
-  -n, --dry-run   mount nothing: check, and tell the commands as the fact steps
-      --share     put a directory or file of the host into a running subhost
-      --prepare   make etc/network/interfaces, if UPPER has none
-      --furnish   make /dev and /run (RAM_SIZE in the environment is its size)
+      --undo      unmount the mounts in the documents on stdin
+  -n, --dry-run   mount nothing; check, and add the commands as the fact steps
+      --share     mount a directory or file of the host in a running subhost
+      --prepare   create etc/network/interfaces, unless UPPER has it
+      --furnish   mount /dev and /run (size of /run: $RAM_SIZE)
   -h, --help      print this
   -V, --version   print the version
 

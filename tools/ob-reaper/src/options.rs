@@ -9,28 +9,28 @@ const VERSION: &[u8] = concat!("ob-reaper ", env!("CARGO_PKG_VERSION"), "\n").as
 
 const HELP: &[u8] = b"\
 Usage: ob-reaper [--with-stand-in] NAME [SECONDS]
-                                              run as pid 1 of the subhost NAME
-       ob-reaper [OPTION...] -- CMD [ARG...]  run CMD, as its init
-       ob-reaper --stand-in [FIFO]            wait until FIFO is written to
+                                              pid 1 of the subhost NAME
+       ob-reaper [OPTION...] -- CMD [ARG...]  run CMD as its init
+       ob-reaper --stand-in [FIFO]            wait for a write to FIFO
 
-As pid 1 it reaps zombies and exits when it has no child left. TERM, INT and
-PWR end the subhost: every process gets TERM, and KILL after SECONDS (10).
-With --with-stand-in it starts a placeholder process, which keeps a subhost
-without services running.
+As pid 1, reaps orphans and exits when no child is left. TERM, INT and PWR end
+the subhost: TERM to all processes, KILL after SECONDS, STOP_TIMEOUT or 10.
+--with-stand-in adds a placeholder child, so that a subhost without services
+stays up.
 
-Options for CMD (as in tini):
-  -s       become a subreaper: adopt orphans, also if not pid 1
+Options for CMD, the same as in tini:
+  -s       become a subreaper: adopt orphans even if this is not pid 1
   -g       forward signals to the process group of CMD
-  -w       report each zombie that is reaped
+  -w       print a message for every zombie that is reaped
   -e CODE  exit with 0 if CMD exits with CODE (may be repeated)
-  -p SIG   receive SIG when the parent process exits
-  -v       report the start and end of CMD; -vv reports signals and zombies
-  -h, --help      print this help
+  -p SIG   get SIG when the parent exits
+  -v       print more messages; -vv prints most
+  -h, --help      print this
   -V, --version   print the version
 
 Examples:
   exec /.reaper mta                      the last line of an INIT script
-  ob-reaper -s -g -- sh -c 'make check'  reap all processes of a build
+  ob-reaper -s -g -- sh -c 'make check'  run a build and reap its orphans
 ";
 
 /// Seconds between SIGTERM and SIGKILL if neither SECONDS nor STOP_TIMEOUT is given.

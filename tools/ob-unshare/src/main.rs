@@ -42,19 +42,19 @@ Usage: ob-unshare [-- CMD [ARG...]]        a stage: start the subhost
        ob-unshare --room --then LINE CMD '|' CMD...  with a guard
        ob-unshare --undo [--then LINE]     end subhosts
 
-Starts the subhost of the document on stdin in namespaces of its own, prints the
-document with pid, closes its output and stays to supervise. CMD would be pid 1.
-A room is a mount namespace with the host's /run/netns. A guard reads the
-document that the first CMD prints, locks its subhost, waits for the document
-that the last CMD prints, and gives it to LINE when the room has ended.
+Starts the subhost of the document on stdin in new namespaces, prints the
+document and stays as the supervisor. CMD becomes pid 1. --room runs CMD in a
+private mount namespace that shares /run/netns with the host. --then adds a
+guard: it reads the document of the first CMD, locks the subhost, and at the
+end runs LINE with the document of the last CMD.
 
       --room        run CMD in a room
       --undo        end the subhosts of the documents on stdin
-  -n, --dry-run     start nothing: check, and note the commands as steps
-      --then LINE   then clean up with the shell line LINE
+  -n, --dry-run     start nothing; check, and add the commands as steps
+      --then LINE   clean up with the shell command LINE
       --foreground  with a guard: stay until the room has ended
-      --notify-fd N with a guard: a newline on descriptor N when it is up
-      --init        print what pid 1 is to do without an INIT
+      --notify-fd N with a guard: write a newline to descriptor N when up
+      --init        print the script of pid 1 for a plan without INIT
   -h, --help        print this
   -V, --version     print the version
 
