@@ -1,4 +1,4 @@
-//! Users as the subhost knows them.
+//! The users of the subhost.
 
 use nix::errno::Errno;
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 
-/// A line of the subhost's /etc/passwd.
+/// An entry of /etc/passwd of the subhost.
 #[derive(Debug, PartialEq)]
 pub struct Account {
     pub name: String,
@@ -18,12 +18,12 @@ pub struct Account {
 }
 
 impl Account {
-    /// Looks `name` up in the root that this process has. `ENOENT`: there is no such user.
+    /// Returns the user `name` of the current root. `ENOENT`: there is no such user.
     pub fn find(name: &str) -> Result<Self, Errno> {
         Self::in_table(&table("/etc/passwd"), name).ok_or(Errno::ENOENT)
     }
 
-    /// The user who is there in any root.
+    /// Returns root, also if /etc/passwd does not list that user.
     pub fn root() -> Self {
         Self::find("root").unwrap_or(Account {
             name: "root".to_owned(),
@@ -49,11 +49,14 @@ impl Account {
         })
     }
 
-    /// Becomes that user, with the groups that /etc/group names, and nothing of who we were.
-    pub fn become_it(&self) -> Result<(), Errno> {
+    /// Sets the credentials of this process: uid, gid, and the groups that /etc/group lists.
+    ///
+    /// The real, effective and saved ids are set. Fails if a system call does.
+    pub fn set_credentials(&self) -> Result<(), Errno> {
         let groups: Vec<Gid> = groups(&table("/etc/group"), self).collect();
         match setgroups(&groups) {
-            // In a user namespace that was made without privilege nobody can; there they give none either.
+            // In a user namespace of an unprivileged user, setgroups(2) is denied for all
+            // processes, see user_namespaces(7). Groups outside give no access there.
             Err(Errno::EPERM) if self.uid == 0 => {}
             set => set?,
         }
@@ -76,7 +79,7 @@ fn groups<'a>(group: &'a str, account: &'a Account) -> impl Iterator<Item = Gid>
         .map(Gid::from_raw)
 }
 
-/// What stands in a file of the subhost: of a reasonable length, and without waiting for a FIFO.
+/// Returns the content of a file of the subhost: at most 1 MiB, and without waiting for a FIFO.
 fn table(path: &str) -> String {
     let mut bytes = Vec::new();
     if let Ok(file) = OpenOptions::new()
