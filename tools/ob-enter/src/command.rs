@@ -1,6 +1,7 @@
 //! The command: how the child executes it, and the reason if that fails.
 
 use crate::account::Account;
+use crate::limits::CallerLimits;
 use crate::sealed::is_kept;
 use crate::subhost::Subhost;
 use nix::errno::Errno;
@@ -28,6 +29,8 @@ pub struct Command<'a> {
     pub user: Option<&'a str>,
     /// The name of the subhost.
     pub name: &'a str,
+    /// The limits of the caller, which RLIMITS of the configuration overrides.
+    pub limits: &'a CallerLimits,
 }
 
 /// The steps of the child, each of which can fail.
@@ -138,6 +141,7 @@ impl Command<'_> {
                 done.map_err(|error| *error.downcast_ref().unwrap_or(&Errno::EINVAL))
                     .map_err(failed(Step::Confine))
             };
+            self.limits.restore().map_err(failed(Step::Confine))?;
             confined(subhost.set_rlimits())?;
             begin(subhost, stdio).map_err(failed(Step::Begin))?;
             let account = self.account().map_err(failed(Step::User))?;

@@ -3,12 +3,14 @@
 
 mod account;
 mod command;
+mod limits;
 mod sealed;
 mod subhost;
 
 use anyhow::{Context, Result, anyhow, bail};
 use command::{Command, Failure};
 use lexopt::prelude::*;
+use limits::CallerLimits;
 use ob_document::{Tool, Usage};
 use ob_enter::CallerStdio;
 use std::ffi::{CString, OsString};
@@ -54,8 +56,9 @@ struct Request {
 
 fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     let request = parse(tool, parser)?;
-    sealed::become_sealed()?;
-    enter(&request).with_context(|| request.name.clone())
+    let limits = CallerLimits::lift();
+    sealed::become_sealed(&limits)?;
+    enter(&request, &limits).with_context(|| request.name.clone())
 }
 
 fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
@@ -82,7 +85,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     })
 }
 
-fn enter(request: &Request) -> Result<ExitCode> {
+fn enter(request: &Request, limits: &CallerLimits) -> Result<ExitCode> {
     let subhost = Subhost::find(&request.name)?;
     let stdio = CallerStdio::examine(request.terminals)?;
     subhost.join()?;
@@ -92,6 +95,7 @@ fn enter(request: &Request) -> Result<ExitCode> {
         words: &request.command,
         user: request.user.as_deref(),
         name: &request.name,
+        limits,
     };
     let (child, failure_rx) = subhost.spawn(&stdio, |failure_tx| {
         command.exec(&subhost, &stdio, failure_tx)
