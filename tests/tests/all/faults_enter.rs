@@ -1,6 +1,6 @@
 //! Regression tests of ob-enter. The number in a name is that of the report.
 
-use end_to_end::{World, booted};
+use end_to_end::{World, booted, is_root_or_tell};
 
 /// Boots a subhost with the users root and ann, and the group adm.
 fn world_with_users() -> World {
@@ -15,6 +15,9 @@ fn world_with_users() -> World {
 
 #[test]
 fn c02_numeric_user_and_group_are_accepted() {
+    if !is_root_or_tell("a user other than root") {
+        return;
+    }
     let world = world_with_users();
     let script = "echo $(id -u) $(id -g) $(id -G) $HOME $USER";
     for (user, expected) in [

@@ -1,6 +1,6 @@
 //! The command: how the child executes it, and the reason if that fails.
 
-use crate::account::Account;
+use crate::account::{Account, Unknown};
 use crate::limits::CallerLimits;
 use crate::sealed::is_kept;
 use crate::subhost::Subhost;
@@ -25,7 +25,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub struct Command<'a> {
     /// The program and its arguments; empty for a shell.
     pub words: &'a [CString],
-    /// The user, by default root.
+    /// The user, as [`Account::find`] takes it; by default root.
     pub user: Option<&'a str>,
     /// The name of the subhost.
     pub name: &'a str,
@@ -42,16 +42,19 @@ pub enum Step {
     Confine,
     /// Change the user.
     User,
+    /// Look up the group of the user.
+    Group,
     /// Look up the program.
     Find,
     /// Execute the program.
     Run,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step::Begin,
     Step::Confine,
     Step::User,
+    Step::Group,
     Step::Find,
     Step::Run,
 ];
@@ -91,7 +94,7 @@ impl Failure {
     /// Returns the exit status, like `env(1)`.
     pub fn status(self) -> u8 {
         match (self.step, self.error) {
-            (Step::Begin | Step::Confine | Step::User, _) => 125,
+            (Step::Begin | Step::Confine | Step::User | Step::Group, _) => 125,
             (Step::Find, Errno::ENOENT) => 127,
             (Step::Find | Step::Run, _) => 126,
         }
@@ -104,16 +107,14 @@ impl Failure {
             Some(program) => program.to_string_lossy(),
             None => "a shell".into(),
         };
+        let user = command.user.unwrap_or("root");
+        let (name, group) = user.split_once(':').unwrap_or((user, ""));
         match (self.step, self.error) {
             (Step::Begin, _) => format!("create a session: {why}"),
             (Step::Confine, _) => format!("apply the protection of the subhost: {why}"),
-            (Step::User, Errno::ENOENT) => {
-                format!("there is no user {} in it", command.user.unwrap_or("root"))
-            }
-            (Step::User, _) => format!(
-                "change the user to {}: {why}",
-                command.user.unwrap_or("root")
-            ),
+            (Step::User, Errno::ENOENT) => format!("there is no user {name} in it"),
+            (Step::User, _) => format!("change the user to {user}: {why}"),
+            (Step::Group, _) => format!("there is no group {group} in it"),
             (Step::Find, Errno::ENOENT) => format!("run {program}: not found"),
             // The lookup has found the file, so execve(2) has not found its interpreter.
             (Step::Run, Errno::ENOENT) => {
@@ -144,7 +145,7 @@ impl Command<'_> {
             self.limits.restore().map_err(failed(Step::Confine))?;
             confined(subhost.set_rlimits())?;
             begin(subhost, stdio).map_err(failed(Step::Begin))?;
-            let account = self.account().map_err(failed(Step::User))?;
+            let account = self.account()?;
             confined(subhost.confine())?;
             change_user(&account, stdio).map_err(failed(Step::User))?;
             die_with_parent().map_err(failed(Step::Begin))?;
@@ -163,8 +164,15 @@ impl Command<'_> {
         failed(Step::Run)(error)
     }
 
-    fn account(&self) -> Result<Account, Errno> {
-        self.user.map_or_else(|| Ok(Account::root()), Account::find)
+    fn account(&self) -> Result<Account, Failure> {
+        let account = self.user.map_or_else(|| Ok(Account::root()), Account::find);
+        account.map_err(|unknown| Failure {
+            step: match unknown {
+                Unknown::User => Step::User,
+                Unknown::Group => Step::Group,
+            },
+            error: Errno::ENOENT,
+        })
     }
 
     /// Returns the path of the program, and its arguments with argument zero.
