@@ -67,7 +67,7 @@ fn check(lower: &Path, upper: &Path) -> Result<()> {
     }
     ensure!(
         lower.canonicalize()? != upper.canonicalize()?,
-        "UPPER and LOWER are the same directory: there is no layer to compare"
+        "UPPER is LOWER: there is no layer to compare"
     );
     Ok(())
 }
