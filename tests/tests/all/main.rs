@@ -13,6 +13,7 @@ mod dry_run;
 mod enter;
 mod examples;
 mod faults;
+mod faults_enter;
 mod guard;
 mod hazards;
 mod hooks;

@@ -1,6 +1,6 @@
-//! What is different between LOWER and the root that UPPER makes of it.
+//! Compares LOWER with the root that an overlay of UPPER on it shows.
 
-use crate::place::{Mark, Place, kind};
+use crate::layer_dir::{LayerDir, Mark, kind};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::libc;
@@ -11,14 +11,14 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
-/// What has become of a file.
+/// The kind of a difference.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// LOWER has none of that name.
+    /// LOWER has no file of that path.
     Added,
-    /// It is another one, or its content or what is known of it may be different.
+    /// LOWER has another file there, or the content or metadata may differ.
     Changed,
-    /// It is there no more, with all that was in it.
+    /// The file of LOWER is gone, with all files in it.
     Deleted,
 }
 
@@ -29,17 +29,20 @@ pub struct Change {
     pub kind: Kind,
     /// The path inside.
     pub path: PathBuf,
-    /// What it was called, if it has been renamed with what is in it.
+    /// The former path, if the file or directory was renamed with its content.
     pub from: Option<PathBuf>,
-    /// Of which sort it is now, or was if it is deleted.
-    pub sort: &'static str,
+    /// The type of the file: of the present one, or of the deleted one.
+    pub file_type: &'static str,
 }
 
-/// How many directories that were renamed may be below one another.
-const RENAMED: usize = 64;
+/// The number of walks at the same time: UPPER, LOWER, and one for each nested renamed directory.
+/// A walk holds a descriptor open.
+const MAX_WALKS: usize = 64;
 
-/// Compares the layers, and gives each change to `report`, in the order of the paths. All paths are
-/// looked at as they are at this moment; unchanged files are not read.
+/// Compares `lower` and `upper`, and passes each change to `report`, in the order of the paths.
+///
+/// All paths are examined as they are at this moment; unchanged files are not read. Fails if a
+/// directory cannot be opened, if one is moved meanwhile, or if `report` fails.
 pub fn compare(
     lower: &Path,
     upper: &Path,
@@ -55,7 +58,7 @@ pub fn compare(
         path: PathBuf::from("/"),
         report,
     };
-    let mut levels = vec![comparison.level(0, Below::Same(Some(1)), Entered::default())?];
+    let mut levels = vec![comparison.level(0, Origin::SamePath(Some(1)), Entered::default())?];
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.names.next() else {
             comparison.leave(&level.entered)?;
@@ -71,28 +74,28 @@ pub fn compare(
     Ok(())
 }
 
-/// The comparison as far as it has come.
+/// The state of a comparison.
 struct Comparison<'a> {
     lower: &'a Path,
-    /// The ways down UPPER, down LOWER, and down directories of LOWER that were renamed.
+    /// The walks in UPPER, in LOWER, and in each directory of LOWER that was renamed.
     walks: Vec<Walk>,
     /// The path inside that is compared.
     path: PathBuf,
     report: &'a mut dyn FnMut(Change) -> Result<()>,
 }
 
-/// One directory on the way, by the numbers of walks.
+/// A directory that is being compared; walks are given by their index.
 struct Level {
     /// The names in UPPER, sorted.
     own: Vec<OsString>,
     /// The names that are not compared yet.
     names: IntoIter<OsString>,
     upper: usize,
-    below: Below,
+    origin: Origin,
     entered: Entered,
 }
 
-/// The walks that a level moved, to go back when it is done.
+/// The walks that entered a directory for a level, which must leave it afterwards.
 #[derive(Default)]
 struct Entered {
     /// The walks that are in a directory of the level.
@@ -101,47 +104,52 @@ struct Entered {
     is_new: bool,
 }
 
-/// What is below a directory of UPPER.
+/// The directory of LOWER that overlayfs merges with a directory of UPPER.
 #[derive(Clone, Copy)]
-enum Below {
-    /// The directory of LOWER of the same path, if there is one.
-    Same(Option<usize>),
-    /// Another directory of LOWER, or none because it is hidden; and then that of the same path.
-    Other(Option<usize>, Option<usize>),
+enum Origin {
+    /// The directory of the same path, if there is one.
+    SamePath(Option<usize>),
+    /// Another directory, or none if UPPER hides it; then the directory of the same path.
+    Redirected(Option<usize>, Option<usize>),
 }
 
-impl Below {
-    /// Where what UPPER does not have comes from.
-    fn origin(self) -> Option<usize> {
+impl Origin {
+    /// Returns the walk in the directory that is merged.
+    fn merged(self) -> Option<usize> {
         match self {
-            Below::Same(walk) | Below::Other(walk, _) => walk,
+            Origin::SamePath(walk) | Origin::Redirected(walk, _) => walk,
         }
     }
 
-    /// What it is compared with.
-    fn there(self) -> Option<usize> {
+    /// Returns the walk in the directory of the same path, which the merged one is compared with.
+    fn same_path(self) -> Option<usize> {
         match self {
-            Below::Same(walk) | Below::Other(_, walk) => walk,
+            Origin::SamePath(walk) | Origin::Redirected(_, walk) => walk,
         }
     }
 
-    fn is_same(self) -> bool {
-        matches!(self, Below::Same(_))
+    fn is_redirected(self) -> bool {
+        matches!(self, Origin::Redirected(..))
     }
 }
 
 impl Comparison<'_> {
-    fn place(&self, walk: usize) -> Place<'_> {
-        Place(self.walks[walk].here())
+    fn dir(&self, walk: usize) -> LayerDir<'_> {
+        LayerDir(self.walks[walk].here())
     }
 
-    /// The directory where the walks are.
-    fn level(&self, upper: usize, below: Below, entered: Entered) -> Result<Level> {
+    /// Returns the status of `name` in the directory where `walk` is.
+    fn status(&self, walk: Option<usize>, name: &OsStr) -> Option<FileStat> {
+        self.dir(walk?).status(name)
+    }
+
+    /// Returns the level of the directory where the walks are.
+    fn level(&self, upper: usize, origin: Origin, entered: Entered) -> Result<Level> {
         let own = self.names(upper)?;
         let mut names = own.clone();
-        if !below.is_same() {
-            // What was elsewhere is here now, and what was here may be nowhere.
-            for walk in [below.origin(), below.there()].into_iter().flatten() {
+        if origin.is_redirected() {
+            // The merged directory may add files here, and files of the same path may be hidden.
+            for walk in [origin.merged(), origin.same_path()].into_iter().flatten() {
                 names.extend(self.names(walk)?);
             }
             names.sort();
@@ -151,12 +159,12 @@ impl Comparison<'_> {
             own,
             names: names.into_iter(),
             upper,
-            below,
+            origin,
             entered,
         })
     }
 
-    /// The names in the directory where `walk` is, sorted.
+    /// Returns the names in the directory where `walk` is, sorted.
     fn names(&self, walk: usize) -> Result<Vec<OsString>> {
         let names = self.walks[walk].names()?.into_iter();
         let mut names: Vec<OsString> = names
@@ -166,7 +174,9 @@ impl Comparison<'_> {
         Ok(names)
     }
 
-    /// Enters `name` with the walk, if there is one. None if that is no directory, or not there.
+    /// Enters the directory `name` with the walk, if there is a walk.
+    ///
+    /// Returns the walk, or `None` if `name` is missing or not a directory.
     fn enter(
         &mut self,
         walk: Option<usize>,
@@ -176,17 +186,14 @@ impl Comparison<'_> {
         let Some(walk) = walk else {
             return Ok(None);
         };
-        match self.walks[walk].enter(name) {
-            Ok(()) => {
-                entered.walks.push(walk);
-                Ok(Some(walk))
-            }
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("open {}", self.path.display())),
+        if !is_entered(&mut self.walks[walk], name, &self.path)? {
+            return Ok(None);
         }
+        entered.walks.push(walk);
+        Ok(Some(walk))
     }
 
-    /// Goes back to where the walks were before a level, or an entry that is none.
+    /// Leaves the directories of a level, or of an entry that was no level.
     fn leave(&mut self, entered: &Entered) -> Result<()> {
         if entered.is_new {
             self.walks.pop();
@@ -194,109 +201,127 @@ impl Comparison<'_> {
         for walk in &entered.walks {
             self.walks[*walk].leave().with_context(|| {
                 let path = self.path.display();
-                format!("{path} was moved while it was compared; try again")
+                format!("{path} was moved during the comparison; try again")
             })?;
         }
         self.path.pop();
         Ok(())
     }
 
-    fn tell(&mut self, kind: Kind, status: &FileStat, from: Option<PathBuf>) -> Result<()> {
+    fn report(&mut self, kind: Kind, status: &FileStat, from: Option<PathBuf>) -> Result<()> {
         (self.report)(Change {
             kind,
             path: self.path.clone(),
             from,
-            sort: sort(status),
+            file_type: file_type(status),
         })
     }
 
-    /// Compares one entry of a level. Returns the level below, if it is a directory that is in
-    /// there; else the walks are where they were.
+    /// Compares one entry of a level.
+    ///
+    /// Returns the level of a directory, whose entries must be compared next. For any other entry
+    /// it returns `None`, and the walks stay where they are.
     fn entry(&mut self, level: &Level, name: &OsStr) -> Result<Option<Level>> {
-        let Level { upper, below, .. } = *level;
-        let place = self.place(upper);
-        let in_upper = place.status(name).filter(|_| {
-            level
-                .own
-                .binary_search_by(|own| own.as_os_str().cmp(name))
-                .is_ok()
-        });
-        let status = |walk: Option<usize>| self.place(walk?).status(name);
-        let before = status(below.there());
-        let kind_of = |before: &Option<FileStat>| match before {
-            Some(_) => Kind::Changed,
-            None => Kind::Added,
-        };
-        let hidden = in_upper.is_some_and(|status| place.is_whiteout(name, &status));
-        let origin = below.origin().filter(|_| in_upper.is_none());
+        let Level { upper, origin, .. } = *level;
+        let dir = self.dir(upper);
+        let is_own = || level.own.binary_search_by(|own| own.as_os_str().cmp(name));
+        let in_upper = dir.status(name).filter(|_| is_own().is_ok());
+        let before = self.status(origin.same_path(), name);
+        let merged = origin.merged().filter(|_| in_upper.is_none());
         let now = match in_upper {
-            _ if hidden => None,
+            Some(status) if dir.is_whiteout(name, &status) => None,
             Some(status) => Some(status),
-            None => status(origin),
+            None => self.status(merged, name),
         };
         let Some(now) = now else {
             if let Some(before) = before {
-                self.tell(Kind::Deleted, &before, None)?;
+                self.report(Kind::Deleted, &before, None)?;
             }
             return Ok(None);
         };
         if kind(&now) != libc::S_IFDIR {
-            let redirect = in_upper.and_then(|status| place.mark(name, &status, Mark::Redirect));
+            let redirect = in_upper.and_then(|status| dir.mark(name, &status, Mark::Redirect));
             let from = redirect.map(|to| target(&self.path, to));
-            self.tell(kind_of(&before), &now, from)?;
+            self.report(kind_of(before.as_ref()), &now, from)?;
             return Ok(None);
         }
-        let mut entered = Entered::default();
-        if origin.is_some() {
-            // All of it comes from LOWER, from another place there.
-            let Some(origin) = self.enter(origin, name, &mut entered)? else {
-                return Ok(None);
-            };
-            let there = self.enter(below.there(), name, &mut entered)?;
-            self.tell(kind_of(&before), &now, None)?;
-            let below = Below::Other(None, there);
-            return self.level(origin, below, entered).map(Some);
+        match merged {
+            Some(merged) => self.moved_directory(merged, origin, name, before.as_ref(), &now),
+            None => self.directory(upper, origin, name, before.as_ref(), &now),
         }
-        // Gone between two looks, or made anew as something else.
+    }
+
+    /// Compares the directory `name` of LOWER, which a renamed parent shows at another path.
+    fn moved_directory(
+        &mut self,
+        merged: usize,
+        origin: Origin,
+        name: &OsStr,
+        before: Option<&FileStat>,
+        now: &FileStat,
+    ) -> Result<Option<Level>> {
+        let mut entered = Entered::default();
+        let Some(merged) = self.enter(Some(merged), name, &mut entered)? else {
+            return Ok(None);
+        };
+        let same_path = self.enter(origin.same_path(), name, &mut entered)?;
+        self.report(kind_of(before), now, None)?;
+        let origin = Origin::Redirected(None, same_path);
+        self.level(merged, origin, entered).map(Some)
+    }
+
+    /// Compares the directory `name` of UPPER.
+    fn directory(
+        &mut self,
+        upper: usize,
+        origin: Origin,
+        name: &OsStr,
+        before: Option<&FileStat>,
+        now: &FileStat,
+    ) -> Result<Option<Level>> {
+        let mut entered = Entered::default();
+        // The directory may have been removed or replaced after fstatat(2).
         if self.enter(Some(upper), name, &mut entered)?.is_none() {
             return Ok(None);
         }
-        let there = self.enter(below.there(), name, &mut entered)?;
-        let inner = self.place(upper);
-        let redirect = inner.own_mark(Mark::Redirect);
+        let same_path = self.enter(origin.same_path(), name, &mut entered)?;
+        let dir = self.dir(upper);
+        let redirect = dir.own_mark(Mark::Redirect);
         let redirect = redirect.map(|to| target(&self.path, to));
-        let is_opaque = inner
+        let is_opaque = dir
             .own_mark(Mark::Opaque)
             .is_some_and(|value| value == b"y");
-        match &before {
-            Some(before) if !is_opaque && redirect.is_none() && is_like(before, &now) => {}
-            before => self.tell(kind_of(before), &now, redirect.clone())?,
+        match before {
+            Some(before) if !is_opaque && redirect.is_none() && is_like(before, now) => {}
+            before => self.report(kind_of(before), now, redirect.clone())?,
         }
-        let below = match redirect {
-            _ if is_opaque => Below::Other(None, there),
-            Some(from) => Below::Other(self.begin_at(&from, &mut entered)?, there),
-            None if below.is_same() => Below::Same(there),
+        let origin = match redirect {
+            _ if is_opaque => Origin::Redirected(None, same_path),
+            Some(from) => {
+                let renamed = self.open_path(&from, &mut entered)?;
+                Origin::Redirected(renamed, same_path)
+            }
+            None if !origin.is_redirected() => Origin::SamePath(same_path),
             None => {
-                let origin = self.enter(below.origin(), name, &mut entered)?;
-                Below::Other(origin, there)
+                let merged = self.enter(origin.merged(), name, &mut entered)?;
+                Origin::Redirected(merged, same_path)
             }
         };
-        self.level(upper, below, entered).map(Some)
+        self.level(upper, origin, entered).map(Some)
     }
 
-    /// Begins a walk at the directory of LOWER that was renamed; none if it is not there.
-    fn begin_at(&mut self, from: &Path, entered: &mut Entered) -> Result<Option<usize>> {
+    /// Begins a walk at the renamed directory `from` of LOWER; `None` if it is not there.
+    fn open_path(&mut self, from: &Path, entered: &mut Entered) -> Result<Option<usize>> {
         let path = self.path.display();
         ensure!(
-            self.walks.len() < RENAMED,
-            "{path} lies below {RENAMED} directories that were renamed; it is not compared"
+            self.walks.len() < MAX_WALKS,
+            "{path}: too many nested renamed directories to compare (at most {})",
+            MAX_WALKS - 2
         );
         let mut walk = Walk::open(self.lower)?;
         for name in from.iter().filter(|name| *name != "/") {
-            match walk.enter(name) {
-                Ok(()) => {}
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
-                Err(error) => return Err(error).with_context(|| format!("open {path}")),
+            if !is_entered(&mut walk, name, &self.path)? {
+                return Ok(None);
             }
         }
         self.walks.push(walk);
@@ -305,13 +330,30 @@ impl Comparison<'_> {
     }
 }
 
-/// What a redirect says: a path in LOWER, or a name beside `path`.
+/// Enters the directory `name`; returns `false` if it is missing or not a directory.
+fn is_entered(walk: &mut Walk, name: &OsStr, path: &Path) -> Result<bool> {
+    match walk.enter(name) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
+    }
+}
+
+/// Returns the kind of a change of a file that exists now and was `before` in LOWER.
+fn kind_of(before: Option<&FileStat>) -> Kind {
+    match before {
+        Some(_) => Kind::Changed,
+        None => Kind::Added,
+    }
+}
+
+/// Returns the path in LOWER that a redirect names: absolute, or relative to the parent of `path`.
 fn target(path: &Path, to: Vec<u8>) -> PathBuf {
     let parent = path.parent().unwrap_or(Path::new("/"));
     parent.join(OsString::from_vec(to))
 }
 
-/// Whether a directory has only been copied to UPPER because something in it was.
+/// Returns whether overlayfs copied a directory up only because a file in it was changed.
 fn is_like(before: &FileStat, now: &FileStat) -> bool {
     let facts = |status: &FileStat| {
         let time = (status.st_mtime, status.st_mtime_nsec);
@@ -320,7 +362,7 @@ fn is_like(before: &FileStat, now: &FileStat) -> bool {
     facts(before) == facts(now)
 }
 
-fn sort(status: &FileStat) -> &'static str {
+fn file_type(status: &FileStat) -> &'static str {
     match kind(status) {
         libc::S_IFREG => "file",
         libc::S_IFDIR => "directory",

@@ -1,8 +1,8 @@
-//! Tells what a subhost has changed against LOWER.
+//! Prints the differences between LOWER and the root of a subhost.
 #![forbid(unsafe_code)]
 
+mod layer_dir;
 mod layers;
-mod place;
 
 use anyhow::{Context, Result, bail, ensure};
 use layers::{Change, Kind, compare};
@@ -54,7 +54,7 @@ fn run(tool: &Tool, mut parser: lexopt::Parser) -> Result<ExitCode> {
         .and_then(|()| compare(lower, upper, &mut |change| output.add(&change)))
         .and_then(|()| output.end());
     match printed {
-        // As with `| head -1`: the reader has seen enough.
+        // The reader has closed the pipe, as `head -1` does.
         Err(error) if is_broken_pipe(&error) => bail!(Silent),
         printed => printed.with_context(|| document.name().to_owned())?,
     }
@@ -67,7 +67,7 @@ fn check(lower: &Path, upper: &Path) -> Result<()> {
     }
     ensure!(
         lower.canonicalize()? != upper.canonicalize()?,
-        "UPPER is LOWER: it has no layer of its own, and nothing to compare"
+        "UPPER is LOWER: there is no layer to compare"
     );
     Ok(())
 }
@@ -77,7 +77,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// The changes as they are printed, one after the other: there may be more than memory holds.
+/// Prints the changes one by one, since memory may not hold all of them.
 struct Output {
     json: bool,
     is_terminal: bool,
@@ -131,7 +131,7 @@ fn line(change: &Change, is_terminal: bool) -> Vec<u8> {
     ];
     for chunk in change.path.as_os_str().as_bytes().utf8_chunks() {
         for c in chunk.valid().chars() {
-            // A path is one line. Beyond ASCII its bytes stay as they are, but on a terminal.
+            // A path must stay on one line, and must not move the cursor of a terminal.
             let is_plain = c != '\\' && (is_printable(c) || !c.is_ascii() && !is_terminal);
             let mut bytes = [0; 4];
             add(&mut line, c.encode_utf8(&mut bytes).as_bytes(), is_plain);
@@ -142,7 +142,7 @@ fn line(change: &Change, is_terminal: bool) -> Vec<u8> {
     line
 }
 
-/// Adds bytes to a line, as they are or as three octal digits each.
+/// Adds bytes to a line: unchanged if plain, else each as three octal digits.
 fn add(line: &mut Vec<u8>, bytes: &[u8], is_plain: bool) {
     for byte in bytes {
         if is_plain {
@@ -162,7 +162,7 @@ fn object(change: &Change) -> String {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let from = change.from.as_deref().map(text);
     let path = text(&change.path);
-    json!({ "kind": kind, "path": path, "type": change.sort, "from": from }).to_string()
+    json!({ "kind": kind, "path": path, "type": change.file_type, "from": from }).to_string()
 }
 
 #[cfg(test)]
@@ -176,7 +176,7 @@ mod tests {
             kind: Kind::Added,
             path: OsStr::from_bytes("/\u{1b}\\\u{9b}é".as_bytes()).into(),
             from: None,
-            sort: "file",
+            file_type: "file",
         };
         let shown = |is_terminal| String::from_utf8(line(&change, is_terminal)).unwrap();
         assert_eq!(shown(true), "A /\\033\\134\\302\\233é\n");

@@ -1,5 +1,6 @@
-//! Bytes on their way from one descriptor to another.
+//! Copies bytes from one descriptor to another.
 
+use crate::descriptor::is_socket;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, tee};
 use nix::libc::PIPE_BUF;
@@ -10,60 +11,64 @@ use ob_sys::terminal::waiting;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// How much is under way at most; as much as a pipe holds.
-const ROOM: usize = 64 * 1024;
+/// The most bytes that a channel holds: the capacity of a pipe, `pipe(7)`.
+const CAPACITY: usize = 64 * 1024;
 
-/// How much of what was written last is taken along when the command has ended: more than pipes and terminals hold. Without an
-/// end to it, something left behind that goes on writing would keep us.
+/// The most bytes that are read after the command has ended: more than pipes and terminals hold.
+/// The limit ends the reading from a background process that continues to write.
 const LAST: usize = 256 * 1024;
 
-/// One direction. Either end is closed (and none) when there is no more to come, or nobody to take it.
+/// One direction. An end is `None` when it is closed: after the end of the data, or if the reader
+/// is gone.
 pub struct Channel {
-    /// Where bytes come from.
+    /// The source.
     pub from: Option<OwnedFd>,
-    /// Where they go.
+    /// The target.
     pub to: Option<OwnedFd>,
     bytes: VecDeque<u8>,
-    /// Whether the target is a socket, whose sending side must be shut down when there is no more
-    /// to come.
+    /// Whether the target is a socket; that is shut down at the end of the data, `shutdown(2)`.
     is_socket: bool,
-    /// Why writing has failed, if not because the reader has gone.
+    /// The error of a write, except EPIPE and EIO: then the reader is gone.
     pub failure: Option<Errno>,
 }
 
 impl Channel {
+    /// Returns a channel without data.
     pub fn new(from: OwnedFd, to: OwnedFd) -> Self {
         Channel {
             from: Some(from),
-            is_socket: super::streams::is_socket(&to),
+            is_socket: is_socket(&to),
             to: Some(to),
             bytes: VecDeque::new(),
             failure: None,
         }
     }
 
-    /// Whether there is something to read from, and room for it.
+    /// Returns the source, unless it is closed or the channel is full.
     pub fn source(&self) -> Option<&OwnedFd> {
-        let room = self.to.is_some() && self.bytes.len() < ROOM;
-        self.from.as_ref().filter(|_| room)
+        let has_space = self.to.is_some() && self.bytes.len() < CAPACITY;
+        self.from.as_ref().filter(|_| has_space)
     }
 
-    /// Where to write, while there is something to be written.
+    /// Returns the target, if there are bytes to write.
     pub fn target(&self) -> Option<&OwnedFd> {
         self.to.as_ref().filter(|_| !self.bytes.is_empty())
     }
 
-    /// How many bytes have been read and not been written.
+    /// Returns the number of bytes that were read and not written.
     pub fn held(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Adds bytes that nobody has sent.
+    /// Adds bytes that do not come from the source.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
     }
 
-    /// Reads what is there; returns its length, 0 at the end (at which the source is not closed), none if there is nothing yet.
+    /// Reads from the source.
+    ///
+    /// Returns the number of bytes, 0 at the end of the data, or `None` if a read would block. Does
+    /// not close the source.
     pub fn receive(&mut self) -> Option<usize> {
         let from = self.from.as_ref()?;
         let mut buffer = [0; 16 * 1024];
@@ -73,18 +78,19 @@ impl Channel {
                 Some(length)
             }
             Err(Errno::EAGAIN | Errno::EINTR) => None,
-            // EIO: a terminal without another side. EISDIR and the like: nothing to be had.
+            // EIO: the other side of a terminal is closed. Any other error, such as EISDIR, is an
+            // end of the data, too.
             Err(_) => Some(0),
         }
     }
 
-    /// Writes what the target takes at once. If its reader is gone, both ends are closed, so that
-    /// the sender gets EPIPE.
+    /// Writes until the target is full. If the reader is gone, closes both ends, so that the sender
+    /// gets EPIPE.
     ///
-    /// The descriptor is the caller's and may block: `poll(2)` promises of a pipe only that
-    /// `PIPE_BUF` bytes fit.
+    /// The descriptor of the caller may be blocking. So no write exceeds `PIPE_BUF` bytes, which
+    /// fit into a pipe that `poll(2)` reports as writable.
     pub fn send(&mut self) {
-        while let Some(to) = self.target().filter(|to| can_take(to.as_fd())) {
+        while let Some(to) = self.target().filter(|to| is_writable(to.as_fd())) {
             let (first, _) = self.bytes.as_slices();
             match write(to, &first[..first.len().min(PIPE_BUF)]) {
                 Ok(length) => drop(self.bytes.drain(..length)),
@@ -100,34 +106,34 @@ impl Channel {
         self.settle();
     }
 
-    /// Nothing more is to come: closes the source, and the target when all has been written.
+    /// Closes the source, and closes the target when all bytes are written.
     pub fn finish(&mut self) {
         self.from = None;
         self.settle();
     }
 
-    /// Takes what the sender has left behind, and finishes.
+    /// Reads the bytes that are left in the source, and closes it as [`Channel::finish`] does.
     pub fn take_last(&mut self) {
         let limit = self.bytes.len() + LAST;
         while self.bytes.len() < limit && self.receive().is_some_and(|length| length > 0) {}
         self.finish();
     }
 
-    /// Closes both ends, and forgets what is under way.
+    /// Closes both ends, and drops the bytes that were not written.
     pub fn close(&mut self) {
         self.from = None;
         self.to = None;
         self.bytes.clear();
     }
 
-    /// Whether the sender has closed its end and the peer of the target, a socket, does not know
-    /// yet.
+    /// Returns whether the target is a socket that must be shut down: all data is written.
     pub fn is_half_closed(&self) -> bool {
         self.is_socket && self.from.is_none() && self.bytes.is_empty() && self.to.is_some()
     }
 
-    /// Shuts down the sending side of the target. Closing our duplicate would not: the caller has
-    /// the socket open as well.
+    /// Shuts down the sending side of the target.
+    ///
+    /// Closing it here would not do that, because the caller has the socket open.
     pub fn shut_down(&mut self) {
         if let Some(to) = self.to.take() {
             let _ = shutdown(to.as_raw_fd(), Shutdown::Write);
@@ -141,31 +147,32 @@ impl Channel {
     }
 }
 
-/// Copies a pipe of the caller to the command without reading it: what the command leaves is there
-/// for the caller's next command, as if both had the pipe itself.
+/// Copies a pipe of the caller to the command with `tee(2)`, which does not consume the data.
 ///
-/// The copy has room for one buffer, so that it is either empty or full for `poll(2)`. Only what
-/// the command has read from it is then taken out of the source.
+/// So data that the command does not read is left in the pipe for the next command of the caller.
+/// The copy is a pipe with one buffer, which `poll(2)` reports as either empty or full. Data that
+/// the command has read from it is then read from the source.
 pub struct Feed {
     from: OwnedFd,
     to: Option<OwnedFd>,
-    /// How much fits, and how much of the source is in the copy.
-    room: usize,
+    /// The capacity of the copy, and the number of bytes in it.
+    capacity: usize,
     copied: usize,
 }
 
 impl Feed {
+    /// Returns a feed from the pipe `from` to the pipe `to`. Fails if `fcntl(2)` does.
     pub fn new(from: OwnedFd, to: OwnedFd) -> nix::Result<Self> {
-        let room = fcntl(&to, FcntlArg::F_SETPIPE_SZ(1))?;
+        let capacity = fcntl(&to, FcntlArg::F_SETPIPE_SZ(1))?;
         Ok(Feed {
             from,
             to: Some(to),
-            room: usize::try_from(room).unwrap_or(PIPE_BUF),
+            capacity: usize::try_from(capacity).unwrap_or(PIPE_BUF),
             copied: 0,
         })
     }
 
-    /// Returns what to wait for: input while the copy is empty, else the command to read it.
+    /// Returns the event to wait for: data in the source if the copy is empty, else space in it.
     pub fn event(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let to = self.to.as_ref()?;
         Some(match self.copied {
@@ -174,28 +181,33 @@ impl Feed {
         })
     }
 
-    /// Goes on after the event: takes out what was read, copies what is there.
-    pub fn carry(&mut self) {
-        self.take_out(self.copied);
+    /// Continues after the event: consumes the data that was read, and copies the next.
+    pub fn copy(&mut self) {
+        self.consume(self.copied);
         let Some(to) = &self.to else { return };
-        match tee(&self.from, to, self.room, SpliceFFlags::SPLICE_F_NONBLOCK) {
+        match tee(
+            &self.from,
+            to,
+            self.capacity,
+            SpliceFFlags::SPLICE_F_NONBLOCK,
+        ) {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            // At its end; or it was opened for writing alone.
+            // The end of the data, or EBADF: the descriptor was opened for writing only.
             Ok(0) | Err(_) => self.to = None,
             Ok(length) => self.copied = length,
         }
     }
 
-    /// Takes out what the command has read, of which `unread` bytes are left in the copy.
+    /// Consumes the data that the command has read; `unread` bytes are left in the copy.
     pub fn finish(&mut self, unread: usize) {
-        self.take_out(self.copied.saturating_sub(unread));
+        self.consume(self.copied.saturating_sub(unread));
         self.to = None;
     }
 
-    fn take_out(&mut self, mut length: usize) {
+    fn consume(&mut self, mut length: usize) {
         self.copied = 0;
         let mut buffer = [0; PIPE_BUF];
-        // Where another process reads the same pipe it may be empty by now, and a read would wait.
+        // If another process reads the same pipe, it may be empty, and a read would block.
         while length > 0 && waiting(&self.from).is_ok_and(|there| there > 0) {
             let part = length.min(buffer.len());
             match read(&self.from, &mut buffer[..part]) {
@@ -207,13 +219,13 @@ impl Feed {
     }
 }
 
-/// Whether a write would not wait: because it fits, or fails at once.
-fn can_take(fd: BorrowedFd) -> bool {
-    !asked(fd, PollFlags::POLLOUT).is_empty()
+/// Returns whether a write does not block, because there is space or because it fails.
+fn is_writable(fd: BorrowedFd) -> bool {
+    !poll_now(fd, PollFlags::POLLOUT).is_empty()
 }
 
-/// What `poll(2)` says of the descriptor now.
-pub fn asked(fd: BorrowedFd, flags: PollFlags) -> PollFlags {
+/// Returns the events that `poll(2)` reports for the descriptor now.
+pub fn poll_now(fd: BorrowedFd, flags: PollFlags) -> PollFlags {
     let mut event = [PollFd::new(fd, flags)];
     let _ = poll(&mut event, PollTimeout::ZERO);
     event[0].revents().unwrap_or(PollFlags::empty())

@@ -1,12 +1,20 @@
-//! What stands between the caller's descriptors and those of a command that is not to touch them: [`Streams`] looks at the
-//! caller's, makes those of the command, and a [`Proxy`] carries bytes, signals and the window's size over while it runs.
+//! Connects a command to its caller without passing it any descriptor of the caller.
+//!
+//! [`CallerStdio`] examines the standard descriptors of the caller and creates [`ChildStdio`] for
+//! the command. A [`Proxy`] copies bytes, and forwards signals and the window size, while the
+//! command runs.
 #![forbid(unsafe_code)]
 
 mod channel;
+mod descriptor;
+mod end;
+mod event;
 mod proxy;
 mod signals;
-mod streams;
+mod stdio;
+mod suspend;
 mod terminal;
 
-pub use proxy::{End, Proxy};
-pub use streams::{Inside, Streams};
+pub use end::End;
+pub use proxy::Proxy;
+pub use stdio::{CallerStdio, ChildStdio};

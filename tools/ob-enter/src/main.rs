@@ -3,14 +3,16 @@
 
 mod account;
 mod command;
+mod limits;
 mod sealed;
 mod subhost;
 
 use anyhow::{Context, Result, anyhow, bail};
 use command::{Command, Failure};
 use lexopt::prelude::*;
+use limits::CallerLimits;
 use ob_document::{Tool, Usage};
-use ob_enter::Streams;
+use ob_enter::CallerStdio;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
     TOOL.main(run)
 }
 
-/// What the command line asks for.
+/// The command line.
 struct Request {
     name: String,
     user: Option<String>,
@@ -54,8 +56,9 @@ struct Request {
 
 fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     let request = parse(tool, parser)?;
-    sealed::become_sealed()?;
-    enter(&request).with_context(|| request.name.clone())
+    let limits = CallerLimits::lift();
+    sealed::become_sealed(&limits)?;
+    enter(&request, &limits).with_context(|| request.name.clone())
 }
 
 fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
@@ -82,21 +85,24 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     })
 }
 
-fn enter(request: &Request) -> Result<ExitCode> {
+fn enter(request: &Request, limits: &CallerLimits) -> Result<ExitCode> {
     let subhost = Subhost::find(&request.name)?;
-    let streams = Streams::of_caller(request.terminals)?;
+    let stdio = CallerStdio::examine(request.terminals)?;
     subhost.join()?;
-    let (proxy, inside) = streams.connect(subhost::root()?)?;
-    subhost.give(&inside)?;
+    let (proxy, stdio) = stdio.connect(subhost::root()?)?;
+    subhost.chown_stdio(&stdio)?;
     let command = Command {
         words: &request.command,
         user: request.user.as_deref(),
         name: &request.name,
+        limits,
     };
-    let (child, news) = subhost.spawn(&command, &inside)?;
-    drop(inside);
+    let (child, failure_rx) = subhost.spawn(&stdio, |failure_tx| {
+        command.exec(&subhost, &stdio, failure_tx)
+    })?;
+    drop(stdio);
     let end = proxy.serve(&child)?;
-    if let Some(failure) = Failure::receive(&news) {
+    if let Some(failure) = Failure::receive(&failure_rx) {
         TOOL.complain(&anyhow!("{}: {}", request.name, failure.describe(&command)));
         return Ok(ExitCode::from(failure.status()));
     }

@@ -1,83 +1,55 @@
-//! The life of a command that runs elsewhere, seen from the caller's terminal.
+//! Represents a running command to its caller.
 
-use crate::channel::{Channel, Feed, asked};
+use crate::channel::{Channel, Feed, poll_now};
+use crate::end::End;
+use crate::event::{Event, Events};
 use crate::signals::Signals;
+use crate::suspend::suspend;
 use crate::terminal::Terminal;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill, raise};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, Whence, getpgrp, lseek, setsid, tcgetpgrp};
-use ob_sys::process::{Child, close_all_except, pidfd_open, pidfd_signal, spawn};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid, Whence, getpgrp, lseek, tcgetpgrp};
+use ob_sys::process::{Child, pidfd_signal};
 use ob_sys::terminal::waiting;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long a command may take to end when its terminal is gone, and a reader to take the output
-/// after TERM or HUP.
-const HUNG_UP: Duration = Duration::from_secs(2);
+/// The time that a command has to exit after a hangup of its terminal, and that the reader of the
+/// output has after TERM or HUP.
+const HANGUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a command that has closed its output may take to end, before the peer of a socket is
-/// sent the end alone.
-const HALF_CLOSED: u16 = 100;
+/// The milliseconds that a command has to exit after it has closed its output, before an output
+/// socket is shut down.
+const HALF_CLOSED_GRACE: u16 = 100;
 
-/// How long to leave keys alone that are not for us, before looking again whose they are.
-const NOT_OURS: Duration = Duration::from_millis(100);
+/// The pause before keys that another program may read are examined again.
+const KEYS_PAUSE: Duration = Duration::from_millis(100);
 
-/// How it ended.
-pub enum End {
-    /// The command has ended.
-    Ended(WaitStatus),
-    /// The terminal is gone, or we were told to end, and the command has not ended in time. It ends with this process.
-    HungUp(Signal),
-}
-
-impl End {
-    /// The status as env(1) has it: the command's own, 128+N for a signal.
-    #[must_use]
-    pub fn status(&self) -> u8 {
-        let status = match self {
-            End::Ended(WaitStatus::Exited(_, status)) => *status,
-            End::Ended(WaitStatus::Signaled(_, signal, _)) | End::HungUp(signal) => {
-                128 + *signal as i32
-            }
-            End::Ended(_) => 125,
-        };
-        u8::try_from(status).unwrap_or(125)
-    }
-}
-
-/// Stands in for the command towards the caller.
+/// Copies the data of a command, and forwards signals and the window size to it.
 pub struct Proxy {
     signals: Signals,
     terminal: Option<Terminal>,
-    /// Towards the command: its keys, or what comes from a file.
+    /// The channels to the command. If the terminal is standard input, the first has the keys.
     inputs: Vec<Channel>,
-    /// From it.
+    /// The channels from the command. If there is a terminal, the last goes to it.
     outputs: Vec<Channel>,
-    /// Copies a pipe on our standard input to the command.
+    /// The feed from standard input, if that is a pipe.
     feed: Option<Feed>,
-    /// The command's end of the pipe that is fed from our standard input.
+    /// A duplicate of the standard input of the command, if that is a pipe.
     fed: Option<OwnedFd>,
-    /// Until when keys are left alone.
-    patience: Option<Instant>,
-    /// When to give up on a command that was hung up, and why it was.
+    /// The end of the pause in which keys are not read.
+    keys_paused: Option<Instant>,
+    /// The end of [`HANGUP_TIMEOUT`], and the signal that has caused the hangup.
     deadline: Option<(Instant, Signal)>,
-    /// Whether a signal that asks us to end was passed on.
+    /// Whether TERM or HUP was forwarded.
     is_ending: bool,
 }
 
-/// What there is to wait for.
-enum Event {
-    Child,
-    Signal,
-    Feed,
-    Input(usize),
-    Output(usize),
-}
-
 impl Proxy {
+    /// Returns a proxy without channels.
     pub(crate) fn new(signals: Signals) -> Self {
         Proxy {
             signals,
@@ -86,27 +58,30 @@ impl Proxy {
             outputs: Vec::new(),
             feed: None,
             fed: None,
-            patience: None,
+            keys_paused: None,
             deadline: None,
             is_ending: false,
         }
     }
 
+    /// Adds the channel from standard input to the pipe whose reading end is `reading`.
     pub(crate) fn feed(&mut self, channel: Channel, reading: OwnedFd) {
         self.inputs.push(channel);
         self.fed = Some(reading);
     }
 
-    /// Like [`Proxy::feed`], from a pipe.
+    /// Like [`Proxy::feed`], for a standard input that is a pipe.
     pub(crate) fn feed_pipe(&mut self, feed: Feed, reading: OwnedFd) {
         self.feed = Some(feed);
         self.fed = Some(reading);
     }
 
+    /// Adds a channel from the command.
     pub(crate) fn drain(&mut self, channel: Channel) {
         self.outputs.push(channel);
     }
 
+    /// Adds the channels of the terminal. Fails if a descriptor cannot be duplicated.
     pub(crate) fn connect(&mut self, terminal: Terminal) -> Result<()> {
         let (host, master) = (&terminal.host, &terminal.master);
         if terminal.is_input {
@@ -119,12 +94,12 @@ impl Proxy {
         Ok(())
     }
 
-    /// Carries over what there is until the command has ended, and gives the terminal back.
+    /// Copies data until the command has ended, and restores the terminal.
     ///
-    /// Fails if output could not be written, for want of room on a disk for instance.
+    /// Fails if output cannot be written, for example to a full disk (`ENOSPC`).
     pub fn serve(mut self, child: &Child) -> Result<End> {
         if let Some(terminal) = &mut self.terminal {
-            terminal.take();
+            terminal.set_raw();
         }
         let end = loop {
             let mut has_ended = false;
@@ -133,19 +108,20 @@ impl Proxy {
                     Event::Child => has_ended = true,
                     Event::Signal => self.take_signal(child),
                     Event::Feed => {
-                        self.feed.as_mut().map(Feed::carry);
+                        self.feed.as_mut().map(Feed::copy);
                     }
-                    Event::Input(number) => self.carry_input(number),
-                    Event::Output(number) => self.carry_output(number, child),
+                    Event::Input(number) => self.copy_input(number),
+                    Event::Output(number) => self.copy_output(number, child),
                 }
             }
             if has_ended {
                 let id = Id::PIDFd(child.pidfd.as_fd());
-                break End::Ended(waitid(id, WaitPidFlag::WEXITED).context("wait for it")?);
+                break End::Ended(
+                    waitid(id, WaitPidFlag::WEXITED).context("wait for the command")?,
+                );
             }
-            if let Some((deadline, signal)) = self.deadline
-                && Instant::now() >= deadline
-            {
+            let is_over = |(deadline, _): &(Instant, Signal)| Instant::now() >= *deadline;
+            if let Some((_, signal)) = self.deadline.filter(is_over) {
                 break End::HungUp(signal);
             }
         };
@@ -153,14 +129,14 @@ impl Proxy {
         Ok(end)
     }
 
-    /// Writes what the command has left, and takes back what it has not read.
+    /// Writes the last output of the command, and returns input that it has not read.
     fn finish(&mut self) -> Result<()> {
-        self.give_back();
+        self.return_input();
         self.inputs.clear();
         for output in &mut self.outputs {
             output.take_last();
         }
-        let limit = Instant::now() + HUNG_UP;
+        let limit = Instant::now() + HANGUP_TIMEOUT;
         while self.outputs.iter().any(|output| output.target().is_some()) {
             self.deadline = self.is_ending.then_some((limit, Signal::SIGTERM));
             if self.is_ending && Instant::now() >= limit {
@@ -169,14 +145,14 @@ impl Proxy {
             for event in self.wait(None)? {
                 match event {
                     Event::Output(number) => self.outputs[number].send(),
-                    // Only if nobody takes it: whoever wants us to end now will have us end.
+                    // The reader of the output is slow or stopped, so a signal drops the output.
                     Event::Signal => match self.signals.next() {
                         Some(Signal::SIGTERM | Signal::SIGHUP | Signal::SIGINT) => {
                             self.outputs.clear();
                             break;
                         }
                         Some(Signal::SIGTSTP) => self.stop(None),
-                        Some(Signal::SIGCONT) => self.go_on(),
+                        Some(Signal::SIGCONT) => self.resume(),
                         _ => {}
                     },
                     _ => {}
@@ -193,79 +169,42 @@ impl Proxy {
         Ok(())
     }
 
-    /// Waits until something has happened, and tells what. With no child given, only for the outputs to take something.
+    /// Waits for events, and returns them. Without `child`, the inputs are not read.
     fn wait(&mut self, child: Option<&Child>) -> Result<Vec<Event>> {
         let now = Instant::now();
-        self.patience = self.patience.filter(|patience| now < *patience);
-        let mut events = vec![(Event::Signal, self.signals.as_fd(), PollFlags::POLLIN)];
+        self.keys_paused = self.keys_paused.filter(|until| now < *until);
+        let mut events = Events::default();
+        events.add(Event::Signal, self.signals.as_fd(), PollFlags::POLLIN);
         if let Some(child) = child {
-            events.push((Event::Child, child.pidfd.as_fd(), PollFlags::POLLIN));
+            events.add(Event::Child, child.pidfd.as_fd(), PollFlags::POLLIN);
         }
         if let Some((fd, flags)) = self.feed.as_ref().and_then(Feed::event) {
-            events.push((Event::Feed, fd, flags));
+            events.add(Event::Feed, fd, flags);
         }
         for (number, input) in self.inputs.iter().enumerate() {
-            if self.patience.is_none() {
-                push(
-                    &mut events,
-                    Event::Input(number),
-                    input.source(),
-                    PollFlags::POLLIN,
-                );
+            if self.keys_paused.is_none() {
+                events.add_source(Event::Input(number), input);
             }
-            push(
-                &mut events,
-                Event::Input(number),
-                input.target(),
-                PollFlags::POLLOUT,
-            );
+            events.add_target(Event::Input(number), input);
         }
         for (number, output) in self.outputs.iter().enumerate() {
-            push(
-                &mut events,
-                Event::Output(number),
-                output.source(),
-                PollFlags::POLLIN,
-            );
-            push(
-                &mut events,
-                Event::Output(number),
-                output.target(),
-                PollFlags::POLLOUT,
-            );
+            events.add_source(Event::Output(number), output);
+            events.add_target(Event::Output(number), output);
         }
         let deadline = self.deadline.map(|(deadline, _)| deadline);
-        let next = [self.patience, deadline].into_iter().flatten().min();
-        let timeout = match next.map(|next| next.saturating_duration_since(now).as_millis()) {
-            None => PollTimeout::NONE,
-            Some(time) => PollTimeout::from(u16::try_from(time + 1).unwrap_or(u16::MAX)),
-        };
-        let mut fds: Vec<PollFd> = events
-            .iter()
-            .map(|(_, fd, flags)| PollFd::new(*fd, *flags))
-            .collect();
-        match poll(&mut fds, timeout) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => return Ok(Vec::new()),
-            Err(error) => return Err(error).context("wait for it"),
-        }
-        let happened: Vec<bool> = fds.iter().map(|fd| fd.any() != Some(false)).collect();
-        let events = events.into_iter().zip(happened);
-        Ok(events
-            .filter(|(_, happened)| *happened)
-            .map(|((event, ..), _)| event)
-            .collect())
+        events.wait([self.keys_paused, deadline].into_iter().flatten().min())
     }
 
-    /// Whether the first of the inputs is a terminal's.
-    fn keys(&self) -> bool {
+    /// Returns whether the first of the inputs has the keys of the terminal.
+    fn has_keys(&self) -> bool {
         self.terminal
             .as_ref()
             .is_some_and(|terminal| terminal.is_input)
     }
 
-    fn carry_input(&mut self, number: usize) {
-        let is_keys = number == 0 && self.keys();
+    /// Copies data of an input.
+    fn copy_input(&mut self, number: usize) {
+        let is_keys = number == 0 && self.has_keys();
         let Some(channel) = self.inputs.get_mut(number) else {
             return;
         };
@@ -273,13 +212,13 @@ impl Proxy {
         let Some(source) = channel.source() else {
             return;
         };
-        let (readable, gone) = look(source.as_fd());
-        if !readable && !gone {
+        let (readable, hung_up) = poll_source(source.as_fd());
+        if !readable && !hung_up {
             return;
         }
         let Some(terminal) = self.terminal.as_ref().filter(|_| is_keys) else {
             if is_in_background(source.as_fd()) {
-                self.patience = Some(Instant::now() + NOT_OURS);
+                self.keys_paused = Some(Instant::now() + KEYS_PAUSE);
                 return;
             }
             if channel.receive() == Some(0) {
@@ -287,18 +226,19 @@ impl Proxy {
             }
             return;
         };
-        if !gone && !terminal.is_ours_to_read() {
-            self.patience = Some(Instant::now() + NOT_OURS);
+        if !hung_up && !terminal.is_ours_to_read() {
+            self.keys_paused = Some(Instant::now() + KEYS_PAUSE);
             return;
         }
         match channel.receive() {
-            Some(0) if gone || terminal.is_whole => self.hang_up(Signal::SIGHUP),
+            Some(0) if hung_up || terminal.is_whole => self.hang_up(Signal::SIGHUP),
             Some(0) => channel.push(&[terminal.end_of_file()]),
             _ => {}
         }
     }
 
-    fn carry_output(&mut self, number: usize, child: &Child) {
+    /// Copies data of an output.
+    fn copy_output(&mut self, number: usize, child: &Child) {
         let Some(channel) = self.outputs.get_mut(number) else {
             return;
         };
@@ -306,15 +246,15 @@ impl Proxy {
         let Some(source) = channel.source() else {
             return;
         };
-        let (readable, gone) = look(source.as_fd());
-        if (readable || gone) && channel.receive() == Some(0) {
+        let (readable, hung_up) = poll_source(source.as_fd());
+        if (readable || hung_up) && channel.receive() == Some(0) {
             channel.finish();
         }
-        // At once, which saves a round in the common case; what does not fit waits.
+        // Mostly the target has space, so that another poll(2) is not needed.
         channel.send();
-        // A socket may be shared with processes of the caller: it is shut down for them too, so not
-        // if the command just ends.
-        if channel.is_half_closed() && !ends_within(child, HALF_CLOSED) {
+        // A shutdown affects other processes of the caller that use the socket. So the socket is
+        // not shut down if the command exits at the same time.
+        if channel.is_half_closed() && !ends_within(child, HALF_CLOSED_GRACE) {
             channel.shut_down();
         }
         let broken = channel.to.is_none() && channel.from.is_none();
@@ -324,9 +264,10 @@ impl Proxy {
         }
     }
 
+    /// Handles the pending signals.
     fn take_signal(&mut self, child: &Child) {
         while let Some(signal) = self.signals.next() {
-            // Not INT: the reader, a pager perhaps, goes on after a ^C.
+            // Not INT: the reader of the output may be a pager, which ignores it.
             self.is_ending |= matches!(signal, Signal::SIGTERM | Signal::SIGHUP);
             let is_whole = self
                 .terminal
@@ -339,50 +280,41 @@ impl Proxy {
                     }
                 }
                 Signal::SIGTSTP => {
-                    // In a terminal of its own the command stops by itself, when it likes. Not TSTP: a process group without a
-                    // parent in its session does not heed that.
+                    // A command in raw mode gets ^Z from its terminal. Not TSTP: the kernel ignores
+                    // it in an orphaned process group (is_current_pgrp_orphaned).
                     if !is_whole {
-                        tell(child, Signal::SIGSTOP);
+                        send_signal(child, Signal::SIGSTOP);
                     }
                     self.stop(Some(child));
                 }
                 Signal::SIGCONT => {
-                    self.go_on();
-                    tell(child, signal);
+                    self.resume();
+                    send_signal(child, signal);
                 }
-                Signal::SIGUSR1 | Signal::SIGUSR2 => tell(child, signal),
-                // Not typed, since all keys go inside: we are to end. An interactive shell heeds a hangup and not much else.
+                Signal::SIGUSR1 | Signal::SIGUSR2 => send_signal(child, signal),
+                // It was not typed, since all keys go to the command; kill(1) has sent it. An
+                // interactive shell ignores TERM, and exits at a hangup.
                 signal if is_whole => self.hang_up(signal),
-                signal => tell(child, signal),
+                signal => send_signal(child, signal),
             }
         }
     }
 
-    /// Stops this process, with the terminal as its user's shell wants it; until it is continued,
-    /// or `child` has ended: a pid namespace does not end before this process has waited for its
-    /// child (`zap_pid_ns_processes`), and no stop of the subhost.
+    /// Stops this process, while the terminal has the mode of the caller; see [`suspend`].
     fn stop(&mut self, child: Option<&Child>) {
         if let Some(terminal) = &mut self.terminal {
             terminal.restore();
         }
-        let waker = child.and_then(|child| {
-            let us = pidfd_open(Pid::this()).ok()?;
-            spawn(0, None, || wake(&us, child)).ok()
-        });
-        let _ = raise(Signal::SIGSTOP);
-        if let Some(waker) = waker {
-            let _ = pidfd_signal(&waker.pidfd, Signal::SIGKILL);
-            let _ = waitid(Id::PIDFd(waker.pidfd.as_fd()), WaitPidFlag::WEXITED);
-        }
+        suspend(child);
     }
 
-    fn go_on(&mut self) {
+    fn resume(&mut self) {
         if let Some(terminal) = &mut self.terminal {
-            terminal.take_again();
+            terminal.resume();
         }
     }
 
-    /// Closes the command's terminal, whereupon the kernel tells its session.
+    /// Closes the master of the terminal: the kernel then sends HUP to the session of the command.
     fn hang_up(&mut self, signal: Signal) {
         if let Some(mut terminal) = self.terminal.take() {
             terminal.restore();
@@ -392,69 +324,54 @@ impl Proxy {
             self.outputs.pop();
         }
         self.deadline
-            .get_or_insert((Instant::now() + HUNG_UP, signal));
+            .get_or_insert((Instant::now() + HANGUP_TIMEOUT, signal));
     }
 
-    /// Sets our standard input back by what the command has not read, as if it had read the file itself.
-    fn give_back(&mut self) {
+    /// Moves the offset of standard input back by the bytes that the command has not read.
+    ///
+    /// Then the next command of the caller reads from there, as it would without ob-enter.
+    fn return_input(&mut self) {
         let Some(fed) = &self.fed else { return };
         let unread = waiting(fed).unwrap_or(0);
         if let Some(mut feed) = self.feed.take() {
             return feed.finish(unread);
         }
         let unread = unread + self.inputs.last().map_or(0, Channel::held);
-        if let Ok(unread) = i64::try_from(unread)
-            && unread > 0
-        {
-            // Fails where it is no file, which then has kept no place either.
+        if let Some(unread) = i64::try_from(unread).ok().filter(|unread| *unread > 0) {
+            // ESPIPE: not a file, and so without an offset.
             let _ = lseek(std::io::stdin(), -unread, Whence::SeekCur);
         }
     }
 }
 
-fn push<'a>(
-    events: &mut Vec<(Event, BorrowedFd<'a>, PollFlags)>,
-    event: Event,
-    fd: Option<&'a OwnedFd>,
-    flags: PollFlags,
-) {
-    if let Some(fd) = fd {
-        events.push((event, fd.as_fd(), flags));
-    }
+/// Returns whether there is data to read, and whether the other side is closed.
+fn poll_source(fd: BorrowedFd) -> (bool, bool) {
+    let events = poll_now(fd, PollFlags::POLLIN);
+    // POLLNVAL: a descriptor opened with O_PATH, which cannot be read.
+    let hung_up = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    (
+        events.contains(PollFlags::POLLIN),
+        events.intersects(hung_up),
+    )
 }
 
-/// Whether there is something to read, and whether the other side is gone.
-fn look(fd: BorrowedFd) -> (bool, bool) {
-    let events = asked(fd, PollFlags::POLLIN);
-    // POLLNVAL: a descriptor of open(2) with O_PATH, which reads nothing.
-    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
-    (events.contains(PollFlags::POLLIN), events.intersects(gone))
-}
-
+/// Returns whether `child` ends within a time.
 fn ends_within(child: &Child, milliseconds: u16) -> bool {
     let mut end = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
     poll(&mut end, PollTimeout::from(milliseconds)).is_ok_and(|ended| ended > 0)
 }
 
-/// Continues the process `us` when `child` has ended.
-fn wake(us: &OwnedFd, child: &Child) -> u8 {
-    // Out of reach of what stops a process group.
-    let _ = setsid();
-    let _ = close_all_except(&[us.as_fd(), child.pidfd.as_fd()]);
-    let mut ends = [us, &child.pidfd].map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
-    while poll(&mut ends, PollTimeout::NONE) == Err(Errno::EINTR) {}
-    let _ = pidfd_signal(us, Signal::SIGCONT);
-    0
-}
-
-/// Whether the terminal belongs to another process group, so that a read would stop this process.
+/// Returns whether another process group is in the foreground, so that a read would stop this
+/// process (`SIGTTIN`).
 fn is_in_background(terminal: BorrowedFd) -> bool {
     tcgetpgrp(terminal).is_ok_and(|group| group != getpgrp())
 }
 
-/// Sends a signal to the process group that the command leads, as a terminal does; to itself before it leads one.
-fn tell(child: &Child, signal: Signal) {
-    // The number is the command's as long as we have not waited for it.
+/// Sends a signal to the process group of the command, as a terminal does.
+///
+/// The command leads a group after its setsid(2); before that, only it gets the signal.
+fn send_signal(child: &Child, signal: Signal) {
+    // The number is not reused before the command has been reaped.
     if kill(Pid::from_raw(-child.pid.as_raw()), signal) == Err(Errno::ESRCH) {
         let _ = pidfd_signal(&child.pidfd, signal);
     }

@@ -1,4 +1,4 @@
-//! The signals that we get in place of the command.
+//! The signals that this process forwards to the command.
 
 use anyhow::Result;
 use nix::sys::signal::{SigSet, Signal};
@@ -18,23 +18,23 @@ const CAUGHT: [Signal; 9] = [
     Signal::SIGWINCH,
 ];
 
-/// Signals as something to read. What the caller ignores (nohup, a shell's `&`) stays ignored.
+/// A `signalfd(2)`. Signals that the caller ignores (`nohup`, `&` of a shell) stay ignored.
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// From now on they wait for [`Signals::next`].
+    /// Blocks the signals, so that [`Signals::next`] returns them. Fails if `signalfd(2)` does.
     pub fn catch() -> Result<Self> {
-        let heeded = CAUGHT.into_iter().filter(|signal| !is_ignored(*signal));
-        let mask: SigSet = heeded.collect();
+        let caught = CAUGHT.into_iter().filter(|signal| !is_ignored(*signal));
+        let mask: SigSet = caught.collect();
         mask.thread_block()?;
-        // With `stty tostop` a write in the background would stop us (tty_check_change), and with
-        // us the end of the subhost.
+        // After `stty tostop`, a write in the background would stop this process
+        // (tty_check_change), and with it the end of the subhost.
         SigSet::from(Signal::SIGTTOU).thread_block()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Signals(SignalFd::with_flags(&mask, flags)?))
     }
 
-    /// The next one that has come, if any.
+    /// Returns the next pending signal, if any.
     pub fn next(&self) -> Option<Signal> {
         let signal = self.0.read_signal().ok().flatten()?;
         Signal::try_from(i32::try_from(signal.ssi_signo).ok()?).ok()

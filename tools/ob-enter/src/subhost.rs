@@ -1,6 +1,5 @@
-//! The running subhost, and the ways into it.
+//! The running subhost, and how a process enters it.
 
-use crate::command::Command;
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -18,17 +17,17 @@ use ob_confine::seccomp::Filters;
 use ob_confine::userns::IdRange;
 use ob_document::Document;
 use ob_document::state::{StateDir, open_pid1};
-use ob_enter::{End, Inside};
+use ob_enter::{ChildStdio, End};
 use ob_sys::process::{Child, close_all_except, pidfd_open, pidfd_signal, spawn};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// How many milliseconds the kernel may take to end pid 1 after the last of its processes.
-const END: u16 = 250;
+/// The milliseconds that the kernel has to end pid 1 after it has killed the last other process.
+const PID1_EXIT_TIMEOUT: u16 = 250;
 
-/// A subhost that runs.
+/// A running subhost.
 pub struct Subhost {
     pid_1: OwnedFd,
     group: Option<File>,
@@ -37,25 +36,28 @@ pub struct Subhost {
     filters: Option<Filters>,
 }
 
-/// Those that this process joins itself. That of time has no name among nix's flags.
+/// The namespaces that this process joins itself.
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWNET)
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS);
+/// The flag of time namespaces, which nix does not name.
 const TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
 impl Subhost {
-    /// Finds it by its document at rest, and by nothing else; fails if what that tells cannot be proven.
+    /// Finds the subhost `name` by its document in the state directory.
+    ///
+    /// Fails if it does not run, or if a fact of the document does not match pid 1.
     pub fn find(name: &str) -> Result<Self> {
         Document::new(name)?;
-        let home = StateDir::of(name);
-        let document = home.document()?;
+        let state_dir = StateDir::of(name);
+        let document = state_dir.document()?;
         let Some((document, pid_1)) = document
             .as_ref()
             .and_then(|document| Some((document, open_pid1(document)?)))
         else {
             let has_begun = document.is_some_and(|document| document.has("pid"));
-            if home.is_locked() && !has_begun {
+            if state_dir.is_locked() && !has_begun {
                 bail!("is starting");
             }
             bail!("not running");
@@ -69,18 +71,21 @@ impl Subhost {
             group: group(document)?,
             pid_1,
             ids,
-            filters: protection.filters(&home)?,
+            filters: protection.filters(&state_dir)?,
             protection,
         })
     }
 
-    /// Joins its namespaces, but those of pids, control groups and users, which are for the command alone. In its root nothing of the host is open
-    /// then but what the caller has given us.
+    /// Joins its namespaces. The child joins its namespaces of pids, control groups and users.
+    ///
+    /// This process is in its root then. Fails if `setns(2)` does, or if the root of pid 1 is
+    /// outside its mount namespace.
     pub fn join(&self) -> Result<()> {
-        // Nobody inside may look into us, or our child before its exec.
+        // Processes inside must not trace this process, or its child before the exec: ptrace(2)
+        // requires a dumpable process.
         set_dumpable(false)?;
         match setns(&self.pid_1, NAMESPACES | TIME) {
-            // A kernel built without time namespaces.
+            // The kernel was built without time namespaces.
             Err(Errno::EINVAL) => setns(&self.pid_1, NAMESPACES),
             joined => joined,
         }
@@ -89,32 +94,39 @@ impl Subhost {
         let here = getcwd()?;
         ensure!(
             here == Path::new("/"),
-            "its root is {}, which is not in it",
+            "its root, {}, is outside its mount namespace",
             here.display()
         );
         Ok(())
     }
 
-    /// Sets the limits that the subhost's processes have. Not to be done by who has joined its users, and could not raise them.
-    pub fn limit(&self) -> Result<()> {
+    /// Sets the resource limits of the configuration.
+    ///
+    /// Must be called before this process joins the user namespace, in which it cannot raise them
+    /// (`CAP_SYS_RESOURCE`).
+    pub fn set_rlimits(&self) -> Result<()> {
         self.protection.limit()
     }
 
-    /// Takes from this process what those of the subhost do not have. A change of user is still possible then.
+    /// Drops the capabilities and system calls that processes of the subhost do not have.
+    ///
+    /// A change of the user is still possible then.
     pub fn confine(&self) -> Result<()> {
         self.protection.confine(self.filters.as_ref())
     }
 
-    /// What the configuration adds to the environment.
+    /// Returns the variables that the configuration adds to the environment.
     pub fn environment(&self) -> &[(String, String)] {
         &self.protection.environment
     }
 
-    /// Joins the namespaces of its control groups and its users, if it has such. For the child alone, which is in its control group:
-    /// who has joined either may move nobody into that from outside.
+    /// Joins its cgroup namespace and its user namespace, if it has them.
+    ///
+    /// Only for the child, which is in the control group already: a process in these namespaces may
+    /// not move another process there from outside.
     pub fn join_users(&self) -> nix::Result<()> {
         if self.ids.is_none() {
-            // It has those of the host. We are in them, and only root of the host may join them.
+            // It has the namespaces of the host, which this process is in.
             return Ok(());
         }
         setns(
@@ -123,67 +135,76 @@ impl Subhost {
         )
     }
 
-    /// Makes root of its user namespace the owner of what we have made for the command, who may have to open it again by /dev/stdout
-    /// or /dev/tty.
-    pub fn give(&self, inside: &Inside) -> Result<()> {
+    /// Changes the owner of the pipes and the terminal to root of its user namespace.
+    ///
+    /// The command may reopen them, through /dev/stdout or /dev/tty.
+    pub fn chown_stdio(&self, stdio: &ChildStdio) -> Result<()> {
         let Some(ids) = self.ids else {
             return Ok(());
         };
-        for made in inside.made()? {
-            fchown(made, Some(ids.user(0)), None).context("give it its standard streams")?;
+        for fd in stdio.created()? {
+            fchown(fd, Some(ids.user(0)), None).context("chown its standard descriptors")?;
         }
         Ok(())
     }
 
-    /// Starts the command in its pid namespace and its control group. Also returns where a failure is told.
+    /// Starts a child in its pid namespace and its control group, which calls `run`.
     ///
-    /// A process in between lets go of all that this one holds and the command must not have: who can trace the command can
-    /// take from it all that it is born with.
-    pub fn spawn(&self, command: &Command, inside: &Inside) -> Result<(Child, File)> {
-        let (news, teller) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        let run = || command.become_it(self, inside, &teller);
-        let child = self.spawn_bare(inside, &teller, run);
-        Ok((child.context("start a process in it")?, news.into()))
+    /// `run` gets the writing end of a pipe for the reason why the command cannot be executed. Also
+    /// returns the reading end. Fails if the child cannot be started.
+    pub fn spawn(&self, stdio: &ChildStdio, run: impl Fn(&OwnedFd) -> u8) -> Result<(Child, File)> {
+        let (failure_rx, failure_tx) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let child = self.spawn_bare(stdio, &failure_tx, || run(&failure_tx));
+        Ok((child.context("start a process in it")?, failure_rx.into()))
     }
 
-    fn spawn_bare(&self, inside: &Inside, teller: &OwnedFd, run: impl Fn() -> u8) -> Result<Child> {
+    /// Starts a child that has only the descriptors of the command, `failure_tx`, and pid 1.
+    ///
+    /// An intermediate process closes all other descriptors first: a process inside that traces the
+    /// child could take them.
+    fn spawn_bare(
+        &self,
+        stdio: &ChildStdio,
+        failure_tx: &OwnedFd,
+        run: impl Fn() -> u8,
+    ) -> Result<Child> {
         let group = self.group.as_ref().map(AsFd::as_fd);
         let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
-        let mut kept: Vec<BorrowedFd> = inside.standard.iter().map(AsFd::as_fd).collect();
-        kept.extend(inside.terminal.as_ref().map(AsFd::as_fd));
-        kept.extend([teller.as_fd(), writing.as_fd(), self.pid_1.as_fd()]);
-        // Already in the group, for its child.
-        let middle = spawn(0, group, || {
-            let born = close_all_except(&kept)
+        let mut kept: Vec<BorrowedFd> = stdio.standard.iter().map(AsFd::as_fd).collect();
+        kept.extend(stdio.terminal.as_ref().map(AsFd::as_fd));
+        kept.extend([failure_tx.as_fd(), writing.as_fd(), self.pid_1.as_fd()]);
+        // The child inherits the control group.
+        let intermediate = spawn(0, group, || {
+            let child = close_all_except(&kept)
                 .and_then(|()| self.join_pids())
                 .and_then(|()| spawn(libc::CLONE_PARENT, None, run));
-            let answer = born.map_or_else(|error| -(error as i32), |child| child.pid.as_raw());
+            let answer = child.map_or_else(|error| -(error as i32), |child| child.pid.as_raw());
             let _ = nix::unistd::write(&writing, &answer.to_ne_bytes());
             0
         })?;
         drop(writing);
         let mut answer = [0; 4];
         File::from(reading).read_exact(&mut answer)?;
-        waitid(Id::PIDFd(middle.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+        waitid(Id::PIDFd(intermediate.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
         let answer = i32::from_ne_bytes(answer);
         if answer <= 0 {
             bail!(Errno::from_raw(-answer));
         }
         let pid = Pid::from_raw(answer);
         let pidfd = pidfd_open(pid)?;
-        // Only a child of ours can be looked at so: nobody has told us another's number.
+        // ECHILD: the number is that of another process, not of a child of this process.
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         waitid(Id::PIDFd(pidfd.as_fd()), flags)?;
         Ok(Child { pid, pidfd })
     }
 
-    /// Whether a command that was killed was so because all of the subhost was.
+    /// Returns whether the command was killed because the subhost has ended.
     pub fn has_ended_with(&self, end: &End) -> bool {
         let End::Ended(WaitStatus::Signaled(_, Signal::SIGKILL, _)) = end else {
             return false;
         };
         let mut pid_1 = [PollFd::new(self.pid_1.as_fd(), PollFlags::POLLIN)];
-        poll(&mut pid_1, PollTimeout::from(END)).is_ok_and(|ended| ended > 0)
+        poll(&mut pid_1, PollTimeout::from(PID1_EXIT_TIMEOUT)).is_ok_and(|ended| ended > 0)
     }
 
     fn join_pids(&self) -> nix::Result<()> {
@@ -191,7 +212,7 @@ impl Subhost {
     }
 }
 
-/// Makes sure that pid 1 is in the user namespace with these `ids`, which the command will join.
+/// Fails unless pid 1 is in the user namespace with these `ids`, which the command will join.
 fn check_users(pid: u64, pid_1: &OwnedFd, ids: IdRange) -> Result<()> {
     for map in ["uid_map", "gid_map"] {
         let found = std::fs::read_to_string(format!("/proc/{pid}/{map}"));
@@ -201,18 +222,20 @@ fn check_users(pid: u64, pid_1: &OwnedFd, ids: IdRange) -> Result<()> {
             "its pid 1 is not in the user namespace of userns={ids}"
         );
     }
-    // It was the file of pid 1 if that has not ended meanwhile.
+    // The number may have been reused while the file was read, but not if pid 1 is still alive.
     pidfd_signal(pid_1, None).context("not running")
 }
 
-/// Opens its control group; none if it has none, and needs none.
+/// Opens the control group of the document.
+///
+/// Returns `None` if the document has no control group. Fails then if there are limits.
 fn group(document: &Document) -> Result<Option<File>> {
     if !document.has("cgroup") {
         let limits = cgroup_limits::of(document)?;
         let limit = limits.first().map(|(limit, _)| limit.name);
         ensure!(
             limit.is_none(),
-            "{}: no control group is noted for it",
+            "{}: the document has no control group; restart the subhost",
             limit.unwrap_or_default()
         );
         return Ok(None);
@@ -224,7 +247,7 @@ fn group(document: &Document) -> Result<Option<File>> {
     group.map(Some).with_context(context)
 }
 
-/// The root directory, for lookups that are not to leave it.
+/// Opens the root directory, for lookups that must not leave it.
 pub fn root() -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     Ok(open("/", flags, Mode::empty())?)

@@ -1,5 +1,6 @@
-//! The caller's terminal, and the pair that stands for it inside.
+//! The terminal of the caller, and the pseudoterminal of the command.
 
+use crate::descriptor::set_nonblocking;
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -13,39 +14,44 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Both terminals.
 pub struct Terminal {
-    /// The caller's, opened anew: a flag that we set is not set for the caller's shell.
+    /// The terminal of the caller, reopened: O_NONBLOCK must not be set for the shell there, which
+    /// shares the open file description.
     pub host: OwnedFd,
-    /// The side of the pair that is ours.
+    /// The master of the pseudoterminal.
     pub master: OwnedFd,
-    /// The other one. We keep it open, so that the command may close it and open it again.
+    /// The terminal of the command. It stays open here, since the master would report a hangup
+    /// while the command has it closed.
     pub peer: OwnedFd,
-    /// Whether keys are read from it.
+    /// Whether it is standard input.
     pub is_input: bool,
-    /// Whether the command has the terminal to itself: every key is its own. Else it is one of several in a pipeline, such as
-    /// `ob-enter mta ls | less`, and we leave the terminal's mode to the others.
+    /// Whether it is both standard input and standard output, so that all keys are for the command.
+    /// Otherwise, as in `ob-enter mta ls | less`, other programs may set the mode of the terminal.
     pub is_whole: bool,
-    /// The mode that we found.
+    /// The mode to restore.
     found: Termios,
-    /// Whether it is changed.
+    /// Whether the terminal is in raw mode.
     is_raw: bool,
 }
 
 impl Terminal {
-    /// Takes `master`, and the caller's terminal as [`reopen`] returns it. The pair begins with its
-    /// size and mode.
+    /// Creates the terminal of the command from `master`, with the size and mode of `host`.
+    ///
+    /// `host` is the terminal of the caller, from [`reopen`]; `is_terminal` says which of the
+    /// standard descriptors are terminals.
     pub fn new(host: OwnedFd, is_terminal: [bool; 3], master: OwnedFd) -> Result<Self> {
-        let peer = open_peer(&master).context("open its terminal")?;
-        super::streams::unblock(&master)?;
+        let peer = open_peer(&master).context("open the terminal of the command")?;
+        set_nonblocking(&master)?;
         let found = tcgetattr(&host).context("read the mode of the terminal")?;
         let [is_input, is_output, _] = is_terminal;
         let is_whole = is_input && is_output;
         let mut mode = found.clone();
         if !is_whole {
-            // The caller's terminal does these two.
+            // The terminal of the caller echoes and translates newlines already.
             mode.local_flags -= LocalFlags::ECHO;
             mode.output_flags -= OutputFlags::OPOST;
         }
-        tcsetattr(&peer, SetArg::TCSANOW, &mode).context("set the mode of its terminal")?;
+        tcsetattr(&peer, SetArg::TCSANOW, &mode)
+            .context("set the mode of the terminal of the command")?;
         let terminal = Terminal {
             host,
             master,
@@ -59,9 +65,11 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Has every key come to us as it is, if the terminal is ours to rule. In the background it is not; we are told (CONT) when
-    /// that changes.
-    pub fn take(&mut self) {
+    /// Sets the terminal of the caller to raw mode, so that every key reaches the command.
+    ///
+    /// Does nothing in the background: a shell sends SIGCONT when it continues this process in the
+    /// foreground.
+    pub fn set_raw(&mut self) {
         if self.is_whole && !self.is_raw && self.is_in_foreground() {
             let mut raw = self.found.clone();
             cfmakeraw(&mut raw);
@@ -69,7 +77,7 @@ impl Terminal {
         }
     }
 
-    /// Gives the terminal the mode back that it had.
+    /// Restores the mode of the terminal of the caller.
     pub fn restore(&mut self) {
         if self.is_raw {
             let _ = tcsetattr(&self.host, SetArg::TCSANOW, &self.found);
@@ -77,42 +85,46 @@ impl Terminal {
         }
     }
 
-    /// The same after others had the terminal, and may have left another mode. In the background what we see is theirs still.
-    pub fn take_again(&mut self) {
-        if self.is_in_foreground()
-            && let Ok(found) = tcgetattr(&self.host)
-            && found.local_flags.contains(LocalFlags::ICANON)
-        {
+    /// Sets raw mode again after a stop, in which another program may have changed the mode.
+    ///
+    /// Raw mode is not saved as the mode to restore: that program, or this process, had set it.
+    pub fn resume(&mut self) {
+        let found = self.is_in_foreground().then(|| tcgetattr(&self.host).ok());
+        let is_canonical = |found: &Termios| found.local_flags.contains(LocalFlags::ICANON);
+        if let Some(found) = found.flatten().filter(is_canonical) {
             self.found = found;
             self.is_raw = false;
         }
-        self.take();
+        self.set_raw();
         self.resize();
     }
 
-    /// Gives the pair the size of the caller's window.
+    /// Copies the window size of the caller to the terminal of the command.
     pub fn resize(&self) {
         if let Ok(size) = size(&self.host) {
             let _ = resize(&self.master, &size);
         }
     }
 
-    /// Whether what is typed now is for us: not while we are in the background, and not while another in the pipeline has the
-    /// terminal in a mode of its own, as a pager has.
+    /// Returns whether keys are for the command.
+    ///
+    /// They are not while this process is in the background, or while another program of the
+    /// pipeline, such as a pager, has disabled canonical mode.
     pub fn is_ours_to_read(&self) -> bool {
-        let ours = || {
+        let is_canonical = || {
             let mode = tcgetattr(&self.host);
             mode.is_ok_and(|mode| mode.local_flags.contains(LocalFlags::ICANON))
         };
-        self.is_in_foreground() && (self.is_raw || ours())
+        self.is_in_foreground() && (self.is_raw || is_canonical())
     }
 
-    /// What to send for an end of file that was typed.
+    /// Returns the character that signals an end of file to the terminal of the command.
     pub fn end_of_file(&self) -> u8 {
         self.found.control_chars[SpecialCharacterIndices::VEOF as usize]
     }
 
-    /// A terminal that does not control our session knows no background.
+    // tcgetpgrp fails with ENOTTY if the terminal does not control this session, and then there is
+    // no background.
     fn is_in_foreground(&self) -> bool {
         tcgetpgrp(&self.host).map_or(true, |group| group == getpgrp())
     }
@@ -124,9 +136,10 @@ impl Drop for Terminal {
     }
 }
 
-/// Opens the caller's terminal anew, with flags of its own. By the host's /proc: in that of the subhost `self` may be anything.
+/// Reopens the terminal of the caller, with O_NONBLOCK.
 ///
-/// Where it cannot be opened anew, a duplicate will do: then a write may have to wait for the window.
+/// Needs /proc of the host. If the terminal cannot be reopened, returns a duplicate, on which a
+/// write may block.
 pub fn reopen(terminal: &OwnedFd) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", terminal.as_raw_fd());
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;

@@ -1,4 +1,4 @@
-//! What is promised of ob-enter to those who run commands with it: statuses, environment, descriptors, and who is let in.
+//! Tests of ob-enter without a terminal: statuses, environment, descriptors, verified subhosts.
 
 #[allow(dead_code)] // each test program uses its part of it
 mod rig;
@@ -58,7 +58,7 @@ fn security_1_only_a_verified_subhost_is_entered() {
     let enter = |name: &str| run(world.enter(&[name, "true"]));
     assert_refused(&enter("nobody"), 125, "ob-enter: nobody: not running");
     assert_eq!(enter("../overlay-boot/mta").status, 125);
-    // The number of pid 1 is another's now: it has another start time, or another namespace.
+    // As if the number of pid 1 were reused: the start time or the namespace differs.
     for (name, change) in [
         ("late", r#"s/"start":/"start":1/"#),
         ("other", r#"s/"pidns":/"pidns":1/"#),
@@ -135,7 +135,7 @@ fn security_13_command_inherits_no_descriptor() {
     let world = World::new();
     let done = world.sh("exec 7</ 8</etc/passwd; $E mta sh -c 'ls /proc/$$/fd; :' | tr '\\n' ' '");
     assert_eq!(done.out, "0 1 2");
-    // While it runs, we ourselves hold no directory and no file of the host's.
+    // While the command runs, ob-enter has no directory and no file of the host open.
     let line = "cd /usr; exec 7</ 8</etc/passwd; $E mta sleep 100 </dev/null 2>&1 | cat & sleep .3
         p=$(pidof ob-enter); ls -l /proc/$p/fd /proc/$p/cwd /proc/$p/exe /proc/$p/root; kill $p";
     let done = world.sh(line);
@@ -148,7 +148,8 @@ fn security_13_command_inherits_no_descriptor() {
 #[test]
 fn security_2_program_of_ob_enter_exposes_no_host_file() {
     let world = World::new();
-    // Its interpreter is the copy of ob-enter in memory, which finds no state inside, or no loader if ob-enter is not static.
+    // The interpreter is the copy of ob-enter in memory, which finds no state directory inside. If
+    // it is not static, it does not find its loader.
     let done = run(world.enter(&["mta", "itself"]));
     let (status, words) = if cfg!(target_feature = "crt-static") {
         (
@@ -184,7 +185,7 @@ fn security_13_host_files_are_not_passed_to_the_command() {
     let modes =
         world.sh("$E mta sh -c 'chmod 4777 /proc/self/fd/1' >/run/file; stat -c %a /run/file");
     assert_eq!(modes.out, "644");
-    // The host's /dev/null is the subhost's own.
+    // /dev/null is replaced by the device of the subhost.
     let null = world.sh("$E mta sh -c 'readlink /proc/$$/fd/0; read line || echo end' </dev/null");
     assert_eq!(null.out, "/dev/null\nend");
 }
@@ -226,7 +227,7 @@ fn option_u_runs_as_a_user_of_the_subhost() {
     if is_root() {
         assert_eq!(done.out, "1000\n100\n100 4\n/tmp ann", "{done:?}");
     } else {
-        // This world's user namespace has root alone.
+        // The user namespace of this world maps only root.
         assert_eq!((done.status, done.out.as_str()), (125, ""), "{done:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What is promised of ob-enter to those who sit at a terminal.
+//! Tests of ob-enter on a terminal.
 
 #[allow(dead_code)] // each test program uses its part of it
 mod rig;
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-/// Of what is pasted.
+/// The checksum of the pasted text.
 const MD5: &str = "609a85cd4d5f8894e9bb58a7d7441347";
 
 const ALL: [bool; 3] = [true; 3];
@@ -211,7 +211,7 @@ fn signal_restores_the_terminal() {
         assert_eq!(screen.end(), status, "{signal}");
         assert!(is_cooked(&screen));
     }
-    // One that does not heed the hangup does not keep us, and does not stay.
+    // A command that ignores the hangup is killed.
     let mut screen = Screen::new(
         shell(&world, "trap '' HUP; echo ready; exec sleep 98765"),
         ALL,

@@ -1,6 +1,6 @@
-//! What `-l` tells: what a running subhost takes of the machine, and where it can be reached.
+//! The measurements of `-l`: the resources that a running subhost uses, and its addresses.
 
-use crate::subhost::ticks;
+use crate::clock::ticks;
 use anyhow::{Context, Result};
 use nix::fcntl::AtFlags;
 use nix::ifaddrs::getifaddrs;
@@ -19,7 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// What is measured of one subhost; what cannot be is none.
+/// The measurements of one subhost; `None` if the kernel does not account for a resource.
 #[derive(Default, Clone, Debug, PartialEq)]
 pub struct Detail {
     /// Memory in bytes.
@@ -28,52 +28,54 @@ pub struct Detail {
     pub cpu: Option<Duration>,
     /// Threads.
     pub tasks: Option<u64>,
-    /// What its links answer to, the loopback aside.
+    /// The addresses of its links, without the loopback device.
     pub addresses: Vec<Address>,
-    /// What is different from LOWER.
+    /// The size of UPPER.
     pub upper: Option<Upper>,
 }
 
 /// An address of a link.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Address {
-    /// The link inside.
+    /// The name of the link inside.
     pub interface: String,
     /// The address.
     pub ip: IpAddr,
-    /// The length of its network's prefix.
+    /// The length of the network prefix in bits.
     pub prefix: u32,
 }
 
 /// The size of a tree.
 #[derive(Default, Clone, Copy, Debug, PartialEq)]
 pub struct Upper {
-    /// Bytes on disk, those of a file with several names once.
+    /// Bytes on disk. A file with several hard links is counted once.
     pub bytes: u64,
-    /// Files of all kinds but directories; marks of what was removed from LOWER too.
+    /// Files of all types but directories, including whiteouts.
     pub files: u64,
 }
 
 /// Measures subhosts.
 pub struct Meter {
-    /// The way back from their networks.
+    /// The network namespace of this process, to return to.
     our_net: File,
-    /// What the processes of each pid namespace take, found out once, for a host that has no control groups.
+    /// The sums over the processes of each pid namespace, for a host without control groups.
+    /// Computed at most once.
     processes: OnceCell<HashMap<u64, Detail>>,
 }
 
 impl Meter {
-    /// Makes a meter.
+    /// Opens the network namespace of this process, and fails if that fails.
     pub fn new() -> Result<Self> {
         Ok(Meter {
-            our_net: File::open("/proc/self/ns/net").context("open our network namespace")?,
+            our_net: File::open("/proc/self/ns/net")
+                .context("open the network namespace of the host")?,
             processes: OnceCell::new(),
         })
     }
 
-    /// Measures the running subhost of the document, whose pid 1 is proven.
+    /// Measures the running subhost of the document, whose pid 1 is `pid_1`.
     ///
-    /// Fails only if this process cannot get back out of its network.
+    /// Fails only if this process cannot return to its network namespace.
     pub fn measure(&self, document: &Document, pid_1: &OwnedFd) -> Result<Detail> {
         let mut detail = document.path("cgroup").map(of_group).unwrap_or_default();
         if detail.memory.is_none() || detail.cpu.is_none() || detail.tasks.is_none() {
@@ -95,20 +97,26 @@ impl Meter {
         Ok(detail)
     }
 
-    /// Asks the kernel from within the subhost's network; nothing of the subhost is run or read.
+    /// Returns the addresses in the network namespace of `pid_1`, sorted.
+    ///
+    /// The thread joins that namespace for a moment. No file of the subhost is read or run.
     fn addresses(&self, pid_1: &OwnedFd) -> Result<Vec<Address>> {
         if setns(pid_1, CloneFlags::CLONE_NEWNET).is_err() {
-            return Ok(Vec::new()); // it has ended meanwhile
+            return Ok(Vec::new()); // pid 1 has ended meanwhile
         }
         let addresses = getifaddrs();
-        setns(&self.our_net, CloneFlags::CLONE_NEWNET).context("get back to our network")?;
+        setns(&self.our_net, CloneFlags::CLONE_NEWNET)
+            .context("return to the network namespace of the host")?;
         let addresses = addresses.into_iter().flatten();
         let mut addresses: Vec<Address> = addresses
             .filter(|found| found.interface_name != "lo")
             .filter_map(|found| {
                 Some(Address {
                     ip: ip(&found.address?)?,
-                    prefix: found.netmask.and_then(|mask| ip(&mask)).map_or(0, ones),
+                    prefix: found
+                        .netmask
+                        .and_then(|mask| ip(&mask))
+                        .map_or(0, prefix_length),
                     interface: found.interface_name,
                 })
             })
@@ -124,14 +132,14 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
 }
 
-fn ones(mask: IpAddr) -> u32 {
+fn prefix_length(mask: IpAddr) -> u32 {
     match mask {
         IpAddr::V4(mask) => mask.to_bits().count_ones(),
         IpAddr::V6(mask) => mask.to_bits().count_ones(),
     }
 }
 
-/// What the control group counts; nothing where its controllers are not there.
+/// Returns the counters of a control group; `None` for a controller that is not enabled.
 fn of_group(group: &Path) -> Detail {
     let number = |file: &str| {
         let text = std::fs::read_to_string(group.join(file)).ok()?;
@@ -151,13 +159,13 @@ fn of_group(group: &Path) -> Detail {
     }
 }
 
-/// What the processes of each pid namespace take, by its number.
+/// Returns the sums over the processes of each pid namespace, by its inode number.
 fn of_processes() -> HashMap<u64, Detail> {
     let mut sums: HashMap<u64, Detail> = HashMap::new();
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in entries.map(|entry| entry.path()) {
         let Ok(pidns) = std::fs::metadata(process.join("ns/pid")) else {
-            continue; // no process, or one that has ended
+            continue; // not a process, or it has ended
         };
         let read = |file| std::fs::read(process.join(file)).unwrap_or_default();
         let (stat, status) = (read("stat"), read("status"));
@@ -187,13 +195,13 @@ fn add<T: std::ops::Add<Output = T> + Default + Copy>(sum: &mut Option<T>, value
     *sum = Some(sum.unwrap_or_default() + value);
 }
 
-/// The size of a tree, links in it never followed: a subhost may have made them.
+/// Returns the size of a tree. Symbolic links are not followed, since a subhost may create any.
 fn of_tree(root: &Path) -> Option<Upper> {
     let mut walk = Walk::open(root).ok()?;
     let mut size = Upper::default();
     let mut counted = HashSet::new();
-    // For each directory on the way, those in it that are left. One that is gone meanwhile is left
-    // out.
+    // The subdirectories left to measure, for each directory on the path of the walk. A directory
+    // that has been removed meanwhile is skipped.
     let mut levels = vec![measure(&walk, &mut size, &mut counted)];
     while let Some(directories) = levels.last_mut() {
         match directories.pop() {
@@ -203,7 +211,7 @@ fn of_tree(root: &Path) -> Option<Upper> {
             Some(_) => {}
             None => {
                 levels.pop();
-                // One that was moved meanwhile leads elsewhere.
+                // `leave` fails if the directory was moved: then its parent is another directory.
                 walk.leave().ok()?;
             }
         }
@@ -211,7 +219,9 @@ fn of_tree(root: &Path) -> Option<Upper> {
     Some(size)
 }
 
-/// Adds the files in the directory where the walk is. Returns the names of the directories in it.
+/// Adds the sizes of the files in the directory where the walk is.
+///
+/// Returns the names of its subdirectories.
 fn measure(walk: &Walk, size: &mut Upper, counted: &mut HashSet<(u64, u64)>) -> Vec<CString> {
     let mut names = walk.names().unwrap_or_default();
     names.retain(|name| {
@@ -258,8 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn prefix_length_counts_the_ones_of_a_mask() {
-        assert_eq!(ones("255.255.254.0".parse().unwrap()), 23);
-        assert_eq!(ones("ffff:ffff::".parse().unwrap()), 32);
+    fn prefix_length_is_the_number_of_set_bits() {
+        assert_eq!(prefix_length("255.255.254.0".parse().unwrap()), 23);
+        assert_eq!(prefix_length("ffff:ffff::".parse().unwrap()), 32);
     }
 }

@@ -1,10 +1,10 @@
-//! Subhosts as programs read them. Keys are added and never renamed.
+//! The output of `--json`. Keys may be added, but are never renamed.
 
 use crate::detail::Detail;
 use crate::subhost::Subhost;
 use serde_json::{Map, Value, json};
 
-/// One array, an object a line.
+/// Returns a JSON array, with each object on one line.
 pub fn array(subhosts: &[Subhost]) -> String {
     let objects: Vec<String> = subhosts
         .iter()

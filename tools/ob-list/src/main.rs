@@ -1,12 +1,16 @@
-//! Finds the subhosts that run, start, end, or were left behind.
+//! Lists the subhosts and their states.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod detail;
+mod finder;
 mod json;
+mod operand;
 mod subhost;
 mod table;
 
 use anyhow::{Context, Result, bail};
+use finder::Finder;
 use lexopt::prelude::*;
 use ob_document::printable::{printable, printable_json};
 use ob_document::{Silent, Tool, Usage, closest, state};
@@ -15,7 +19,7 @@ use std::io::{ErrorKind, IsTerminal, Write, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
-use subhost::{Finder, State, Subhost};
+use subhost::{State, Subhost};
 use table::View;
 
 const TOOL: Tool = Tool {
@@ -47,7 +51,7 @@ Examples:
     failed: 1,
 };
 
-/// What is told of a subhost.
+/// The form of the output.
 #[derive(Clone, Copy, Default, PartialEq)]
 enum Form {
     #[default]
@@ -58,7 +62,7 @@ enum Form {
     Documents,
 }
 
-/// What the command line asks for.
+/// The command line.
 #[derive(Default)]
 struct Request {
     form: Form,
@@ -115,7 +119,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     if all && !request.operands.is_empty() {
         bail!(Usage("--all goes without a name".to_owned()));
     }
-    // Only these two have a place for it.
+    // The other forms do not print measurements.
     request.long &= matches!(request.form, Form::Table | Form::Json);
     Ok(request)
 }
@@ -142,7 +146,9 @@ fn pause(seconds: Option<OsString>) -> Result<Duration> {
         .with_context(|| Usage(format!("--watch={text} is not a number of seconds")))
 }
 
-/// The subhosts that are asked for, and whether all that were named are there and could be read. What is amiss is told.
+/// Returns the requested subhosts, and whether all operands were found and all documents read.
+///
+/// Prints an error for each operand that was not found and each document that is damaged.
 fn find(tool: &Tool, request: &Request) -> Result<(Vec<Subhost>, bool)> {
     let finder = Finder::new(Path::new(state::DIRECTORY), request.long)?;
     let mut complete = true;
@@ -205,13 +211,15 @@ fn report(subhosts: &[Subhost], request: &Request) -> String {
     }
 }
 
-/// Prints the report over the one before it, as much as the screen holds; where there is no screen, after it.
+/// Prints the report over the previous report, cut to the height of the terminal.
+///
+/// If standard output is not a terminal, prints the whole report and an empty line.
 fn redraw(report: &str) -> Result<()> {
     let Some(height) = View::of_output().height else {
         return print(&format!("{report}\n"));
     };
     let mut screen = "\x1b[H".to_owned();
-    // The last line stays free, for a newline on it would scroll.
+    // The last line stays empty, because a newline there would scroll.
     for line in report.lines().take(height.saturating_sub(1)) {
         screen.push_str(line);
         screen.push_str("\x1b[K\n");
@@ -226,7 +234,7 @@ fn print(report: &str) -> Result<()> {
         .write_all(report.as_bytes())
         .and_then(|()| stdout.flush())
     {
-        // As with `| head -1`: the reader has seen enough.
+        // The reader has closed the pipe, as `head -1` does.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => bail!(Silent),
         printed => printed.context("print the list"),
     }

@@ -1,4 +1,4 @@
-//! Subhosts as people read them: in columns that fit the terminal.
+//! The table of subhosts, in columns that fit the terminal.
 
 use crate::detail::{Address, Detail};
 use crate::subhost::{State, Subhost};
@@ -9,33 +9,33 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 const COLUMNS: [&str; 6] = ["NAME", "STATE", "PID", "UPTIME", "CABLES", "CONF"];
-// Their places.
+// The indexes of columns.
 const NAME: usize = 0;
 const STATE: usize = 1;
 const PID: usize = 2;
 const CABLES: usize = 4;
 const CONF: usize = 5;
 
-/// Where there is no room, these are cut, one after the other, but not below so many characters.
+/// The columns to shorten if a line is too long, in this order, and the least width of each.
 const CUT: [(usize, usize); 4] = [(CONF, 16), (CABLES, 6), (NAME, 10), (CONF, 4)];
 
-/// How wide it is where nothing tells.
+/// The width of a line if neither the terminal nor COLUMNS gives another.
 const WIDTH: usize = 80;
 
 const RESET: &str = "\x1b[0m";
 
-/// What the reader looks at.
+/// The properties of the output.
 pub struct View {
-    /// Characters in a line.
+    /// The number of characters in a line.
     pub width: usize,
-    /// Lines on the screen; none where there is no screen.
+    /// The number of lines; `None` if the output is not a terminal.
     pub height: Option<usize>,
-    /// Whether it shows colours.
+    /// Whether the terminal shows colours.
     pub colours: bool,
 }
 
 impl View {
-    /// The view that standard output gives. COLUMNS counts where it is no terminal.
+    /// Returns the properties of standard output. COLUMNS is used if that is not a terminal.
     pub fn of_output() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         if !stdout().is_terminal() {
@@ -58,7 +58,7 @@ impl View {
     }
 }
 
-/// The table, with a heading; with the lines of `-l` below each subhost that was measured.
+/// Returns the table, with a heading, and the lines of `-l` below each measured subhost.
 pub fn table(subhosts: &[Subhost], view: &View) -> String {
     let heading = COLUMNS.map(str::to_owned);
     let rows: Vec<[String; 6]> = subhosts.iter().map(cells).collect();
@@ -109,7 +109,7 @@ fn cells(subhost: &Subhost) -> [String; 6] {
     .map(or_dash)
 }
 
-/// How wide the columns are: as wide as what is in them, if that fits.
+/// Returns the widths of the columns: each as wide as its longest cell, then cut to fit `width`.
 fn widths<'a>(rows: impl Iterator<Item = &'a [String; 6]>, width: usize) -> [usize; 6] {
     let mut widths = [0; 6];
     for row in rows {
@@ -150,7 +150,7 @@ fn line(row: &[String; 6], widths: &[usize; 6], view: &View, colour: &str) -> St
     line
 }
 
-/// The text if it has room, else what has: the end of a path, which tells most, the beginning of anything else.
+/// Shortens a text to `width`: keeps the end of a path, and the beginning of any other text.
 fn fitted(text: &str, width: usize, is_path: bool) -> String {
     let length = text.chars().count();
     if length <= width {
@@ -173,7 +173,7 @@ fn colour(state: State) -> &'static str {
     }
 }
 
-/// A time in its two largest units: 42s, 5m12s, 3h05m, 12d04h, 900d.
+/// Formats a time in its two largest units: 42s, 5m12s, 3h05m, 12d04h, 900d.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
@@ -186,8 +186,8 @@ pub fn span(time: Duration) -> String {
     }
 }
 
-/// A size in its largest unit: 512, 2.4K, 13M, 1.2G.
-#[expect(clippy::cast_precision_loss, reason = "three digits are told")]
+/// Formats a size in its largest unit: 512, 2.4K, 13M, 1.2G.
+#[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
 pub fn size(bytes: u64) -> String {
     let mut size = bytes as f64;
     let mut units = ["", "K", "M", "G", "T", "P"].iter().peekable();
@@ -204,7 +204,7 @@ pub fn size(bytes: u64) -> String {
     bytes.to_string()
 }
 
-/// What `-l` tells, in parts that are not divided at the end of a line.
+/// Returns the measurements of `-l`, in parts that a line break must not divide.
 fn words(detail: &Detail) -> Vec<String> {
     let mut words = Vec::new();
     words.extend(detail.memory.map(|bytes| format!("memory {}", size(bytes))));
@@ -232,7 +232,7 @@ fn words(detail: &Detail) -> Vec<String> {
             ip,
             prefix,
         } = address;
-        // Root inside chooses the name of a link.
+        // Root of the subhost chooses the names of links.
         format!("{} {ip}/{prefix}", printable(interface))
     }));
     words
@@ -245,7 +245,7 @@ fn processor_time(time: Duration) -> String {
     span(time)
 }
 
-/// Every link has one of these, and nobody types them.
+/// Returns whether an address is link-local: every link has such an address, and it is not routed.
 fn is_link_local(address: &Address) -> bool {
     matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }

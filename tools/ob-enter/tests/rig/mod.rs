@@ -1,4 +1,5 @@
-//! A world of a test's own with a subhost in it that nobody has booted: a busybox root, its namespaces, its document.
+//! Namespaces for one test, with two subhosts that were not booted: a busybox root, namespaces and
+//! a document each.
 
 use nix::fcntl::OFlag;
 use nix::pty::posix_openpt;
@@ -12,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const BOUND: Duration = Duration::from_secs(60);
 
 const SET_UP: &str = r##"
@@ -58,7 +59,7 @@ echo $$
 cat
 "##;
 
-/// Namespaces, held by a shell that ends with our end of its input.
+/// Namespaces, held by a shell that exits at the end of its input.
 pub struct World {
     holder: Child,
     pid: String,
@@ -93,10 +94,10 @@ impl World {
         World { holder, pid }
     }
 
-    /// `program` with its arguments in the world.
+    /// Returns a command for `program` in the world.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("env");
-        // A shell's `&`, or nohup, may have us run with signals ignored.
+        // The test may run with ignored signals: under nohup, or after `&` of a shell.
         command.args(["--default-signal", "nsenter"]);
         if !is_root() {
             command.args(["--user", "--preserve-credentials"]);
@@ -104,12 +105,12 @@ impl World {
         command.args([
             "--mount", "--net", "--pid", "--target", &self.pid, "--wd=/", program,
         ]);
-        // What a test is ended by is not to reach it, and the other way round.
+        // Signals to the process group of the test must not reach the program, nor the reverse.
         command.process_group(0);
         command
     }
 
-    /// `ob-enter` with these words.
+    /// Returns a command for `ob-enter` with these arguments.
     pub fn enter(&self, words: &[&str]) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_ob-enter"));
         command.args(words);
@@ -137,7 +138,7 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Done {
     pub status: i32,
@@ -145,7 +146,7 @@ pub struct Done {
     pub err: String,
 }
 
-/// Runs it, without input.
+/// Runs a command without input.
 pub fn run(mut command: Command) -> Done {
     let output = command.stdin(Stdio::null()).output().expect("run it");
     Done {
@@ -166,7 +167,7 @@ pub fn code(status: ExitStatus) -> i32 {
         .unwrap_or(-1)
 }
 
-/// Both sides of a terminal of 30 rows and 100 columns, which no program gets to hold but those that are given it.
+/// Opens both sides of a terminal of 30 rows and 100 columns, with close-on-exec.
 pub fn pair() -> (OwnedFd, OwnedFd) {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = posix_openpt(flags).expect("a terminal");
@@ -181,10 +182,10 @@ pub fn pair() -> (OwnedFd, OwnedFd) {
     (master.into(), slave)
 }
 
-/// A terminal with a program on it, as a person has it before them.
+/// A terminal with a program on it.
 pub struct Screen {
     master: Option<File>,
-    /// Kept open until the end, so that what a program leaves the terminal like can be seen.
+    /// Kept open until the end of the program, to read the mode that it leaves.
     slave: Option<OwnedFd>,
     left: Option<Termios>,
     child: Child,
@@ -193,7 +194,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Runs `command` on a terminal; those descriptors that it has been given already stay.
+    /// Runs `command` with the standard descriptors `on_terminal` replaced by the terminal.
     pub fn new(mut command: Command, on_terminal: [bool; 3]) -> Self {
         let (master, slave) = pair();
         let slave_of = || Stdio::from(slave.try_clone().expect("a descriptor"));
@@ -236,7 +237,7 @@ impl Screen {
         self.slave.as_ref().expect("it has not ended")
     }
 
-    /// The mode of the terminal, or that which it was left in.
+    /// Returns the mode of the terminal, after the end of the program the last.
     pub fn mode(&self) -> Termios {
         let left = || self.left.clone().expect("it has ended");
         let mode = |slave| tcgetattr(slave).expect("a terminal's mode");
@@ -248,7 +249,7 @@ impl Screen {
         master.write_all(keys.as_bytes()).expect("type");
     }
 
-    /// Waits until `text` is on the screen, after what was waited for before.
+    /// Waits until `text` is on the screen, after the text of the call before.
     pub fn expect(&mut self, text: &str) {
         let start = Instant::now();
         loop {
@@ -264,7 +265,7 @@ impl Screen {
         }
     }
 
-    /// Waits for the end of the program; returns its status. What it has printed last is then in `seen`.
+    /// Waits for the end of the program, and returns its status. `seen` then has its last output.
     pub fn end(&mut self) -> i32 {
         let start = Instant::now();
         let status = loop {
@@ -279,7 +280,7 @@ impl Screen {
             std::thread::sleep(Duration::from_millis(5));
         };
         self.left = Some(self.mode());
-        // When nobody has it any more, the other side is told of the end, after all that was written.
+        // After the last close, the master returns EIO when all output was read.
         self.slave = None;
         while let Ok(bytes) = self.output.recv_timeout(BOUND) {
             self.seen.push_str(&String::from_utf8_lossy(&bytes));

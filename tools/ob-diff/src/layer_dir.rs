@@ -1,4 +1,5 @@
-//! A directory of a layer, looked at without following any link: whoever is root inside may change it meanwhile.
+//! A directory of a layer. No symbolic link is followed: root of the subhost may change the
+//! directory meanwhile.
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -10,16 +11,17 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
 /// An open directory.
-pub struct Place<'a>(pub BorrowedFd<'a>);
+pub struct LayerDir<'a>(pub BorrowedFd<'a>);
 
-/// What overlayfs notes on files of an upper layer, as root of the host or of a user namespace.
+/// An extended attribute that overlayfs sets on files of an upper layer: `trusted.overlay.*`, or
+/// `user.overlay.*` with the mount option `userxattr`.
 #[derive(Clone, Copy)]
 pub enum Mark {
-    /// A directory that hides the one below.
+    /// Of a directory that hides the directory of the lower layer.
     Opaque,
-    /// A directory or file whose lower part has another name.
+    /// Of a directory or file whose lower counterpart has another path.
     Redirect,
-    /// A file that hides the one below: the other kind of whiteout.
+    /// Of an empty file that hides the file of the lower layer: a whiteout without a device node.
     Whiteout,
 }
 
@@ -33,20 +35,20 @@ impl Mark {
     }
 }
 
-impl Place<'_> {
-    /// What `name` is; none if there is none.
+impl LayerDir<'_> {
+    /// Returns the status of `name`, or `None` if `fstatat(2)` fails.
     pub fn status(&self, name: &OsStr) -> Option<FileStat> {
         fstatat(self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()
     }
 
-    /// A mark of the directory itself.
+    /// Returns a mark of the directory itself.
     pub fn own_mark(&self, mark: Mark) -> Option<Vec<u8>> {
         self.read_mark("", mark)
     }
 
-    /// A mark of the plain file `name`, whose `status` is given.
+    /// Returns a mark of the regular file `name`, whose `status` is given.
     pub fn mark(&self, name: &OsStr, status: &FileStat, mark: Mark) -> Option<Vec<u8>> {
-        // Of a link it would be that of what it leads to.
+        // getxattr(2) would follow a symbolic link.
         (kind(status) == libc::S_IFREG).then(|| self.read_mark(name, mark))?
     }
 
@@ -62,14 +64,14 @@ impl Place<'_> {
             })
     }
 
-    /// Whether `name` stands for nothing: it hides what the layer below has there.
+    /// Returns whether `name` is a whiteout, which hides that name of the lower layer.
     pub fn is_whiteout(&self, name: &OsStr, status: &FileStat) -> bool {
         let is_device = kind(status) == libc::S_IFCHR && status.st_rdev == 0;
         is_device || (status.st_size == 0 && self.mark(name, status, Mark::Whiteout).is_some())
     }
 }
 
-/// The kind of a file, `S_IFREG` and so on.
+/// Returns the type of a file, `S_IFREG` and so on.
 pub fn kind(status: &FileStat) -> libc::mode_t {
     status.st_mode & libc::S_IFMT
 }
