@@ -211,7 +211,7 @@ impl Watch {
         // A thousand subhosts that end at once say more than fits into the usual buffer. Where we may not have a larger one,
         // we are told that we have missed something, and look ourselves.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20));
-        let group = libc::RTMGRP_LINK.cast_unsigned();
+        let group = libc::RTMGRP_LINK as u32;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, group))?;
         Ok(Watch { socket })
     }

@@ -1,12 +1,11 @@
 //! Laying the cables of one subhost, all of them or none.
 
-use crate::TOOL;
 use crate::found::Found;
 use crate::ifupdown;
 use crate::links::{Links, Pair, Watch};
 use crate::namespace::{self, Namespace};
 use crate::netlink::Refusal;
-use crate::unwire;
+use crate::{FACTS, trace, trace_unpinned};
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc;
@@ -19,9 +18,6 @@ use std::time::{Duration, Instant};
 
 /// How long a link of the last subhost of this name may take to end after its stop.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The facts that this stage makes.
-pub(crate) const FACTS: &[&str] = &["net", "netfound", "cables", "ifindex"];
 
 /// What CABLES asks for, checked as far as can be without making anything.
 pub(crate) struct Plan {
@@ -194,7 +190,7 @@ impl Wiring {
         // Without a bridge it is ifupdown's affair: its commands before `up` expect a link that is down.
         let to_ifup = bridge.is_none() && self.ifup.is_some();
         if to_ifup {
-            self.forget_stale(link, document)?;
+            ifupdown::forget_stale(link, &mut self.host, document)?;
         }
         let pair = Pair {
             outside: link,
@@ -270,7 +266,7 @@ impl Wiring {
                 context()
             );
         }
-        self.forget_stale(link, document)?;
+        ifupdown::forget_stale(link, &mut self.host, document)?;
         let is_up = self.run_ifup(link, document);
         if let Some(found) = self.host.find(link).with_context(context)? {
             if bridge.is_some() || !is_up {
@@ -302,21 +298,10 @@ impl Wiring {
         Ok(())
     }
 
-    /// If ifupdown takes `link` for up which is not there, takes it down in its notes: it would do nothing otherwise.
-    fn forget_stale(&mut self, link: &str, document: &Document) -> Result<()> {
-        if !ifupdown::State::read().has(link) || self.host.find(link)?.is_some() {
-            return Ok(());
-        }
-        if let Some(ifdown) = ifupdown::ifdown() {
-            run(&ifdown, &["-f", link], document);
-        }
-        Ok(())
-    }
-
     /// Whether there is an ifup and it succeeds on `link`.
     fn run_ifup(&self, link: &str, document: &Document) -> bool {
         let ifup = self.ifup.as_ref();
-        ifup.is_some_and(|ifup| run(ifup, &[link], document))
+        ifup.is_some_and(|ifup| ifupdown::run(ifup, &[link], document))
     }
 
     /// Takes back what has been made, and the facts. A namespace that was there before stays.
@@ -325,7 +310,7 @@ impl Wiring {
         for link in &self.made {
             found.extend(self.host.find(link)?);
         }
-        unwire::bring_down(&[(document, &found)]);
+        ifupdown::bring_down(&[(document, &found)]);
         for link in found {
             self.host
                 .delete(link.index)
@@ -341,43 +326,9 @@ impl Wiring {
     }
 }
 
-/// Tells the log what was made, where TRACE asks for that.
-pub(crate) fn trace(document: &Document, text: &str) {
-    ob_document::log::trace(&TOOL, document, text);
-}
-
-/// The same for the end of the namespace's name.
-pub(crate) fn trace_unpinned(document: &Document) {
-    let path = netns::path(document.name());
-    trace(document, &format!("took away {}", path.display()));
-}
-
 /// The bridge that something goes into, in words.
 fn into(bridge: Option<Bridge>) -> String {
     bridge.map_or(String::new(), |bridge| format!(" in {}", bridge.name))
-}
-
-/// Runs ifup or ifdown; a failure is told in the log, and is no reason not to boot.
-fn run(program: &std::path::Path, arguments: &[&str], document: &Document) -> bool {
-    let failure =
-        match ifupdown::start(program, arguments, document).and_then(|mut child| child.wait()) {
-            Ok(status) if status.success() => {
-                trace(
-                    document,
-                    &format!("ran {} {}", program.display(), arguments.join(" ")),
-                );
-                return true;
-            }
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
-        };
-    let arguments = arguments.join(" ");
-    let text = format!(
-        "{} {arguments}: {failure}, as where interfaces(5) has no stanza for it; going on without",
-        program.display()
-    );
-    ob_document::log::append(&TOOL, document, &text);
-    false
 }
 
 fn without_vlans(refusal: Refusal) -> Error {
