@@ -1,8 +1,8 @@
 //! The protection of a subhost: what PROTECT and the variables for its parts mean.
 //!
-//! Every stage derives the same [`Protection`] from the document: `ob-unshare` confines pid 1 by it,
-//! `ob-enter` every command that enters. `ob-conf` refuses invalid values with [`check()`]. Without the
-//! variables a [`Protection`] is empty, and costs nothing.
+//! Every stage derives the same [`Protection`] from the document: `ob-unshare` confines pid 1 by
+//! it, `ob-enter` every command that enters. `ob-conf` refuses invalid values with [`check()`].
+//! Without the variables a [`Protection`] is empty, and costs nothing.
 
 mod check;
 mod filter;
@@ -47,8 +47,8 @@ pub struct Protection {
     pub read_only: Vec<PathBuf>,
     /// Whether /dev/console is /dev/null: the real console belongs to the host.
     pub no_console: bool,
-    /// Whether open(2) refuses device nodes in the root (`MS_NODEV`). Without MKNOD, root inside creates
-    /// none, but an image or a boot at another level can have left one.
+    /// Whether open(2) refuses device nodes in the root (`MS_NODEV`). Without MKNOD, root inside
+    /// creates none, but an image or a boot at another level can have left one.
     pub no_devices: bool,
 }
 
@@ -77,8 +77,8 @@ const MASKED: &[&str] = &[
     "/sys/firmware",
 ];
 
-/// Read-only with PROTECT=yes if uid 0 inside is uid 0 of the host: that uid owns these files, and can
-/// write to them without any capability.
+/// Read-only with PROTECT=yes if uid 0 inside is uid 0 of the host: that uid owns these files, and
+/// can write to them without any capability.
 const READ_ONLY: &[&str] = &[
     "/proc/bus",
     "/proc/fs",
@@ -89,8 +89,8 @@ const READ_ONLY: &[&str] = &[
 ];
 
 impl Protection {
-    /// Derives the protection from the plan. `mapped`: the subhost has a user namespace, whatever the plan
-    /// asks for.
+    /// Derives the protection from the plan. `mapped` states that the subhost has a user namespace;
+    /// the plan alone does not decide it.
     ///
     /// # Errors
     /// A variable is invalid; the error names it.
@@ -107,8 +107,8 @@ impl Protection {
         if protected {
             masks.extend(MASKED.iter().map(PathBuf::from));
         }
-        // The kernel refuses these writes to root of a user namespace, except to files of the namespaces
-        // that the user namespace owns.
+        // The kernel refuses these writes to root of a user namespace, except to files of the
+        // namespaces that the user namespace owns.
         let read_only = if protected && !mapped { READ_ONLY } else { &[] };
         let capabilities = capabilities(document, protected && !mapped)?;
         let makes_nodes = capabilities.is_none_or(|kept| kept & bit("MKNOD").unwrap_or(0) != 0);
@@ -142,8 +142,8 @@ impl Protection {
         })
     }
 
-    /// Compiles the system call filters and writes them into the state directory, for processes that
-    /// enter later. Returns none if there is no filter.
+    /// Compiles the system call filters and writes them into the state directory, for processes
+    /// that enter later. Returns none if there is no filter.
     ///
     /// # Errors
     /// The profile is invalid, or the file cannot be written.
@@ -169,8 +169,8 @@ impl Protection {
         filter::read(&home.file("seccomp")).map(Some)
     }
 
-    /// Sets the resource limits of this process. Call it before the process enters a user namespace: a
-    /// raise needs `CAP_SYS_RESOURCE` in the initial one, setrlimit(2).
+    /// Sets the resource limits of this process. Call it before the process enters a user
+    /// namespace: a raise needs `CAP_SYS_RESOURCE` in the initial one, setrlimit(2).
     ///
     /// # Errors
     /// The kernel refuses a limit.
@@ -194,7 +194,8 @@ impl Protection {
             set_no_new_privs().context("set no_new_privs")?;
         }
         // Last, since a filter can refuse the system calls above. Without no_new_privs it needs
-        // `CAP_SYS_ADMIN`, which the process keeps until the exec: above only the bounding set changed.
+        // `CAP_SYS_ADMIN`, which the process keeps until the exec: above only the bounding set
+        // changed.
         match filters.map_or(Ok(()), Filters::load) {
             Err(Errno::EINVAL) => bail!("SECCOMP: this kernel has no system call filters"),
             loaded => loaded.context("load the system call filter"),
@@ -202,13 +203,14 @@ impl Protection {
     }
 }
 
-/// Returns the ids of the user namespace that owns the network namespace; none for that of the host.
+/// Returns the ids of the user namespace that owns the network namespace; none for that of the
+/// host.
 ///
-/// With PROTECT=yes, root inside may configure the links of the subhost. With `CAP_NET_ADMIN` in the
-/// user namespace of the host it could configure those of the host too: each cable shows the number
-/// (nsid) of the namespace at its other end, and rtnetlink takes requests for it. In a user namespace
-/// that uid 0 of the host created, uid 0 has all capabilities over the network without any on the host
-/// (user_namespaces(7)).
+/// With PROTECT=yes, root inside may configure the links of the subhost. With `CAP_NET_ADMIN` in
+/// the user namespace of the host it could also configure links of the host: each cable shows the
+/// number (nsid) of the namespace at its other end, and rtnetlink takes requests for it. In a user
+/// namespace that uid 0 of the host created, uid 0 has all capabilities over the network without
+/// any on the host (user_namespaces(7)).
 ///
 /// # Errors
 /// A variable or the fact `userns` is invalid.

@@ -41,7 +41,8 @@ impl Filters {
         self.0.iter().try_for_each(|filter| load_filter(filter))
     }
 
-    /// Serializes the filters, each after its length, in the byte order of this machine, and a zero after the last.
+    /// Serializes the filters, each after its length, and a zero after the last, in the byte order
+    /// of this machine.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();

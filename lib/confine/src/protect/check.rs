@@ -58,7 +58,7 @@ mod tests {
             ("RLIMITS", "nofiles=4096", "did you mean nofile?"),
             ("RLIMITS", "core=x", "'x' is not a number"),
             ("RLIMITS", "nproc=9:5", "above the hard one"),
-            ("RLIMITS", "nofile=9", "the way in alone takes"),
+            ("RLIMITS", "nofile=9", "ob-enter needs at least 128"),
             ("HOSTNAME", "a b", "not a valid host name"),
             ("SETENV", "PATH", "not of the form"),
             ("SETENV", "A B=c", "not a valid variable name"),

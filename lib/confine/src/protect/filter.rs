@@ -32,7 +32,8 @@ impl Seccomp {
         }
     }
 
-    /// Compiles the filters for a process that keeps these capabilities; none if there is no filter.
+    /// Compiles the filters for a process that keeps these capabilities; none if there is no
+    /// filter.
     ///
     /// # Errors
     /// The profile cannot be read, or is invalid.
