@@ -83,7 +83,7 @@ fn trace_logs_every_link() {
             &format!("ran {w}/bin/ifup mta1"),
             "made mta2, and eth2 in /run/netns/mta",
             &format!(
-                "{w}/bin/ifup mta2: exit status: 1, as where interfaces(5) has no stanza for it; going on without"
+                "{w}/bin/ifup mta2: exit status: 1, as when interfaces(5) has no stanza for it; going on without"
             ),
             "set mta2 up",
             "/run/netns/mta is the network with mta0 mta1 mta2 on the host",

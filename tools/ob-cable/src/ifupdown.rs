@@ -76,8 +76,8 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file() && access(path, AccessFlags::X_OK).is_ok())
 }
 
-/// Starts `ifup` or `ifdown`. Its output goes to the log of the subhost, or to standard error if the
-/// subhost has no log.
+/// Starts `ifup` or `ifdown`. Its output goes to the log of the subhost, or to standard error if
+/// the subhost has no log.
 pub fn start(program: &Path, arguments: &[&str], document: &Document) -> io::Result<Child> {
     set_cloexec_from(3)?;
     let (output, errors) = outlets(document)?;
@@ -119,8 +119,8 @@ pub fn wait(child: &mut Child, end: Instant) -> io::Result<ExitStatus> {
     }
 }
 
-/// Runs `ifup` or `ifdown` and returns whether it succeeded. A failure is logged, and does not stop the
-/// boot: interfaces(5) need not have a stanza for the link.
+/// Runs `ifup` or `ifdown` and returns whether it succeeded. A failure is logged, and does not stop
+/// the boot: interfaces(5) need not have a stanza for the link.
 pub(crate) fn run(program: &Path, arguments: &[&str], document: &Document) -> bool {
     let ended = start(program, arguments, document).and_then(|mut child| child.wait());
     let command = format!("{} {}", program.display(), arguments.join(" "));
@@ -133,7 +133,7 @@ pub(crate) fn run(program: &Path, arguments: &[&str], document: &Document) -> bo
         Err(error) => error.to_string(),
     };
     let text = format!(
-        "{command}: {failure}, as where interfaces(5) has no stanza for it; going on without"
+        "{command}: {failure}, as when interfaces(5) has no stanza for it; going on without"
     );
     log::append(&TOOL, document, &text);
     false
@@ -154,8 +154,8 @@ pub(crate) fn forget_stale(link: &str, host: &mut Links, document: &Document) ->
     Ok(())
 }
 
-/// Runs `ifdown` on the links of all subhosts, and on their VLANs, that are up according to ifupdown.
-/// Failures are logged.
+/// Runs `ifdown` on the links of all subhosts, and on their VLANs, that are up according to
+/// ifupdown. Failures are logged.
 pub(crate) fn bring_down(subhosts: &[(&Document, &[Link])]) {
     if subhosts.iter().all(|(_, links)| links.is_empty()) {
         return;

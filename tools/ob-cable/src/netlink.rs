@@ -9,11 +9,11 @@ use std::fmt;
 
 pub use request::Request;
 
-/// The length of `struct nlmsghdr`: length (u32), type (u16), flags (u16), sequence number (u32), port
-/// (u32).
+/// The length of `struct nlmsghdr`: length (u32), type (u16), flags (u16), sequence number (u32),
+/// port (u32).
 const HEADER: usize = 16;
-/// The length of `struct ifinfomsg`: family (u8), padding, device type (u16), index (i32), flags (u32),
-/// mask of the flags (u32).
+/// The length of `struct ifinfomsg`: family (u8), padding, device type (u16), index (i32), flags
+/// (u32), mask of the flags (u32).
 const IFINFOMSG: usize = 16;
 /// The length of `struct nlattr`, with which an attribute begins: length (u16), type (u16).
 const ATTRIBUTE: usize = 4;
@@ -60,7 +60,8 @@ pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
-/// Returns the type and the payload of each attribute in order, up to the first with an invalid length.
+/// Returns the type and the payload of each attribute in order, up to the first with an invalid
+/// length.
 pub fn attributes(mut row: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(row, 0)?);
@@ -80,7 +81,8 @@ pub fn attribute(row: &[u8], kind: u16) -> Option<&[u8]> {
 }
 
 impl Message<'_> {
-    /// Returns the outcome of the request; none if the message is not an acknowledgement or an error.
+    /// Returns the outcome of the request; none if the message is not an acknowledgement or an
+    /// error.
     #[must_use]
     pub fn verdict(&self) -> Option<Result<(), Refusal>> {
         match i32::from(self.kind) {
@@ -98,8 +100,8 @@ impl Message<'_> {
         }
     }
 
-    /// Returns the text of an extended acknowledgement. It follows the request, which the kernel returns
-    /// whole or, with `NLM_F_CAPPED`, as its header alone.
+    /// Returns the text of an extended acknowledgement. It follows the request, which the kernel
+    /// returns whole or, with `NLM_F_CAPPED`, as its header alone.
     fn explanation(&self) -> Option<String> {
         let flags = i32::from(self.flags);
         if flags & libc::NLM_F_ACK_TLVS == 0 {
@@ -116,8 +118,8 @@ impl Message<'_> {
 
     /// Returns the link of an `RTM_NEWLINK` or `RTM_DELLINK`; none if the message is truncated.
     ///
-    /// Returns none for a message of a protocol family: for a port that leaves its bridge the kernel sends
-    /// an `RTM_DELLINK` of `AF_BRIDGE`.
+    /// Returns none for a message of a protocol family: for a port that leaves its bridge the
+    /// kernel sends an `RTM_DELLINK` of `AF_BRIDGE`.
     #[must_use]
     pub fn link(&self) -> Option<Link> {
         let kind = self.kind;
@@ -136,7 +138,8 @@ impl Message<'_> {
         })
     }
 
-    /// Returns the number of a namespace from an `RTM_NEWNSID`; none if the namespace has no number.
+    /// Returns the number of a namespace from an `RTM_NEWNSID`; none if the namespace has no
+    /// number.
     #[must_use]
     pub fn namespace_id(&self) -> Option<i32> {
         // The attributes follow a struct rtgenmsg: one byte, padded to four.
@@ -159,7 +162,8 @@ pub struct Link {
     pub kind: String,
     /// `IFLA_LINK`: the index of the other end of a pair, or of the parent of a VLAN.
     pub below: Option<i32>,
-    /// `IFLA_LINK_NETNSID`: the number of the namespace that `below` is in, if it is another one.
+    /// `IFLA_LINK_NETNSID`: the number of the namespace that `below` is in, if it is another
+    /// namespace.
     pub below_in: Option<i32>,
 }
 

@@ -69,8 +69,8 @@ fn list(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
 fn namespace(name: &str, owner: Option<IdRange>, steps: &mut Vec<String>) {
     steps.push(command(["ip", "netns", "add", name]));
     if owner == Some(IdRange::IDENTITY) {
-        // Replaces it by a namespace that a user namespace owns. Only a process outside of that user
-        // namespace can mount it.
+        // Replaces it by a namespace that a user namespace owns. Only a process outside of that
+        // user namespace can mount it.
         let path = netns::path(name);
         let path = path.to_string_lossy();
         steps.push(command(["umount", &path]));

@@ -12,7 +12,8 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
-/// How long the kernel may take to remove an unused namespace; then its links are deleted one by one.
+/// How long the kernel may take to remove an unused namespace; then its links are deleted one by
+/// one.
 const REMOVAL_TIMEOUT: Duration = Duration::from_millis(300);
 /// The largest number of threads that unmount names.
 const THREADS: usize = 16;
@@ -24,8 +25,8 @@ struct Found {
     unpin: bool,
     /// The cables: pairs whose other end is in the namespace.
     cables: Vec<Link>,
-    /// Other pairs that were noted as cables. The kernel will remove them with a namespace: one whose
-    /// name is gone, or one inside the subhost that their other end was moved to.
+    /// Other pairs that were noted as cables. The kernel will remove them with a namespace: one
+    /// whose name is gone, or one inside the subhost that their other end was moved to.
     ending: Vec<Link>,
 }
 
@@ -97,7 +98,8 @@ fn delete_cables(document: &Document, found: Found, left: &[i32], host: &mut Lin
     Ok(())
 }
 
-/// Removes the names of the namespaces that do not stay. A failure becomes the outcome of the subhost.
+/// Removes the names of the namespaces that do not stay. A failure becomes the outcome of the
+/// subhost.
 fn unpin_all(documents: &[Document], outcomes: &mut [Result<Found>]) {
     let both = documents.iter().zip(outcomes);
     let mut unpinned: Vec<_> = both
@@ -115,16 +117,17 @@ fn unpin_all(documents: &[Document], outcomes: &mut [Result<Found>]) {
     }
 }
 
-/// Removes the names, and returns one result for each. Threads do it at the same time: each umount(2)
-/// waits for an RCU grace period (`namespace_unlock`), and the kernel can wait for many at once.
+/// Removes the names, and returns one result for each. Threads do it at the same time: each
+/// umount(2) waits for an RCU grace period (`namespace_unlock`), and the kernel can wait for many
+/// at once.
 fn unpin(names: &[&str]) -> Vec<Result<()>> {
     let unpin = |names: &[&str]| names.iter().map(|name| namespace::unpin(name)).collect();
     let share = names.len().div_ceil(THREADS).max(THREADS / 2);
     if names.len() <= share {
         return unpin(names);
     }
-    // The kernel removes all unused namespaces in one batch (`cleanup_net`), and a batch takes long,
-    // for one namespace or for all: descriptors keep them in use until the last name is gone.
+    // The kernel removes all unused namespaces in one batch (`cleanup_net`), and a batch takes
+    // long, for one namespace or for all: descriptors keep them in use until the last name is gone.
     let _held: Vec<_> = names.iter().map(|name| Namespace::open(name)).collect();
     thread::scope(|scope| {
         let start = |names| scope.spawn(move || -> Vec<Result<()>> { unpin(names) });
@@ -182,9 +185,9 @@ fn cables(noted: &Document) -> Vec<&str> {
     noted.list("cables").unwrap_or_default()
 }
 
-/// Finds the pairs that the document notes. If the namespace `stays`, other links can have such names:
-/// then a cable must have the noted index. A state file without indexes has the names of links that
-/// did not exist before the boot.
+/// Finds the pairs that the document notes. If the namespace `stays`, other links can have such
+/// names: then a cable must have the noted index. A state file without indexes has the names of
+/// links that did not exist before the boot.
 fn noted_links(
     noted: &Document,
     stays: bool,

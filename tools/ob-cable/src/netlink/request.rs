@@ -20,8 +20,8 @@ impl Request {
         Request(bytes)
     }
 
-    /// Appends an ifinfomsg: the `index` of the link, 0 for one that the kernel chooses, and the `flags`
-    /// (`IFF_*`) to set.
+    /// Appends an ifinfomsg: the `index` of the link, 0 for one that the kernel chooses, and the
+    /// `flags` (`IFF_*`) to set.
     pub fn link(&mut self, index: i32, flags: i32) {
         self.0.extend([0; 4]);
         self.0.extend(index.to_ne_bytes());
@@ -66,8 +66,8 @@ impl Request {
     }
 }
 
-/// Encodes the length of an attribute. The attributes here hold names and numbers; the kernel refuses
-/// one that is too long.
+/// Encodes the length of an attribute. The attributes here hold names and numbers; the kernel
+/// refuses one that is too long.
 fn length(length: usize) -> [u8; 2] {
     u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes()
 }
