@@ -153,13 +153,8 @@ impl IdRange {
     /// Whether `map`, the text of `/proc/PID/uid_map`, maps exactly this range.
     #[must_use]
     pub fn is_map(self, map: &str) -> bool {
-        let numbers = [
-            "0".to_owned(),
-            self.first.to_string(),
-            self.size.to_string(),
-        ];
-        map.split_whitespace()
-            .eq(numbers.iter().map(String::as_str))
+        let expected = format!("0 {} {}", self.first, self.size);
+        map.split_whitespace().eq(expected.split(' '))
     }
 
     /// Sets the fact `userns`.
