@@ -68,7 +68,7 @@ impl Namespace {
                 let is_mapped = ids.is_some_and(|ids| ids != IdRange::IDENTITY);
                 if is_mapped && is_own(owner(&namespace.descriptor)?)? {
                     bail!(
-                        "USERNS: {} exists already and belongs to the host; remove it with ip netns del {name}",
+                        "USERNS: {} exists already and belongs to the host; ip netns del {name}",
                         path.display()
                     );
                 }

@@ -115,7 +115,7 @@ fn impossible_ranges_are_refused() {
     world.ok("ob-mount --undo <document >/dev/null; ip netns del mta; rm document");
     for (value, why) in [
         ("yes", "neither auto"),
-        ("1000", "the host's own"),
+        ("1000", "belong to the host"),
         ("100000:0", "no such ids"),
     ] {
         world.ok(&format!("sed -i s/^USERNS=.*/USERNS={value}/ mta/mta.conf"));
