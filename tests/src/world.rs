@@ -40,7 +40,8 @@ for directory; do
 done
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 for directory; do
-    case $directory in /tmp/*) mkdir -p "$directory"; mount --move "/run/carried$directory" "$directory" ;; esac
+    # Below a shared mount, no mount can be moved.
+    case $directory in /tmp/*) mkdir -p "$directory"; mount --bind "/run/carried$directory" "$directory"; umount "/run/carried$directory" ;; esac
 done
 rm -rf /run/carried
 ip link set lo up

@@ -315,7 +315,7 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Like [`prove`], but also proves that pid 1 is that of the subhost NAME, whatever facts the document
+/// Like [`open_pid1`], but also proves that pid 1 is that of the subhost NAME, whatever facts the document
 /// has: its parent, the supervisor, has the lock of that name open.
 #[must_use]
 pub fn open_own_pid1(document: &Document) -> Option<OwnedFd> {

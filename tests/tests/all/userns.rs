@@ -75,7 +75,7 @@ fn same_upper_boots_with_and_without_userns() {
     let without = tree(&world, "mta");
     world.ok("overlay-stop mta");
 
-    world.ok("sed -i 's/^USERNS=.*/USERNS=100000/' mta/mta.conf");
+    world.ok("sed -i 's/^USERNS=.*/USERNS=1000000000/' mta/mta.conf");
     world.boot(&conf);
     assert_eq!(tree(&world, "mta"), without);
     world.ok("overlay-stop mta");

@@ -75,6 +75,10 @@ pub fn passed(conf: &Conf, document: &Document) -> Vec<Problem> {
     let mut check = Check::new(conf, Some(document));
     check.text();
     check.trust(document.path("BASE").ok());
+    if let Some(closed) = document.path("UPPER").ok().and_then(closed) {
+        let line = conf.assigned("UPPER").map_or(0, |upper| upper.line);
+        check.add(Weight::Noted, line, 1, closed);
+    }
     check.problems.sort();
     check.problems
 }
@@ -379,12 +383,41 @@ impl<'a> Check<'a> {
             }
             paths.push(path);
         }
-        if let [_, upper, _, work] = &paths[..]
-            && let (Ok(upper), Ok(there)) = (upper.metadata(), work.metadata())
+        let [lower, upper, live, work] = &paths[..] else {
+            return;
+        };
+        if let (Ok(upper), Ok(there)) = (upper.metadata(), work.metadata())
             && upper.dev() != there.dev()
         {
             let text = format!("WORK={} is not on the filesystem of UPPER", work.display());
             self.tell_variable("WORK", text);
+        }
+        if lower == upper {
+            return;
+        }
+        let is_in = |one: &Path, other: &Path| match (one.canonicalize(), other.canonicalize()) {
+            (Ok(one), Ok(other)) => one.starts_with(other),
+            _ => false,
+        };
+        for (name, path, other_name, other) in [
+            ("WORK", work, "UPPER", upper),
+            ("LIVE", live, "UPPER", upper),
+            ("LIVE", live, "WORK", work),
+        ] {
+            if is_in(path, other) || is_in(other, path) {
+                let (path, other) = (path.display(), other.display());
+                let text = format!(
+                    "{name}={path} and {other_name}={other} lie one in the other; they must stand side by side"
+                );
+                self.tell_variable(name, text);
+            }
+        }
+        for (name, written) in [("UPPER", upper), ("WORK", work)] {
+            if is_in(lower, written) {
+                let (lower, written) = (lower.display(), written.display());
+                let text = format!("LOWER={lower} is {name}={written}, or lies in it");
+                self.tell_variable("LOWER", text);
+            }
         }
     }
 

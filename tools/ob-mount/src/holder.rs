@@ -72,7 +72,7 @@ impl Search<'_> {
         for link in links.into_iter().chain(files) {
             let inside = std::fs::read_link(&link).unwrap_or_default();
             if self.is_on(&link, &inside) {
-                return Some(format!("{name} keeps it open"));
+                return Some(format!("{name} keeps it open; end that process"));
             }
         }
         let namespace = std::fs::read_link(process.join("ns/mnt")).ok()?;
@@ -90,7 +90,7 @@ impl Search<'_> {
             let path = place.trim_start_matches('/');
             self.is_on(&process.join("root").join(path), Path::new("/"))
         })?;
-        Some(format!("{name} has it mounted on {place}"))
+        Some(format!("{name} has it mounted on {place}; umount it there"))
     }
 
     /// Whether the file at `path` lies on the overlay, in which it is at `inside`.

@@ -234,11 +234,15 @@ impl Ledger {
         };
         self.forget_gone(owner, ids);
         if let Some(entry) = self.overlapping(owner, ids) {
+            let taken = entry.ids.unwrap_or(ids);
             let other = match &entry.owner {
                 Some(other) => format!("the range of the subhost {other}"),
-                None => format!("the line '{}'", escape(&entry.text)),
+                None => format!(
+                    "of the line '{}' in {DIRECTORY}/{FILE}",
+                    escape(&entry.text)
+                ),
             };
-            bail!("it overlaps {other} in {DIRECTORY}/{FILE}; set another, or auto");
+            bail!("it overlaps {taken}, {other}; set another, or auto");
         }
         if had != Some(ids) {
             let (name, _) = owner.split_once(' ').unwrap_or((owner, ""));

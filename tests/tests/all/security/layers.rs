@@ -147,6 +147,14 @@ fn r03_layers_of_one_plan_must_stand_apart() {
         world
             .run(&format!("overlay-boot -n {conf}"))
             .fails(1, words);
+        // A bind mount of a directory, and two spellings of one that is bound, are left to the boot.
+        let check = world.run(&format!("ob-conf --check {conf}"));
+        let word = words[words.len() - 1];
+        let seen = check.out.contains(word);
+        assert!(
+            seen || plan.contains("alias") || plan.contains("UPPER=root"),
+            "{check:#?}"
+        );
         world.assert_same(&before);
     }
     // An overlay may lie on its own LOWER.
