@@ -111,7 +111,7 @@ fn impossible_ranges_are_refused() {
     for (value, why) in [
         ("yes", "neither auto"),
         ("1000", "belong to the host"),
-        ("100000:0", "no such ids"),
+        ("100000:0", "the range is empty"),
     ] {
         world.ok(&format!("sed -i s/^USERNS=.*/USERNS={value}/ mta/mta.conf"));
         world
