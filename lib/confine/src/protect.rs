@@ -147,12 +147,12 @@ impl Protection {
     ///
     /// # Errors
     /// The profile is invalid, or the file cannot be written.
-    pub fn make_filters(&self, home: &StateDir) -> Result<Option<Filters>> {
+    pub fn make_filters(&self, directory: &StateDir) -> Result<Option<Filters>> {
         let kept = self.capabilities.unwrap_or(Capabilities::MAX);
         let Some(filters) = self.seccomp.compile(kept)? else {
             return Ok(None);
         };
-        let path = home.file("seccomp");
+        let path = directory.file("seccomp");
         std::fs::write(&path, filters.to_bytes())
             .with_context(|| format!("write {}", path.display()))?;
         Ok(Some(filters))
@@ -162,11 +162,11 @@ impl Protection {
     ///
     /// # Errors
     /// The file is missing or truncated, or another user can write to it.
-    pub fn filters(&self, home: &StateDir) -> Result<Option<Filters>> {
+    pub fn filters(&self, directory: &StateDir) -> Result<Option<Filters>> {
         if self.seccomp == Seccomp::None {
             return Ok(None);
         }
-        filter::read(&home.file("seccomp")).map(Some)
+        filter::read(&directory.file("seccomp")).map(Some)
     }
 
     /// Sets the resource limits of this process. Call it before the process enters a user

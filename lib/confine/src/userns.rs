@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn only_valid_ranges_are_accepted() {
         let range = |first, size| Some(UsernsSetting::Range(IdRange { first, size }));
-        for (text, wish) in [
+        for (text, expected) in [
             ("no", Some(UsernsSetting::No)),
             ("auto", Some(UsernsSetting::Auto)),
             ("100000", range(100_000, SIZE)),
@@ -342,7 +342,7 @@ mod tests {
             ("yes", None),
             ("1e5", None),
         ] {
-            assert_eq!(UsernsSetting::parse(text).ok(), wish, "{text}");
+            assert_eq!(UsernsSetting::parse(text).ok(), expected, "{text}");
         }
     }
 

@@ -88,7 +88,7 @@ fn trace_logs_every_link() {
             "set mta2 up",
             "/run/netns/mta is the network with mta0 mta1 mta2 on the host",
             &format!("ran {w}/bin/ifdown mta1"),
-            "took away /run/netns/mta",
+            "removed /run/netns/mta",
             "mta0 is gone with it",
             "mta1 is gone with it",
             "mta2 is gone with it",
@@ -102,7 +102,7 @@ fn trace_logs_every_link() {
     for line in [
         "made mtb0 in br0",
         "deleted mtb0",
-        "took away /run/netns/mtb",
+        "removed /run/netns/mtb",
     ] {
         assert!(
             log.contains(&format!(" ob-cable: {line}")),

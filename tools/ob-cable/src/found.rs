@@ -19,11 +19,11 @@ impl Found {
     /// # Errors
     /// The mark of the file in /run/netns cannot be read.
     pub fn of(name: &str) -> Result<Option<Self>> {
-        let home = StateDir::of(name);
-        let state = home.document().ok().flatten();
+        let directory = StateDir::of(name);
+        let state = directory.document().ok().flatten();
         // The guard looked before the boot. Without a guard, a namespace that was not created for a
         // subhost belongs to another program.
-        let state = state.filter(|state| state.has("guard") && home.is_locked());
+        let state = state.filter(|state| state.has("guard") && directory.is_locked());
         let is_found = match &state {
             Some(state) => state.has("netfound"),
             None => netns::is_foreign(name)?,

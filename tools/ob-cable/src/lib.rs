@@ -48,5 +48,5 @@ pub(crate) fn trace(document: &Document, text: &str) {
 /// Logs the removal of the namespace from /run/netns if TRACE is set.
 pub(crate) fn trace_unpinned(document: &Document) {
     let path = netns::path(document.name());
-    trace(document, &format!("took away {}", path.display()));
+    trace(document, &format!("removed {}", path.display()));
 }

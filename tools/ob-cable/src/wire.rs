@@ -45,7 +45,7 @@ pub struct Wiring {
     found: Option<Found>,
     ifup: Option<PathBuf>,
     /// The names of the pairs that were created, for an undo.
-    made: Vec<String>,
+    created: Vec<String>,
 }
 
 /// Creates the namespace and the cables of a subhost, and sets the facts of the document.
@@ -145,7 +145,7 @@ impl Wiring {
                 found,
                 namespace,
                 ifup,
-                made: Vec::new(),
+                created: Vec::new(),
             }),
             Err(error) if namespace.is_new => {
                 namespace::unpin(name)?;
@@ -198,7 +198,7 @@ impl Wiring {
         }
         let pair = Pair {
             outside: link,
-            inside: &format!("eth{}", self.made.len()),
+            inside: &format!("eth{}", self.created.len()),
             mac,
             bridge: bridge.map(|bridge| bridge.index),
             up: !to_ifup,
@@ -207,7 +207,7 @@ impl Wiring {
         let net = netns::path(&self.name);
         let text = format!("made {link}{}, and {}", into(bridge), pair.inside);
         trace(document, &format!("{text} in {}", net.display()));
-        self.made.push(link.to_owned());
+        self.created.push(link.to_owned());
         if to_ifup && !self.run_ifup(link, document) {
             let made = self.host.find(link)?;
             let made = made.with_context(|| format!("{link} is gone after ifup"))?;
@@ -282,7 +282,7 @@ impl Wiring {
             }
             return Ok(());
         }
-        let parent = self.made.last().context("there is no cable before it")?;
+        let parent = self.created.last().context("there is no cable before it")?;
         let parent = self.host.find(parent).with_context(context)?;
         let parent = parent.context("the cable before it is gone")?;
         // The kernel refuses to set a VLAN up before its parent (`ENETDOWN`), and ifup can have
@@ -317,7 +317,7 @@ impl Wiring {
     /// A link or the namespace cannot be removed.
     pub fn undo(&mut self, document: &mut Document) -> Result<()> {
         let mut found = Vec::new();
-        for link in &self.made {
+        for link in &self.created {
             found.extend(self.host.find(link)?);
         }
         ifupdown::bring_down(&[(document, &found)]);
