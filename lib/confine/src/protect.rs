@@ -36,7 +36,7 @@ pub struct Protection {
     /// Whether setuid programs and file capabilities have no effect.
     pub no_new_privs: bool,
     /// The resource limits: resource, soft limit, hard limit.
-    pub limits: Vec<(Resource, rlim_t, rlim_t)>,
+    pub rlimits: Vec<(Resource, rlim_t, rlim_t)>,
     /// The host name inside, if it differs from the name of the host.
     pub hostname: Option<String>,
     /// Additional variables of the environment.
@@ -120,7 +120,7 @@ impl Protection {
                 Some(value) => Seccomp::parse(value),
             },
             no_new_privs: choice("NO_NEW_PRIVS")?.unwrap_or(false),
-            limits: document
+            rlimits: document
                 .list("RLIMITS")?
                 .into_iter()
                 .map(limit)
@@ -174,8 +174,8 @@ impl Protection {
     ///
     /// # Errors
     /// The kernel refuses a limit.
-    pub fn limit(&self) -> Result<()> {
-        for (resource, soft, hard) in &self.limits {
+    pub fn set_rlimits(&self) -> Result<()> {
+        for (resource, soft, hard) in &self.rlimits {
             setrlimit(*resource, *soft, *hard)
                 .with_context(|| format!("RLIMITS: set the limit {}", name(*resource)))?;
         }
@@ -186,7 +186,7 @@ impl Protection {
     ///
     /// # Errors
     /// The kernel refuses a step.
-    pub fn confine(&self, filters: Option<&Filters>) -> Result<()> {
+    pub fn apply(&self, filters: Option<&Filters>) -> Result<()> {
         if let Some(kept) = self.capabilities {
             bound_capabilities(kept).context("drop capabilities")?;
         }
@@ -265,7 +265,7 @@ mod tests {
         let none = protection("");
         assert!(none.capabilities.is_none() && none.seccomp == Seccomp::None);
         assert!(none.masks.is_empty() && none.read_only.is_empty() && !none.no_console);
-        assert!(none.limits.is_empty() && none.environment.is_empty());
+        assert!(none.rlimits.is_empty() && none.environment.is_empty());
     }
 
     #[test]

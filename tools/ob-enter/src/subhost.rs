@@ -97,12 +97,12 @@ impl Subhost {
 
     /// Sets the limits that the subhost's processes have. Not to be done by who has joined its users, and could not raise them.
     pub fn limit(&self) -> Result<()> {
-        self.protection.limit()
+        self.protection.set_rlimits()
     }
 
     /// Takes from this process what those of the subhost do not have. A change of user is still possible then.
     pub fn confine(&self) -> Result<()> {
-        self.protection.confine(self.filters.as_ref())
+        self.protection.apply(self.filters.as_ref())
     }
 
     /// What the configuration adds to the environment.
