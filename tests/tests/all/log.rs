@@ -99,11 +99,7 @@ fn trace_logs_every_link() {
     let conf = world.subhost("mtb", "CABLES=br0= =");
     world.run(&format!("export TRACE=1; overlay-boot {conf}"));
     let log = world.ok(&format!("overlay-log {conf}"));
-    for line in [
-        "made mtb0 in br0",
-        "deleted mtb0",
-        "removed /run/netns/mtb",
-    ] {
+    for line in ["made mtb0 in br0", "deleted mtb0", "removed /run/netns/mtb"] {
         assert!(
             log.contains(&format!(" ob-cable: {line}")),
             "no {line} in {log}"
