@@ -41,7 +41,8 @@ impl Filters {
         self.0.iter().try_for_each(|filter| load_filter(filter))
     }
 
-    /// Serializes the filters, each after its length, in the byte order of this machine, and a zero after the last.
+    /// Serializes the filters, each after its length, and a zero after the last, in the byte order
+    /// of this machine.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -62,12 +63,13 @@ impl Filters {
     /// # Errors
     /// The bytes are truncated, or there is no filter: they are read only where there must be one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let (words, rest) = bytes.as_chunks::<8>();
-        let mut words = words.iter();
+        let words = bytes.chunks_exact(8);
+        let rest = words.remainder();
+        let mut words = words.filter_map(|word| <[u8; 8]>::try_from(word).ok());
         let mut filters = Vec::new();
         loop {
             let length = words.next().context("the file is truncated")?;
-            let length = usize::try_from(u64::from_ne_bytes(*length))?;
+            let length = usize::try_from(u64::from_ne_bytes(length))?;
             if length == 0 {
                 break;
             }
@@ -77,15 +79,15 @@ impl Filters {
         }
         ensure!(!filters.is_empty(), "it has no filter");
         ensure!(
-            rest.is_empty() && words.len() == 0,
+            rest.is_empty() && words.next().is_none(),
             "something follows its filters"
         );
         Ok(Filters(filters))
     }
 }
 
-fn instruction(word: &[u8; 8]) -> Instruction {
-    let [a, b, jt, jf, k @ ..] = *word;
+fn instruction(word: [u8; 8]) -> Instruction {
+    let [a, b, jt, jf, k @ ..] = word;
     Instruction {
         code: u16::from_ne_bytes([a, b]),
         jt,

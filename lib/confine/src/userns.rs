@@ -1,7 +1,8 @@
-//! The user namespace of a subhost: which users and groups of the host stand for those inside.
+//! The user namespace of a subhost: a mapping of the ids inside to a range of ids on the host.
 //!
-//! The fact `userns` of a document is the range alone. Any user namespace with that map will do for the layers; the one that the
-//! subhost lives in is owned by nobody but its network namespace, until pid 1 is in it.
+//! The fact `userns` of a document is the range. The idmapped mounts of the layers need any user
+//! namespace with that mapping. The user namespace of the subhost is held by its network namespace
+//! until pid 1 is in it.
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
@@ -20,31 +21,34 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How many ids a subhost has if the configuration does not say: as many as Unix once knew, nobody (65534) among them.
+/// The number of ids of a subhost by default: all ids of 16 bits, including `nobody` (65534).
 pub const SIZE: u32 = 65536;
 
-/// A range of ids of the host, of users and of groups alike. The first is root inside.
+/// A range of user ids and group ids on the host. The first is root inside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IdRange {
-    /// Root inside.
+    /// The id on the host of root inside.
     pub first: u32,
-    /// How many there are.
+    /// The number of ids.
     pub size: u32,
 }
 
-/// What the configuration asks for.
+/// The user namespace that the configuration asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UsernsSetting {
-    /// None: root inside is root.
+    /// None: root inside is root on the host.
     No,
-    /// A range that is its own, whichever.
+    /// A range that no other subhost has.
     Auto,
     /// This range.
     Range(IdRange),
 }
 
 impl UsernsSetting {
-    /// What USERNS says, or PROTECT=strict where it says nothing.
+    /// Returns the value of USERNS. The default is `Auto` with PROTECT=strict, else `No`.
+    ///
+    /// # Errors
+    /// USERNS is invalid.
     pub fn of(document: &Document) -> Result<Self> {
         match document.optional("USERNS") {
             Some(text) => UsernsSetting::parse(text).with_context(|| format!("USERNS={text}")),
@@ -53,7 +57,10 @@ impl UsernsSetting {
         }
     }
 
-    /// Reads `no`, `auto`, or `UID[:SIZE]`.
+    /// Parses `no`, `auto` or `UID[:SIZE]`.
+    ///
+    /// # Errors
+    /// The text is none of these, or [`IdRange::parse`] refuses the range.
     pub fn parse(text: &str) -> Result<Self> {
         match text {
             "no" => Ok(UsernsSetting::No),
@@ -64,14 +71,19 @@ impl UsernsSetting {
 }
 
 impl IdRange {
-    /// All ids as they are: for a user namespace of root's that no process is in. Root has all capabilities over what such a one
-    /// owns, with or without any of its own, and none by it over anything else.
+    /// The identity mapping of all ids, for a user namespace without processes that root creates.
+    /// Its creator has all capabilities in it (user_namespaces(7)), with or without capabilities of
+    /// the process, and gains none outside of it.
     pub const IDENTITY: IdRange = IdRange {
         first: 0,
         size: u32::MAX,
     };
 
-    /// Reads `UID[:SIZE]`. The first 65536 ids are the host's own.
+    /// Parses `UID[:SIZE]`.
+    ///
+    /// # Errors
+    /// The text has another form, or the range has one of the first 65536 ids, which belong to the
+    /// host, or an id that does not exist.
     pub fn parse(text: &str) -> Result<Self> {
         let (first, size) = text.split_once(':').unwrap_or((text, ""));
         let number = |text: &str| text.parse().ok();
@@ -83,27 +95,33 @@ impl IdRange {
         let (Some(first), Some(size)) = (number(first), size) else {
             bail!("is neither auto, nor no, nor UID or UID:SIZE");
         };
-        ensure!(first >= SIZE, "the ids below {SIZE} are the host's own");
-        // The last number of all means "no id" to the kernel.
+        ensure!(first >= SIZE, "the ids below {SIZE} belong to the host");
+        // To the kernel 4294967295 (-1) means no id.
         ensure!(
             size > 0 && first.checked_add(size).is_some(),
-            "there are no such ids"
+            "the range is empty, or ends above 4294967294"
         );
         Ok(IdRange { first, size })
     }
 
-    /// The range that a stage has noted; none if the subhost has no user namespace.
+    /// Returns the range of the fact `userns`; none if the subhost has no user namespace.
+    ///
+    /// # Errors
+    /// The fact is invalid.
     pub fn of(document: &Document) -> Result<Option<Self>> {
         if !document.has("userns") {
             return Ok(None);
         }
         let text = document.text("userns")?;
-        let ids = IdRange::parse(text).with_context(|| format!("the document's userns is {text}"));
+        let ids = IdRange::parse(text).with_context(|| format!("userns={text} in the document"));
         ids.map(Some)
     }
 
-    /// The range that a stage has noted, if it is what the plan asks for; none if there is to be no user
-    /// namespace. Fails if the plan asks for another, or for one where none is noted.
+    /// Returns the range of the fact `userns`, compared with the plan; none if the plan asks for no
+    /// user namespace.
+    ///
+    /// # Errors
+    /// The plan asks for another range, or for a user namespace but the fact is missing.
     pub fn required(document: &Document) -> Result<Option<Self>> {
         let noted = IdRange::of(document)?;
         let plan = match document.optional("USERNS") {
@@ -125,50 +143,48 @@ impl IdRange {
         }
     }
 
-    /// Whether the user `uid` of the host is one of them.
+    /// Whether the range has the id `uid`.
     #[must_use]
     pub fn has(self, uid: u32) -> bool {
         uid.checked_sub(self.first)
             .is_some_and(|inside| inside < self.size)
     }
 
-    /// Whether a `map` of a user namespace, as `/proc/PID/uid_map` shows it, is that of these ids.
+    /// Whether `map`, the text of `/proc/PID/uid_map`, maps exactly this range.
     #[must_use]
     pub fn is_map(self, map: &str) -> bool {
-        let numbers = [
-            "0".to_owned(),
-            self.first.to_string(),
-            self.size.to_string(),
-        ];
-        map.split_whitespace()
-            .eq(numbers.iter().map(String::as_str))
+        let expected = format!("0 {} {}", self.first, self.size);
+        map.split_whitespace().eq(expected.split(' '))
     }
 
-    /// Notes it.
+    /// Sets the fact `userns`.
     pub fn note(self, document: &mut Document) {
         document.set("userns", self.to_string());
     }
 
-    /// Whether they have an id in common.
+    /// Whether the ranges have an id in common.
     #[must_use]
     pub fn overlaps(self, other: IdRange) -> bool {
         self.first < other.first + other.size && other.first < self.first + self.size
     }
 
-    /// The host's number of the user `inside`.
+    /// Returns the id on the host of the user `inside`.
     #[must_use]
     pub fn user(self, inside: u32) -> Uid {
         Uid::from_raw(self.first + inside)
     }
 
-    /// The host's number of the group `inside`.
+    /// Returns the id on the host of the group `inside`.
     #[must_use]
     pub fn group(self, inside: u32) -> Gid {
         Gid::from_raw(self.first + inside)
     }
 
-    /// Makes a user namespace with this map and, owned by it, the namespaces `more`. They last as long as the holder, or what
-    /// [`Holder::open`] returned.
+    /// Creates a user namespace with this mapping and the namespaces `more`, which it owns. They
+    /// exist as long as the holder, or a descriptor from [`Holder::open`].
+    ///
+    /// # Errors
+    /// The kernel has no user namespaces, or their number is limited.
     pub fn hold(self, more: Namespaces) -> Result<Holder> {
         let parent = getpid();
         let child = spawn(libc::CLONE_NEWUSER | more, None, || {
@@ -181,19 +197,19 @@ impl IdRange {
         let child = child
             .map_err(|error| match error {
                 Errno::EINVAL if self == IdRange::IDENTITY => {
-                    anyhow::anyhow!("the kernel has none; DROP_CAPS=NET_ADMIN does without")
+                    anyhow::anyhow!("this kernel does not support it; set DROP_CAPS=NET_ADMIN")
                 }
-                Errno::EINVAL => anyhow::anyhow!("the kernel has none; USERNS=no"),
+                Errno::EINVAL => anyhow::anyhow!("this kernel does not support it; set USERNS=no"),
                 Errno::ENOSPC | Errno::EUSERS => {
-                    anyhow::anyhow!("no more are allowed; sysctl user.max_user_namespaces")
+                    anyhow::anyhow!("the limit is reached; raise sysctl user.max_user_namespaces")
                 }
                 error => error.into(),
             })
-            .context("make a user namespace")?;
+            .context("create a user namespace")?;
         let holder = Holder(child);
         for map in ["uid_map", "gid_map"] {
             let lines = match self {
-                IdRange::IDENTITY => as_they_are(map)?,
+                IdRange::IDENTITY => identity_map(map)?,
                 _ => format!("0 {} {}", self.first, self.size),
             };
             std::fs::write(holder.path(map), lines)
@@ -202,28 +218,32 @@ impl IdRange {
         Ok(holder)
     }
 
-    /// Takes this process, which has one thread, into the user namespace, as root in there.
+    /// Moves this process, which must have one thread, into the user namespace, as its root.
     ///
-    /// Fails if the namespace has another map than this.
+    /// # Errors
+    /// The kernel refuses it, or the namespace has another mapping.
     pub fn join(self, namespace: impl AsFd) -> Result<()> {
-        setns(namespace, CloneFlags::CLONE_NEWUSER).context("join its user namespace")?;
+        setns(namespace, CloneFlags::CLONE_NEWUSER)
+            .context("join the user namespace of the subhost")?;
         for map in ["uid_map", "gid_map"] {
-            // Shown to who is in it, the map counts in the ids of the host.
+            // A process in the namespace reads the ids of the parent namespace there
+            // (user_namespaces(7)), which is the host.
             let numbers = std::fs::read_to_string(format!("/proc/self/{map}"));
             let numbers = numbers.with_context(|| format!("read its {map}"))?;
             ensure!(
                 self.is_map(&numbers),
-                "the network namespace net belongs to a user namespace with another {map}, {}; ob-cable --undo takes it away",
+                "the network namespace net belongs to a user namespace with another {map}, {}; remove it with ob-cable --undo",
                 numbers.split_whitespace().collect::<Vec<_>>().join(" ")
             );
         }
-        become_root().context("become root of its user namespace")
+        become_root().context("become root of the user namespace")
     }
 }
 
-/// A map that changes none of the ids that there are here, which may be less than all.
-fn as_they_are(map: &str) -> Result<String> {
-    let here = std::fs::read_to_string(format!("/proc/self/{map}")).context("read our own map")?;
+/// Returns the lines of an identity mapping of the ids of this user namespace, which may lack some.
+fn identity_map(map: &str) -> Result<String> {
+    let here = std::fs::read_to_string(format!("/proc/self/{map}"))
+        .with_context(|| format!("read /proc/self/{map}"))?;
     let line = |line: &str| {
         let mut numbers = line.split_whitespace();
         let (first, size) = (numbers.next()?, numbers.nth(1)?);
@@ -238,8 +258,12 @@ impl fmt::Display for IdRange {
     }
 }
 
-/// Becomes root of the user namespace that this process has joined, with no other group. The kernel takes the parent death signal
-/// back.
+/// Becomes root of the user namespace that this process has joined, without supplementary groups.
+///
+/// The kernel clears the parent death signal, PR_SET_PDEATHSIG(2const).
+///
+/// # Errors
+/// The errno of setgroups(2), setresgid(2) or setresuid(2).
 pub fn become_root() -> nix::Result<()> {
     let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
     setgroups(&[])?;
@@ -247,14 +271,14 @@ pub fn become_root() -> nix::Result<()> {
     setresuid(user, user, user)
 }
 
-/// Whether the user namespace behind `descriptor` is the one that this process is in.
+/// Whether `descriptor` is the user namespace of this process.
 pub fn is_own(descriptor: impl AsFd) -> Result<bool> {
-    let own = std::fs::metadata("/proc/self/ns/user").context("open our user namespace")?;
+    let own = std::fs::metadata("/proc/self/ns/user").context("look at /proc/self/ns/user")?;
     let other = File::from(descriptor.as_fd().try_clone_to_owned()?).metadata()?;
     Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
 }
 
-/// Whether root alone can reach what is in `directory`, or setuid means nothing there.
+/// Whether only root can reach files in `directory`, or setuid has no effect there (`nosuid`).
 pub fn is_closed(directory: &Path) -> Result<bool> {
     if statvfs(directory)?.flags().contains(FsFlags::ST_NOSUID) {
         return Ok(true);
@@ -268,17 +292,20 @@ pub fn is_closed(directory: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// A process that does nothing but be in new namespaces. It ends with this.
+/// A process that waits in new namespaces. Dropping the holder kills it.
 pub struct Holder(Child);
 
 impl Holder {
-    /// Opens its namespace of the kind `name`: `user`, `net`…
+    /// Opens the namespace of the kind `name`: `user`, `net`…
+    ///
+    /// # Errors
+    /// The file in /proc cannot be opened.
     pub fn open(&self, name: &str) -> Result<File> {
         let path = self.path(&format!("ns/{name}"));
         File::open(&path).with_context(|| format!("open {path}"))
     }
 
-    /// The path of a file of its process.
+    /// Returns the path of a file of the process in /proc.
     #[must_use]
     pub fn path(&self, file: &str) -> String {
         format!("/proc/{}/{file}", self.0.pid)
@@ -299,7 +326,7 @@ mod tests {
     #[test]
     fn only_valid_ranges_are_accepted() {
         let range = |first, size| Some(UsernsSetting::Range(IdRange { first, size }));
-        for (text, wish) in [
+        for (text, expected) in [
             ("no", Some(UsernsSetting::No)),
             ("auto", Some(UsernsSetting::Auto)),
             ("100000", range(100_000, SIZE)),
@@ -315,7 +342,7 @@ mod tests {
             ("yes", None),
             ("1e5", None),
         ] {
-            assert_eq!(UsernsSetting::parse(text).ok(), wish, "{text}");
+            assert_eq!(UsernsSetting::parse(text).ok(), expected, "{text}");
         }
     }
 

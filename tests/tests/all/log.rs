@@ -83,12 +83,12 @@ fn trace_logs_every_link() {
             &format!("ran {w}/bin/ifup mta1"),
             "made mta2, and eth2 in /run/netns/mta",
             &format!(
-                "{w}/bin/ifup mta2: exit status: 1, as where interfaces(5) has no stanza for it; going on without"
+                "{w}/bin/ifup mta2: exit status: 1, as when interfaces(5) has no stanza for it; going on without"
             ),
             "set mta2 up",
             "/run/netns/mta is the network with mta0 mta1 mta2 on the host",
             &format!("ran {w}/bin/ifdown mta1"),
-            "took away /run/netns/mta",
+            "removed /run/netns/mta",
             "mta0 is gone with it",
             "mta1 is gone with it",
             "mta2 is gone with it",
@@ -99,11 +99,7 @@ fn trace_logs_every_link() {
     let conf = world.subhost("mtb", "CABLES=br0= =");
     world.run(&format!("export TRACE=1; overlay-boot {conf}"));
     let log = world.ok(&format!("overlay-log {conf}"));
-    for line in [
-        "made mtb0 in br0",
-        "deleted mtb0",
-        "took away /run/netns/mtb",
-    ] {
+    for line in ["made mtb0 in br0", "deleted mtb0", "removed /run/netns/mtb"] {
         assert!(
             log.contains(&format!(" ob-cable: {line}")),
             "no {line} in {log}"

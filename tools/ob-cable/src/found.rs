@@ -1,5 +1,5 @@
-//! A network namespace that existed before the boot. It stays after the end of the subhost, and may have links that are no
-//! cables, so the cables are noted.
+//! A network namespace that existed before the boot. It stays after the end of the subhost, and can
+//! have links that are not cables, so the facts list the cables.
 
 use crate::links::Links;
 use anyhow::{Context, Result};
@@ -9,19 +9,21 @@ use ob_document::{Document, netns};
 /// A network namespace that existed before the boot.
 pub struct Found {
     name: String,
-    /// Whether the boot has a guard, which will clean up by the state file.
+    /// Whether the boot has a guard, which cleans up by the state file.
     guarded: bool,
 }
 
 impl Found {
-    /// Returns the namespace `name` if it existed before the boot, and is not one that an earlier boot
-    /// has left.
+    /// Returns the namespace `name` if it existed before the boot, and no earlier boot left it.
+    ///
+    /// # Errors
+    /// The mark of the file in /run/netns cannot be read.
     pub fn of(name: &str) -> Result<Option<Self>> {
-        let home = StateDir::of(name);
-        let state = home.document().ok().flatten();
-        // The guard has looked before the boot. Without a guard, a namespace that was not made for a
+        let directory = StateDir::of(name);
+        let state = directory.document().ok().flatten();
+        // The guard looked before the boot. Without a guard, a namespace that was not created for a
         // subhost belongs to another program.
-        let state = state.filter(|state| state.has("guard") && home.is_locked());
+        let state = state.filter(|state| state.has("guard") && directory.is_locked());
         let is_found = match &state {
             Some(state) => state.has("netfound"),
             None => netns::is_foreign(name)?,
@@ -32,7 +34,10 @@ impl Found {
         }))
     }
 
-    /// Notes which of the `links` do not exist yet: those that exist are no cables.
+    /// Notes the `links` that do not exist yet. A link that exists now is not a cable.
+    ///
+    /// # Errors
+    /// A link cannot be looked up, or the state file cannot be written.
     pub fn note_names(&self, links: &[String], host: &mut Links) -> Result<()> {
         let mut new = Vec::new();
         for link in links {
@@ -45,7 +50,11 @@ impl Found {
         self.note(&noted)
     }
 
-    /// Notes the indexes of the `links`, which have been made, also in the document.
+    /// Notes the `links` and their indexes, after their creation, in the document and in the state
+    /// file.
+    ///
+    /// # Errors
+    /// A link is gone or cannot be looked up, or the state file cannot be written.
     pub fn note_indexes(
         &self,
         links: &[String],
@@ -62,7 +71,7 @@ impl Found {
         self.note(document)
     }
 
-    /// Notes the links in the state file, for a guard that cleans up.
+    /// Writes the links into the state file, for the guard.
     fn note(&self, document: &Document) -> Result<()> {
         if !self.guarded {
             return Ok(());

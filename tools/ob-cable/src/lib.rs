@@ -1,6 +1,6 @@
-//! The network namespace of a subhost and its cables: what the tool `ob-cable` is made of.
+//! The network namespace of a subhost and its cables: the modules of the tool `ob-cable`.
 //!
-//! [`netlink`] stands by itself, so that it can be tried with any bytes.
+//! [`netlink`] makes no system calls, so that a test can pass it arbitrary bytes.
 #![forbid(unsafe_code)]
 
 pub mod found;
@@ -12,9 +12,9 @@ pub mod steps;
 pub mod unwire;
 pub mod wire;
 
-use ob_document::Tool;
+use ob_document::{Document, Tool, log, netns};
 
-/// What it is called, and says of itself.
+/// The name and the help text.
 pub const TOOL: Tool = Tool {
     name: "ob-cable",
     help: "\
@@ -35,3 +35,17 @@ Examples:
 ",
     failed: 1,
 };
+
+/// The facts that this stage sets.
+pub(crate) const FACTS: &[&str] = &["net", "netfound", "cables", "ifindex"];
+
+/// Logs `text` if TRACE is set.
+pub(crate) fn trace(document: &Document, text: &str) {
+    log::trace(&TOOL, document, text);
+}
+
+/// Logs the removal of the namespace from /run/netns if TRACE is set.
+pub(crate) fn trace_unpinned(document: &Document) {
+    let path = netns::path(document.name());
+    trace(document, &format!("removed {}", path.display()));
+}

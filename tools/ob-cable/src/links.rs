@@ -1,4 +1,5 @@
-//! The links of one network namespace, through a netlink socket that stays in it wherever its process goes.
+//! The links of one network namespace, through a netlink socket: the socket stays in the namespace
+//! in which it was opened when its process moves to another.
 
 use crate::netlink::{
     IFLA_VLAN_ID, Link, Message, NETNSA_FD, Refusal, Request, VETH_INFO_PEER, messages,
@@ -14,40 +15,43 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Room for a datagram, each of which tells of one link, in two kilobytes as a rule.
+/// The size of the buffer for a datagram. The message of one link has about two kilobytes.
 const DATAGRAM: usize = 16 * 1024;
-/// The longest name of an interface.
+/// The longest name of a link: `IFNAMSIZ` without the final zero.
 const LONGEST_NAME: usize = 15;
-/// `lo` is the first link of every network namespace.
+/// The index of `lo`, the first link of every network namespace.
 const LOOPBACK: i32 = 1;
-/// Leaves the statistics of IPv6, which the kernel has to add up, out of what is told about a link.
+/// Omits the IPv6 statistics of a link, which the kernel adds up over all processors.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
-/// The links of the network namespace that the process was in when it opened them.
+/// The links of the network namespace in which the process opened this.
 pub struct Links {
     socket: OwnedFd,
     sequence: u32,
 }
 
-/// A pair of virtual Ethernet links to be made.
+/// A pair of virtual Ethernet links to create.
 pub struct Pair<'a> {
-    /// The name of our end.
+    /// The name of the end here.
     pub outside: &'a str,
     /// The name of the other end.
     pub inside: &'a str,
-    /// The hardware address of the other end; the kernel chooses one if none is given.
+    /// The hardware address of the other end; by default the kernel chooses one.
     pub mac: Option<[u8; 6]>,
-    /// The index of the bridge that our end is put into.
+    /// The index of the bridge of the end here.
     pub bridge: Option<i32>,
-    /// Whether our end goes up at once.
+    /// Whether to set the end here up.
     pub up: bool,
 }
 
 impl Links {
-    /// Opens those of the namespace that this process is in.
+    /// Opens a socket in the namespace of this process.
+    ///
+    /// # Errors
+    /// The errno of socket(2).
     pub fn here() -> Result<Self, Refusal> {
         let socket = route_socket()?;
-        // For the words alone: a kernel that cannot do it says no less than the number.
+        // The texts only improve messages; an older kernel returns the errno alone.
         let _ = ob_sys::netlink::enable_error_texts(&socket);
         Ok(Links {
             socket,
@@ -55,7 +59,10 @@ impl Links {
         })
     }
 
-    /// The link of this name; none if there is none.
+    /// Finds a link by name.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
     pub fn find(&mut self, name: &str) -> Result<Option<Link>, Refusal> {
         if name.is_empty() || name.len() > LONGEST_NAME {
             return Ok(None);
@@ -63,7 +70,10 @@ impl Links {
         self.query(0, Some(name))
     }
 
-    /// The link of this index; none if there is none.
+    /// Finds a link by index.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
     pub fn look_at(&mut self, index: i32) -> Result<Option<Link>, Refusal> {
         self.query(index, None)
     }
@@ -81,8 +91,12 @@ impl Links {
         }
     }
 
-    /// The number that the namespace behind `descriptor` has here. It gets one when a link here is told to have its other end
-    /// there; none: no link has.
+    /// Returns the number (nsid) of the namespace of `descriptor` in this namespace. The kernel
+    /// assigns it when it first describes a link here whose other end is there; before that there
+    /// is none.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
     pub fn namespace_id(&mut self, descriptor: BorrowedFd) -> Result<Option<i32>, Refusal> {
         let mut request = Request::new(libc::RTM_GETNSID, 0);
         request.raw(&[0]);
@@ -91,8 +105,11 @@ impl Links {
         Ok(id.flatten())
     }
 
-    /// Makes a pair, its other end, which stays down, in the namespace behind `namespace`: both ends or none, in one step.
-    /// `EEXIST` if there is a link of one of the names.
+    /// Creates a pair with its other end, which stays down, in the namespace of the descriptor
+    /// `namespace`. The kernel creates both ends or none.
+    ///
+    /// # Errors
+    /// `EEXIST`: a link of one of the names exists.
     pub fn make_pair(&mut self, pair: &Pair, namespace: BorrowedFd) -> Result<(), Refusal> {
         let mut request = new_link(pair.outside, if pair.up { libc::IFF_UP } else { 0 });
         if let Some(bridge) = pair.bridge {
@@ -114,8 +131,11 @@ impl Links {
         self.order(request)
     }
 
-    /// Makes the VLAN `name` with this `tag` on the link `parent`, up, in the bridge if there is one. `EOPNOTSUPP`: the kernel
-    /// has no VLANs.
+    /// Creates the VLAN `name` with this `tag` on the link `parent`, sets it up, and puts it into
+    /// the bridge if one is given.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: the kernel does not support VLANs.
     pub fn make_vlan(
         &mut self,
         name: &str,
@@ -137,7 +157,10 @@ impl Links {
         self.order(request)
     }
 
-    /// Brings a link up, and into a bridge if one is given.
+    /// Sets a link up, and puts it into the bridge if one is given.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
     pub fn set_up(&mut self, index: i32, bridge: Option<i32>) -> Result<(), Refusal> {
         let mut request = Request::new(libc::RTM_NEWLINK, libc::NLM_F_ACK);
         request.link(index, libc::IFF_UP);
@@ -147,12 +170,19 @@ impl Links {
         self.order(request)
     }
 
-    /// Brings the loopback link up.
+    /// Sets the loopback link up.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
     pub fn set_loopback_up(&mut self) -> Result<(), Refusal> {
         self.set_up(LOOPBACK, None)
     }
 
-    /// Deletes a link, and what rests on it: the other end of a pair, VLANs. One that is not there is no error.
+    /// Deletes a link with the links that depend on it: the other end of a pair, VLANs. A link that
+    /// does not exist is no error.
+    ///
+    /// # Errors
+    /// The kernel refuses the request.
     pub fn delete(&mut self, index: i32) -> Result<(), Refusal> {
         let mut request = Request::new(libc::RTM_DELLINK, libc::NLM_F_ACK);
         request.link(index, 0);
@@ -162,11 +192,13 @@ impl Links {
         }
     }
 
+    /// Sends a request that changes something, and waits for the acknowledgement.
     fn order(&mut self, request: Request) -> Result<(), Refusal> {
         self.ask(request, |_| None::<()>).map(drop)
     }
 
-    /// Sends a request and returns what `read` first finds in the messages that answer it; none if it was done without a word.
+    /// Sends a request. Returns the first value that `read` finds in an answer, or none after an
+    /// acknowledgement without such an answer.
     fn ask<T>(
         &mut self,
         request: Request,
@@ -198,26 +230,33 @@ fn new_link(name: &str, flags: i32) -> Request {
     request
 }
 
-/// Listens to the links of the namespace that the process was in when it began to: a link that is found after that cannot
-/// end unheard.
+/// A subscription to the link notifications of the network namespace in which the process began it.
+/// It reports the removal of every link that was found after that.
 pub struct Watch {
     socket: OwnedFd,
 }
 
 impl Watch {
-    /// Begins to listen.
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// The errno of socket(2) or bind(2).
     pub fn begin() -> Result<Self, Refusal> {
         let socket = route_socket()?;
-        // A thousand subhosts that end at once say more than fits into the usual buffer. Where we may not have a larger one,
-        // we are told that we have missed something, and look ourselves.
+        // The notifications of a thousand subhosts that end at once do not fit into the default
+        // buffer. If the process may not enlarge it, recvmsg(2) reports a loss with `ENOBUFS`, and
+        // `wait` looks the links up.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20));
-        let group = libc::RTMGRP_LINK.cast_unsigned();
+        let group = libc::RTMGRP_LINK as u32;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, group))?;
         Ok(Watch { socket })
     }
 
-    /// Waits until the kernel has told of the end of all links `awaited` (indices), or the time is over; what is left in
-    /// `awaited` is still there.
+    /// Waits until the kernel has removed all links `awaited` (indexes), for `at_most`. After that
+    /// `awaited` has the links that still exist.
+    ///
+    /// # Errors
+    /// The errno of recvmsg(2) or poll(2).
     pub fn wait(
         &self,
         links: &mut Links,
@@ -241,14 +280,15 @@ impl Watch {
                         return Ok(());
                     }
                     let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-                    // Rounded up, so that the last fraction of a millisecond is slept, too.
+                    // Rounded up: poll(2) with 0 would not sleep for the last fraction of a
+                    // millisecond.
                     let left = PollTimeout::try_from(left + Duration::from_millis(1));
                     match poll(&mut socket, left.unwrap_or(PollTimeout::MAX)) {
                         Ok(_) | Err(Errno::EINTR) => {}
                         Err(error) => return Err(error.into()),
                     }
                 }
-                Err(Errno::ENOBUFS | Errno::EMSGSIZE) => keep_what_exists(links, awaited)?,
+                Err(Errno::ENOBUFS | Errno::EMSGSIZE) => retain_existing(links, awaited)?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -256,7 +296,8 @@ impl Watch {
     }
 }
 
-fn keep_what_exists(links: &mut Links, awaited: &mut Vec<i32>) -> Result<(), Refusal> {
+/// Removes the links from `awaited` that do not exist.
+fn retain_existing(links: &mut Links, awaited: &mut Vec<i32>) -> Result<(), Refusal> {
     for index in std::mem::take(awaited) {
         if links.look_at(index)?.is_some() {
             awaited.push(index);
@@ -274,11 +315,14 @@ fn route_socket() -> nix::Result<OwnedFd> {
     )
 }
 
-/// The next datagram of the kernel's; what another process has sent us is thrown away. `EMSGSIZE` if it is longer than `buffer`.
+/// Receives the next datagram from the kernel, and discards datagrams of other processes.
+///
+/// # Errors
+/// The errno of recvmsg(2); `EMSGSIZE`: the datagram is longer than `buffer`.
 fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8], flags: MsgFlags) -> nix::Result<&'a [u8]> {
     loop {
-        let mut room = [IoSliceMut::new(buffer)];
-        let received = recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut room, None, flags);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let received = recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut parts, None, flags);
         let (length, flags, sender) = match received {
             Ok(received) => (received.bytes, received.flags, received.address),
             Err(Errno::EINTR) => continue,

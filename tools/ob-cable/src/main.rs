@@ -1,4 +1,4 @@
-//! Makes the network namespace of a subhost and its cables.
+//! Creates the network namespace of a subhost and its cables.
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, bail};
@@ -38,18 +38,18 @@ fn run(tool: &Tool, mut arguments: lexopt::Parser) -> Result<ExitCode> {
         tool,
         |document| {
             wiring.set(Some(wire(document)?));
-            tell(tool, document);
+            log_network(tool, document);
             Ok(())
         },
         |document| {
-            let mut wiring = wiring.take().context("nothing has been made")?;
-            wiring.take_back(document)
+            let mut wiring = wiring.take().context("there is nothing to undo")?;
+            wiring.undo(document)
         },
     )
 }
 
-/// Tells the log what has been made.
-fn tell(tool: &Tool, document: &Document) {
+/// Logs the network namespace and the cables.
+fn log_network(tool: &Tool, document: &Document) {
     let cables = document.list("cables").unwrap_or_default().join(" ");
     let cables = match cables.as_str() {
         "" => String::new(),

@@ -1,4 +1,4 @@
-//! Network namespaces with a name: pinned on a file in /run/netns, as `ip netns` has them.
+//! Network namespaces with a name: each is bind-mounted on a file in /run/netns, as by ip-netns(8).
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -15,18 +15,21 @@ use ob_sys::namespace::owner;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// The network namespace that this process is in.
+/// The network namespace of this process.
 const OWN: &str = "/proc/self/ns/net";
 
-/// A network namespace, held open.
+/// A descriptor of a network namespace.
 pub struct Namespace {
     descriptor: OwnedFd,
-    /// Whether it is new, and not one that had the name before.
+    /// Whether this process created it.
     pub is_new: bool,
 }
 
 impl Namespace {
-    /// The one that this process is in.
+    /// Opens the namespace of this process.
+    ///
+    /// # Errors
+    /// The file in /proc cannot be opened.
     pub fn own() -> Result<Self> {
         let descriptor = open(OWN, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
             .with_context(|| format!("open {OWN}"))?;
@@ -36,8 +39,13 @@ impl Namespace {
         })
     }
 
-    /// Takes this process into the namespace called `name`. If there is none it is made, and so named on the host as
-    /// `ip netns add` would; with `ids` it belongs to a new user namespace of these.
+    /// Moves this process into the namespace `name`. Creates it if it does not exist, and mounts it
+    /// in /run/netns as `ip netns add` does; with `ids`, a new user namespace with this mapping
+    /// owns it.
+    ///
+    /// # Errors
+    /// The kernel refuses a step, the path is in use for something else, or the namespace exists
+    /// and belongs to the host but the subhost has a user namespace.
     pub fn enter(name: &str, ids: Option<IdRange>) -> Result<Self> {
         prepare_directory()?;
         let path = path(name);
@@ -51,22 +59,24 @@ impl Namespace {
                 }
                 Err(Errno::EEXIST) => {}
                 Err(error) => {
-                    return Err(error).with_context(|| format!("make {}", path.display()));
+                    return Err(error).with_context(|| format!("create {}", path.display()));
                 }
             }
             if let Some(namespace) = Namespace::open(name)? {
-                // One that root has made by hand is for root to change, where root inside is nobody else.
+                // A namespace that the administrator created belongs to the user namespace of the
+                // host: root of another user namespace has no capability over it.
                 let is_mapped = ids.is_some_and(|ids| ids != IdRange::IDENTITY);
                 if is_mapped && is_own(owner(&namespace.descriptor)?)? {
                     bail!(
-                        "USERNS: {} is there already and belongs to the host; ip netns del {name}",
+                        "USERNS: {} exists already and belongs to the host; ip netns del {name}",
                         path.display()
                     );
                 }
                 namespace.join()?;
                 return Ok(namespace);
             }
-            // To unlink the file would take the name back in all mount namespaces.
+            // Unlinking the file would unmount the namespace in all mount namespaces (unlink(2) of
+            // a mount point, since Linux 3.18).
             if is_pinned_on_host(&path) {
                 bail!(
                     "{} is a namespace on the host, and not seen in this mount namespace",
@@ -81,16 +91,20 @@ impl Namespace {
                 }
             }
         }
-        bail!("{}: somebody else makes this namespace", path.display())
+        bail!(
+            "{}: another process creates this namespace at the same time; try again",
+            path.display()
+        )
     }
 
     fn make(path: &Path, ids: Option<IdRange>) -> Result<Self> {
-        // Who makes a network namespace decides which user namespace it belongs to, for good.
+        // The user namespace of the process that creates a network namespace owns it, permanently
+        // (user_namespaces(7)).
         let holder = ids.map(|ids| ids.hold(libc::CLONE_NEWNET)).transpose()?;
         let new = match &holder {
             Some(holder) => holder.path("ns/net"),
             None => {
-                unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+                unshare(CloneFlags::CLONE_NEWNET).context("create a network namespace")?;
                 OWN.to_owned()
             }
         };
@@ -108,8 +122,10 @@ impl Namespace {
         })
     }
 
-    /// Opens the one called `name`; none if there is none, be it that the file there is no namespace. Fails if something
-    /// stands there that is neither.
+    /// Opens the namespace `name`. Returns none if the file does not exist, or is a regular file.
+    ///
+    /// # Errors
+    /// The file is of another type, or cannot be opened.
     pub fn open(name: &str) -> Result<Option<Self>> {
         let path = path(name);
         let context = || format!("open {}", path.display());
@@ -131,7 +147,10 @@ impl Namespace {
         Ok(None)
     }
 
-    /// Takes this process into it.
+    /// Moves this process into the namespace.
+    ///
+    /// # Errors
+    /// The errno of setns(2).
     pub fn join(&self) -> Result<()> {
         setns(&self.descriptor, CloneFlags::CLONE_NEWNET).context("enter the network namespace")
     }
@@ -143,14 +162,17 @@ impl AsFd for Namespace {
     }
 }
 
-/// Takes the name back; nothing there is no error. The namespace ends when its last process and descriptor have, and takes its
-/// links with it.
+/// Removes the name of a namespace; a name that does not exist is no error. The kernel removes the
+/// namespace with its links after its last process and descriptor.
+///
+/// # Errors
+/// The errno of umount2(2) or unlink(2).
 pub fn unpin(name: &str) -> Result<()> {
     let path = path(name);
-    let context = || format!("take away {}", path.display());
+    let context = || format!("remove {}", path.display());
     loop {
         match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) => {} // there may be one below it
+            Ok(()) => {} // another mount can be below
             Err(Errno::EINVAL) => break,
             Err(Errno::ENOENT) => return Ok(()),
             Err(error) => return Err(error).with_context(context),
@@ -162,7 +184,7 @@ pub fn unpin(name: &str) -> Result<()> {
     }
 }
 
-/// Whether the first process, whose mount namespace is the host's, sees a namespace at `path`.
+/// Whether `path` is a namespace in the mount namespace of process 1, which is that of the host.
 fn is_pinned_on_host(path: &Path) -> bool {
     let seen = Path::new("/proc/1/root").join(path.strip_prefix("/").unwrap_or(path));
     statfs(&seen).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)

@@ -1,20 +1,26 @@
-//! The bytes of rtnetlink, `rtnetlink(7)`: requests built, answers taken apart. No system call is made here, and whatever
-//! bytes come, the parser ends without a panic.
+//! The messages of rtnetlink(7): requests and a parser of the answers. Makes no system calls. The
+//! parser does not panic on any bytes.
+
+mod request;
 
 use nix::errno::Errno;
 use nix::libc;
 use std::fmt;
 
-/// A message begins with length (u32), type (u16), flags (u16), sequence number (u32) and port (u32).
+pub use request::Request;
+
+/// The length of `struct nlmsghdr`: length (u32), type (u16), flags (u16), sequence number (u32),
+/// port (u32).
 const HEADER: usize = 16;
-/// `struct ifinfomsg`: family (u8), padding, device type (u16), index (i32), flags (u32), mask of the flags (u32).
+/// The length of `struct ifinfomsg`: family (u8), padding, device type (u16), index (i32), flags
+/// (u32), mask of the flags (u32).
 const IFINFOMSG: usize = 16;
-/// An attribute begins with length (u16) and type (u16).
+/// The length of `struct nlattr`, with which an attribute begins: length (u16), type (u16).
 const ATTRIBUTE: usize = 4;
-/// The bits of an attribute's type that are no flags.
+/// `NLA_TYPE_MASK`: the bits of the type of an attribute that are not flags.
 const TYPE_MASK: u16 = 0x3fff;
 
-/// `VETH_INFO_PEER` of linux/veth.h, which libc lacks.
+/// `VETH_INFO_PEER` of linux/veth.h. The crate libc has no definition.
 pub const VETH_INFO_PEER: u16 = 1;
 /// `IFLA_VLAN_ID` of linux/if_link.h.
 pub const IFLA_VLAN_ID: u16 = 1;
@@ -25,87 +31,20 @@ pub const NETNSA_NSID: u16 = 1;
 /// See [`NETNSA_NSID`].
 pub const NETNSA_FD: u16 = 3;
 
-/// A request, built from its header on.
-#[derive(Debug)]
-pub struct Request(Vec<u8>);
-
-impl Request {
-    /// A request of type `kind` (`RTM_*`) with the flags `NLM_F_REQUEST` and `flags`.
-    #[must_use]
-    pub fn new(kind: u16, flags: i32) -> Self {
-        let flags = u16::try_from(libc::NLM_F_REQUEST | flags).unwrap_or(u16::MAX);
-        let mut bytes = Vec::with_capacity(256);
-        bytes.extend([0; 4]);
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.extend([0; 8]);
-        Request(bytes)
-    }
-
-    /// Appends an ifinfomsg: the link `index`, 0 if the kernel is to choose, and the `flags` (`IFF_*`) it is to have set.
-    pub fn link(&mut self, index: i32, flags: i32) {
-        self.0.extend([0; 4]);
-        self.0.extend(index.to_ne_bytes());
-        self.0.extend(flags.to_ne_bytes());
-        self.0.extend(flags.to_ne_bytes());
-    }
-
-    /// Appends bytes as they are: a family's own header, filled up to four.
-    pub fn raw(&mut self, bytes: &[u8]) {
-        self.0.extend(bytes);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-    }
-
-    /// Appends an attribute.
-    pub fn attribute(&mut self, kind: u16, payload: &[u8]) {
-        self.0.extend(length(ATTRIBUTE + payload.len()));
-        self.0.extend(kind.to_ne_bytes());
-        self.raw(payload);
-    }
-
-    /// Appends an attribute that is a C string.
-    pub fn text(&mut self, kind: u16, text: &str) {
-        self.attribute(kind, &[text.as_bytes(), b"\0"].concat());
-    }
-
-    /// Appends an attribute that holds what `fill` appends.
-    pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
-        let start = self.0.len();
-        self.attribute(kind, &[]);
-        fill(self);
-        let length = length(self.0.len() - start);
-        self.0[start..start + 2].copy_from_slice(&length);
-    }
-
-    /// The finished message.
-    #[must_use]
-    pub fn seal(mut self, sequence: u32) -> Vec<u8> {
-        let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        self.0[..4].copy_from_slice(&length.to_ne_bytes());
-        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        self.0
-    }
-}
-
-/// The length of an attribute. Ours hold names and numbers; one that were too long would be refused by the kernel.
-fn length(length: usize) -> [u8; 2] {
-    u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes()
-}
-
-/// One message of those that a datagram holds.
+/// One message of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
     /// `RTM_*` or `NLMSG_*`.
     pub kind: u16,
     /// `NLM_F_*`.
     pub flags: u16,
-    /// The number of the request that it answers; 0 if it answers none.
+    /// The sequence number of the request; 0 in a notification.
     pub sequence: u32,
-    /// What follows the header.
+    /// The bytes after the header.
     pub body: &'a [u8],
 }
 
-/// The messages of a datagram in order; ends at the first that is cut or has an impossible length.
+/// Returns the messages of a datagram in order, up to the first with an invalid length.
 pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32_at(datagram, 0)?).ok()?;
@@ -121,7 +60,8 @@ pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
-/// Type and payload of a row of attributes in order; ends at the first that is cut or has an impossible length.
+/// Returns the type and the payload of each attribute in order, up to the first with an invalid
+/// length.
 pub fn attributes(mut row: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(row, 0)?);
@@ -132,7 +72,7 @@ pub fn attributes(mut row: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// The payload of the attribute `kind` in a row of them.
+/// Returns the payload of the first attribute of type `kind`.
 #[must_use]
 pub fn attribute(row: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(row)
@@ -141,7 +81,8 @@ pub fn attribute(row: &[u8], kind: u16) -> Option<&[u8]> {
 }
 
 impl Message<'_> {
-    /// Whether the request was done or refused; none if this is no such message.
+    /// Returns the outcome of the request; none if the message is not an acknowledgement or an
+    /// error.
     #[must_use]
     pub fn verdict(&self) -> Option<Result<(), Refusal>> {
         match i32::from(self.kind) {
@@ -159,7 +100,8 @@ impl Message<'_> {
         }
     }
 
-    /// The kernel's words in a refusal. They stand behind our request, which comes back whole or, if so flagged, as its header.
+    /// Returns the text of an extended acknowledgement. It follows the request, which the kernel
+    /// returns whole or, with `NLM_F_CAPPED`, as its header alone.
     fn explanation(&self) -> Option<String> {
         let flags = i32::from(self.flags);
         if flags & libc::NLM_F_ACK_TLVS == 0 {
@@ -174,9 +116,10 @@ impl Message<'_> {
         (!text.is_empty()).then_some(text)
     }
 
-    /// The link that an `RTM_NEWLINK` or `RTM_DELLINK` tells of; none if it is cut.
+    /// Returns the link of an `RTM_NEWLINK` or `RTM_DELLINK`; none if the message is truncated.
     ///
-    /// None also for a message of a protocol family's: a port that leaves its bridge is told as a deletion of that kind.
+    /// Returns none for a message of a protocol family: for a port that leaves its bridge the
+    /// kernel sends an `RTM_DELLINK` of `AF_BRIDGE`.
     #[must_use]
     pub fn link(&self) -> Option<Link> {
         let kind = self.kind;
@@ -195,10 +138,11 @@ impl Message<'_> {
         })
     }
 
-    /// The number that an `RTM_NEWNSID` gives for a namespace; none if that namespace has no number here.
+    /// Returns the number of a namespace from an `RTM_NEWNSID`; none if the namespace has no
+    /// number.
     #[must_use]
     pub fn namespace_id(&self) -> Option<i32> {
-        // After a struct rtgenmsg, one byte filled up to four.
+        // The attributes follow a struct rtgenmsg: one byte, padded to four.
         let row = self.body.get(4..)?;
         let id = i32_at(attribute(row, NETNSA_NSID)?, 0)?;
         (self.kind == libc::RTM_NEWNSID && id >= 0).then_some(id)
@@ -208,26 +152,27 @@ impl Message<'_> {
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Its number in its namespace.
+    /// The index in its namespace.
     pub index: i32,
     /// `IFF_*`.
     pub flags: i32,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it is: `veth`, `bridge`, `vlan`…; empty for hardware.
+    /// The kind: `veth`, `bridge`, `vlan`…; empty for hardware.
     pub kind: String,
-    /// The link that it rests on: the other end of a pair, what a VLAN is of.
+    /// `IFLA_LINK`: the index of the other end of a pair, or of the parent of a VLAN.
     pub below: Option<i32>,
-    /// The number of the namespace that `below` is in, if that is not its own.
+    /// `IFLA_LINK_NETNSID`: the number of the namespace that `below` is in, if it is another
+    /// namespace.
     pub below_in: Option<i32>,
 }
 
-/// The kernel did not do what it was asked for.
+/// The error of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Why.
+    /// The error number.
     pub errno: Errno,
-    /// The same in the kernel's own words, where it has some.
+    /// The text of the extended acknowledgement, if the kernel sent one.
     pub message: Option<String>,
 }
 
@@ -249,13 +194,13 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// What stands behind `length` bytes, the next multiple of four.
+/// Returns the bytes after the first `length`, rounded up to a multiple of four.
 fn after(bytes: &[u8], length: usize) -> &[u8] {
     let next = length.checked_next_multiple_of(4).unwrap_or(usize::MAX);
     bytes.get(next..).unwrap_or_default()
 }
 
-/// A C string, with or without its zero.
+/// Converts a C string, with or without the final zero.
 fn text(payload: &[u8]) -> String {
     let text = payload.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).trim().to_owned()
@@ -281,10 +226,10 @@ fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
 mod tests {
     use super::*;
 
-    /// `NLMSG_ERROR`, as wide as it stands in a message.
+    /// `NLMSG_ERROR` with the width of the field.
     const ERROR: u16 = 2;
 
-    /// A message as the kernel sends it: `body` behind a header with these values.
+    /// Returns a message as from the kernel: a header with these values, and `body`.
     fn message(kind: u16, flags: i32, sequence: u32, body: &[u8]) -> Vec<u8> {
         let flags = u16::try_from(flags).unwrap();
         let mut request = Request::new(kind, 0);
@@ -314,36 +259,6 @@ mod tests {
             info.text(libc::IFLA_INFO_KIND, "veth");
         });
         request.seal(0)
-    }
-
-    #[test]
-    fn request_bytes_match_the_kernel_layout() {
-        let mut request = Request::new(libc::RTM_NEWLINK, libc::NLM_F_ACK);
-        request.link(3, libc::IFF_UP);
-        request.text(libc::IFLA_IFNAME, "mta0");
-        request.nest(libc::IFLA_LINKINFO, |info| {
-            info.text(libc::IFLA_INFO_KIND, "veth");
-        });
-        let expected: &[&[u8]] = &[
-            &60u32.to_ne_bytes(),
-            &16u16.to_ne_bytes(),
-            &5u16.to_ne_bytes(),
-            &9u32.to_ne_bytes(),
-            &[0; 4],
-            &[0; 4],
-            &3u32.to_ne_bytes(),
-            &1u32.to_ne_bytes(),
-            &1u32.to_ne_bytes(),
-            &9u16.to_ne_bytes(),
-            &3u16.to_ne_bytes(),
-            b"mta0\0\0\0\0",
-            &16u16.to_ne_bytes(),
-            &18u16.to_ne_bytes(),
-            &9u16.to_ne_bytes(),
-            &1u16.to_ne_bytes(),
-            b"veth\0\0\0\0",
-        ];
-        assert_eq!(request.seal(9), expected.concat());
     }
 
     #[test]
@@ -425,7 +340,7 @@ mod tests {
         }
     }
 
-    /// Every byte of real messages set to every value, and each cut at every length: all of it must come to an end.
+    /// Sets every byte of real messages to every value, and truncates the messages at every length.
     #[test]
     fn arbitrary_bytes_never_panic_or_loop() {
         let refused = message(

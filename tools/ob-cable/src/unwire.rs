@@ -1,43 +1,42 @@
-//! Taking the cables and the namespaces of subhosts back, of all of them at once.
+//! Removes the cables and the network namespaces of subhosts, all at the same time.
 
-use crate::TOOL;
 use crate::ifupdown;
 use crate::links::{Links, Watch};
 use crate::namespace::{self, Namespace};
 use crate::netlink::Link;
-use crate::wire::{FACTS, trace, trace_unpinned};
+use crate::{FACTS, trace, trace_unpinned};
 use anyhow::{Context, Result, anyhow};
 use ob_document::state::StateDir;
-use ob_document::{Document, log, netns};
+use ob_document::{Document, netns};
 use std::os::fd::AsFd;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long the kernel may take to end a namespace that nobody needs any more, before its links are deleted one by one.
-const PATIENCE: Duration = Duration::from_millis(300);
-/// How many names are taken back at the same time.
-const AT_ONCE: usize = 16;
-/// How long the `down` commands may take.
-const IFDOWN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the kernel may take to remove an unused namespace; then its links are deleted one by
+/// one.
+const REMOVAL_TIMEOUT: Duration = Duration::from_millis(300);
+/// The largest number of threads that unmount names.
+const THREADS: usize = 16;
 
-/// What is there of a subhost.
+/// The links and the namespace that a subhost has.
 #[derive(Default)]
 struct Found {
-    /// Whether the name of the namespace is to be removed. One that was there before the boot stays.
+    /// Whether to remove the name of the namespace: not if the namespace existed before the boot.
     unpin: bool,
     /// The cables: pairs whose other end is in the namespace.
     cables: Vec<Link>,
-    /// Other pairs that were cables when they were noted. The kernel is about to end them, with a
-    /// namespace whose name is gone already, or with one inside that their other end was moved to.
+    /// Other pairs that were noted as cables. The kernel will remove them with a namespace: one
+    /// whose name is gone, or one inside the subhost that their other end was moved to.
     ending: Vec<Link>,
 }
 
-/// Takes the names of the subhosts' namespaces back and waits until the cables are gone; an outcome for each. What is not
-/// there is no error.
+/// Removes the namespaces and the cables of the subhosts; returns one result for each.
 ///
-/// Needs only NAME. The kernel ends a namespace with all its links much faster than we could delete them, so we let it.
+/// Needs only NAME. An object that does not exist is no error. The kernel removes a namespace with
+/// all its links much faster than a process can delete them one by one, so the function removes the
+/// names and waits.
 pub fn unwire(documents: &mut [Document]) -> Vec<Result<()>> {
-    // Listen before anything is looked for: then no end of a link is missed.
+    // Subscribed before the first look, so that no removal of a link is missed.
     let (watch, mut host) = match Watch::begin().and_then(|watch| Ok((watch, Links::here()?))) {
         Ok(opened) => opened,
         Err(refusal) => {
@@ -46,52 +45,61 @@ pub fn unwire(documents: &mut [Document]) -> Vec<Result<()>> {
             return documents.iter().map(error).collect();
         }
     };
-    let mut outcomes: Vec<Result<Found>> = Vec::new();
-    for document in documents.iter() {
-        outcomes.push(look(document, &mut host));
-    }
+    let look = |document: &Document| look(document, &mut host);
+    let mut outcomes: Vec<Result<Found>> = documents.iter().map(look).collect();
     let mut found: Vec<(&Document, &[Link])> = Vec::new();
     for (document, outcome) in documents.iter().zip(&outcomes) {
         let outcome = outcome.as_ref().ok();
         found.extend(outcome.map(|found| (document, found.cables.as_slice())));
     }
-    bring_down(&found);
+    ifupdown::bring_down(&found);
     unpin_all(documents, &mut outcomes);
+    let left = wait_for_removal(&watch, &mut host, outcomes.iter().flatten());
+    let both = documents.iter_mut().zip(outcomes);
+    both.map(|(document, outcome)| {
+        delete_cables(document, outcome?, &left, &mut host)?;
+        document.forget(FACTS);
+        Ok(())
+    })
+    .collect()
+}
+
+/// Waits until the kernel has removed the links that go with their namespaces, for at most
+/// [`REMOVAL_TIMEOUT`]. Returns the indexes of the links that may still exist.
+fn wait_for_removal<'a>(
+    watch: &Watch,
+    host: &mut Links,
+    subhosts: impl Iterator<Item = &'a Found>,
+) -> Vec<i32> {
     let mut awaited = Vec::new();
-    for found in outcomes.iter().flatten() {
-        // In a namespace that stays they do not end by themselves.
+    for found in subhosts {
+        // The kernel does not remove the links of a namespace that stays.
         let cables = found.cables.iter().filter(|_| found.unpin);
         awaited.extend(cables.chain(&found.ending).map(|link| link.index));
     }
-    // What is left, or if listening fails, may still be there.
-    let _ = watch.wait(&mut host, &mut awaited, PATIENCE);
-    let mut finish = |document: &Document, outcome: Result<Found>| -> Result<()> {
-        let found = outcome?;
-        for link in found.cables {
-            let name = link.name;
-            if !found.unpin || awaited.contains(&link.index) {
-                // Somebody else keeps the namespace alive.
-                host.delete(link.index)
-                    .with_context(|| format!("delete the link {name}"))?;
-                trace(document, &format!("deleted {name}"));
-            } else {
-                trace(document, &format!("{name} is gone with it"));
-            }
-        }
-        Ok(())
-    };
-    let outcomes = documents
-        .iter_mut()
-        .zip(outcomes)
-        .map(|(document, outcome)| {
-            finish(document, outcome)?;
-            document.forget(FACTS);
-            Ok(())
-        });
-    outcomes.collect()
+    // After an error, `awaited` still has the links that may exist.
+    let _ = watch.wait(host, &mut awaited, REMOVAL_TIMEOUT);
+    awaited
 }
 
-/// Removes the names that are to be removed; where that fails, this is the outcome.
+/// Deletes the cables that the kernel has not removed with their namespace.
+fn delete_cables(document: &Document, found: Found, left: &[i32], host: &mut Links) -> Result<()> {
+    for link in found.cables {
+        let name = link.name;
+        // A process or a descriptor outside of the subhost can keep the namespace.
+        if !found.unpin || left.contains(&link.index) {
+            host.delete(link.index)
+                .with_context(|| format!("delete the link {name}"))?;
+            trace(document, &format!("deleted {name}"));
+        } else {
+            trace(document, &format!("{name} is gone with it"));
+        }
+    }
+    Ok(())
+}
+
+/// Removes the names of the namespaces that do not stay. A failure becomes the outcome of the
+/// subhost.
 fn unpin_all(documents: &[Document], outcomes: &mut [Result<Found>]) {
     let both = documents.iter().zip(outcomes);
     let mut unpinned: Vec<_> = both
@@ -109,16 +117,17 @@ fn unpin_all(documents: &[Document], outcomes: &mut [Result<Found>]) {
     }
 }
 
-/// Takes all the names back; an outcome for each. For each the kernel waits until all processors have seen it go, but it can wait
-/// for many at once.
+/// Removes the names, and returns one result for each. Threads do it at the same time: each
+/// umount(2) waits for an RCU grace period (`namespace_unlock`), and the kernel can wait for many
+/// at once.
 fn unpin(names: &[&str]) -> Vec<Result<()>> {
     let unpin = |names: &[&str]| names.iter().map(|name| namespace::unpin(name)).collect();
-    let share = names.len().div_ceil(AT_ONCE).max(AT_ONCE / 2);
+    let share = names.len().div_ceil(THREADS).max(THREADS / 2);
     if names.len() <= share {
         return unpin(names);
     }
-    // The kernel ends the namespaces that it finds unused in one go, and a go takes long, be it for one or for all: until
-    // the last name is gone they are all still in use, by us.
+    // The kernel removes all unused namespaces in one batch (`cleanup_net`), and a batch takes
+    // long, for one namespace or for all: descriptors keep them in use until the last name is gone.
     let _held: Vec<_> = names.iter().map(|name| Namespace::open(name)).collect();
     thread::scope(|scope| {
         let start = |names| scope.spawn(move || -> Vec<Result<()>> { unpin(names) });
@@ -132,8 +141,8 @@ fn unpin(names: &[&str]) -> Vec<Result<()>> {
 
 /// Looks for the namespace of a subhost and its cables.
 ///
-/// The facts of the document are hints: a link is a cable of the subhost if its other end is in the
-/// namespace of that name, whatever it is called.
+/// The facts of the document are hints: a link with any name is a cable of the subhost if its other
+/// end is in the namespace of that name.
 fn look(document: &Document, host: &mut Links) -> Result<Found> {
     let name = document.name();
     let state = StateDir::of(name).document().ok().flatten();
@@ -164,20 +173,21 @@ fn look(document: &Document, host: &mut Links) -> Result<Found> {
     Ok(found)
 }
 
-/// Whether the namespace was made for the subhost: since its guard has looked, or as its mark shows.
+/// Whether the namespace was created for the subhost: after the guard looked, or with the mark of
+/// [`netns::is_made`].
 fn is_ours(noted: &Document, is_state: bool) -> Result<bool> {
     let since_guard = is_state && noted.has("guard");
     Ok(!noted.has("netfound") && (since_guard || netns::is_made(noted.name())?))
 }
 
-/// The names of the cables that are noted. If they are no names, NAME must do.
+/// Returns the names of the cables in the document; none if the fact is invalid.
 fn cables(noted: &Document) -> Vec<&str> {
     noted.list("cables").unwrap_or_default()
 }
 
-/// The pairs that are noted. In a namespace that `stays` there may be others of such names: there a
-/// cable must have the index that is noted with it. A state file without indexes has the names of links
-/// that were not there before the boot.
+/// Finds the pairs that the document notes. If the namespace `stays`, other links can have such
+/// names: then a cable must have the noted index. A state file without indexes has the names of
+/// links that did not exist before the boot.
 fn noted_links(
     noted: &Document,
     stays: bool,
@@ -195,13 +205,13 @@ fn noted_links(
     Ok(links)
 }
 
-/// Whether a link is called as a cable of `name` is.
+/// Whether `link` is `name` and a number, as the name of a cable is.
 fn is_numbered(link: &str, name: &str) -> bool {
     let number = link.strip_prefix(name).unwrap_or_default();
     !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The pairs that are called as the cables of a subhost are: as many as are noted, or as there are.
+/// Finds the pairs NAME0, NAME1, …: up to the first that is missing, but at least `noted` names.
 fn numbered_links(name: &str, noted: usize, host: &mut Links) -> Result<Vec<Link>> {
     let mut links = Vec::new();
     for number in 0.. {
@@ -219,47 +229,4 @@ fn find_pair(host: &mut Links, name: &str) -> Result<Option<Link>> {
         .find(name)
         .with_context(|| format!("look for the link {name}"))?;
     Ok(link.filter(|link| link.kind == "veth"))
-}
-
-/// Has ifupdown take down what it holds to be up of these links and their VLANs, of all subhosts at once. A failure is told in
-/// the log.
-pub(crate) fn bring_down(subhosts: &[(&Document, &[Link])]) {
-    if subhosts.iter().all(|(_, links)| links.is_empty()) {
-        return;
-    }
-    let state = ifupdown::State::read();
-    let up = subhosts.iter().flat_map(|(document, links)| {
-        let names = links.iter().flat_map(|link| state.of(&link.name));
-        names.map(move |name| (*document, name))
-    });
-    let is_pair = |name: &str| {
-        let mut all = subhosts.iter().flat_map(|(_, links)| *links);
-        all.any(|link| link.name == name)
-    };
-    let (pairs, vlans): (Vec<_>, Vec<_>) = up.partition(|(_, name)| is_pair(name));
-    let end = Instant::now() + IFDOWN_PATIENCE;
-    for batch in [vlans, pairs] {
-        run_ifdown(&batch, end);
-    }
-}
-
-fn run_ifdown(batch: &[(&Document, &str)], end: Instant) {
-    if batch.is_empty() {
-        return;
-    }
-    let Some(ifdown) = ifupdown::ifdown() else {
-        return;
-    };
-    let start = |(document, link): &(&Document, &str)| ifupdown::start(&ifdown, &[link], document);
-    // All are started before the first is waited for.
-    let children: Vec<_> = batch.iter().map(start).collect();
-    for ((document, link), child) in batch.iter().zip(children) {
-        match child.and_then(|mut child| ifupdown::wait(&mut child, end)) {
-            Ok(status) if status.success() => {
-                trace(document, &format!("ran {} {link}", ifdown.display()));
-            }
-            Ok(status) => log::append(&TOOL, document, &format!("ifdown {link}: {status}")),
-            Err(error) => log::append(&TOOL, document, &format!("ifdown {link}: {error}")),
-        }
-    }
 }

@@ -1,12 +1,11 @@
-//! Laying the cables of one subhost, all of them or none.
+//! Creates the network namespace and the cables of one subhost, all of them or none.
 
-use crate::TOOL;
 use crate::found::Found;
 use crate::ifupdown;
 use crate::links::{Links, Pair, Watch};
 use crate::namespace::{self, Namespace};
 use crate::netlink::Refusal;
-use crate::unwire;
+use crate::{FACTS, trace, trace_unpinned};
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc;
@@ -17,51 +16,51 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long a link of the last subhost of this name may take to end after its stop.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the kernel may take to remove a link of the last subhost of this name after its stop.
+const STALE_LINK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The facts that this stage makes.
-pub(crate) const FACTS: &[&str] = &["net", "netfound", "cables", "ifindex"];
-
-/// What CABLES asks for, checked as far as can be without making anything.
+/// The cables of CABLES, checked against the host as far as possible without a change.
 pub(crate) struct Plan {
     pub(crate) cables: Vec<Cable>,
-    /// The name of each cable's link on the host.
+    /// The name of the link on the host, for each cable.
     pub(crate) links: Vec<String>,
-    /// The index of each cable's bridge.
+    /// The index of the bridge, for each cable.
     bridges: Vec<Option<i32>>,
 }
 
-/// A bridge of the host that a cable goes into.
+/// A bridge of the host that a cable is put into.
 #[derive(Clone, Copy)]
 struct Bridge<'a> {
     name: &'a str,
     index: i32,
 }
 
-/// What has been made for a subhost.
+/// The namespace and the cables of a subhost.
 pub struct Wiring {
     name: String,
     host: Links,
     inside: Links,
     namespace: Namespace,
-    /// The namespace as one that existed before the boot, if it did.
+    /// Set if the namespace existed before the boot.
     found: Option<Found>,
     ifup: Option<PathBuf>,
-    /// The pairs' names, as long as they may have to be taken back.
-    made: Vec<String>,
+    /// The names of the pairs that were created, for an undo.
+    created: Vec<String>,
 }
 
-/// Makes the namespace and the cables of a subhost, and notes them in its document. If it fails, nothing has been made.
+/// Creates the namespace and the cables of a subhost, and sets the facts of the document.
+///
+/// # Errors
+/// CABLES is invalid, or a step fails; the function has then undone the steps before it.
 pub fn wire(document: &mut Document) -> Result<Wiring> {
     document.forget(FACTS);
     let mut host = Links::here().context("open a netlink socket")?;
     let plan = Plan::of(document, &mut host).context("CABLES")?;
     let mut wiring = Wiring::begin(document.name(), host, &plan, network_owner(document)?)?;
-    if let Err(error) = wiring.lay(&plan, document) {
-        return Err(match wiring.take_back(document) {
+    if let Err(error) = wiring.create(&plan, document) {
+        return Err(match wiring.undo(document) {
             Ok(()) => error,
-            Err(again) => error.context(format!("while taking back: {again:#}; before that")),
+            Err(again) => error.context(format!("undo: {again:#}; before that")),
         });
     }
     let path = netns::path(document.name());
@@ -74,6 +73,10 @@ pub fn wire(document: &mut Document) -> Result<Wiring> {
 }
 
 impl Plan {
+    /// Parses CABLES, and finds the bridges.
+    ///
+    /// # Errors
+    /// A word is invalid, or a bridge does not exist.
     pub(crate) fn of(document: &Document, host: &mut Links) -> Result<Self> {
         let words = document.list("CABLES")?;
         let cables = words.iter().map(|word| Cable::parse(word));
@@ -101,6 +104,7 @@ impl Plan {
         })
     }
 
+    /// Whether ifup has a part: in pairs without a bridge and in VLANs.
     fn asks_for_ifup(&self) -> bool {
         self.cables.iter().any(|cable| match cable {
             Cable::Pair { bridge, .. } => bridge.is_none(),
@@ -119,10 +123,12 @@ fn find_bridge(host: &mut Links, name: &str) -> Result<i32> {
 }
 
 impl Wiring {
+    /// Opens or creates the namespace, and sets its loopback link up.
     fn begin(name: &str, host: Links, plan: &Plan, ids: Option<IdRange>) -> Result<Self> {
         let ifup = plan.asks_for_ifup().then(ifupdown::ifup).flatten();
-        // Without cables there is nothing to do outside, where someone who is root here alone may not return to.
-        let home = match plan.cables.is_empty() {
+        // A process that is root of its user namespace only may not return to the namespace of the
+        // host: setns(2) needs CAP_SYS_ADMIN there. Without cables there is no need to.
+        let host_namespace = match plan.cables.is_empty() {
             true => None,
             false => Some(Namespace::own()?),
         };
@@ -131,14 +137,7 @@ impl Wiring {
             true => None,
             false => Found::of(name)?,
         };
-        let begun = || -> Result<Links> {
-            let mut inside = Links::here().context("open a netlink socket")?;
-            inside.set_loopback_up().context("set lo up")?;
-            // The links that are listened to, and that ifup brings up, are the host's.
-            home.map_or(Ok(()), |home| home.join())?;
-            Ok(inside)
-        };
-        match begun() {
+        match prepare(host_namespace.as_ref()) {
             Ok(inside) => Ok(Wiring {
                 name: name.to_owned(),
                 host,
@@ -146,7 +145,7 @@ impl Wiring {
                 found,
                 namespace,
                 ifup,
-                made: Vec::new(),
+                created: Vec::new(),
             }),
             Err(error) if namespace.is_new => {
                 namespace::unpin(name)?;
@@ -156,7 +155,7 @@ impl Wiring {
         }
     }
 
-    fn lay(&mut self, plan: &Plan, document: &mut Document) -> Result<()> {
+    fn create(&mut self, plan: &Plan, document: &mut Document) -> Result<()> {
         let verb = match self.namespace.is_new {
             true => "made",
             false => "found and entered",
@@ -174,8 +173,8 @@ impl Wiring {
             let bridge = bridge.as_deref().zip(*index);
             let bridge = bridge.map(|(name, index)| Bridge { name, index });
             match cable {
-                Cable::Pair { mac, .. } => self.lay_pair(link, bridge, *mac, document)?,
-                Cable::Vlan { tag, .. } => self.lay_vlan(link, bridge, *tag, document)?,
+                Cable::Pair { mac, .. } => self.create_pair(link, bridge, *mac, document)?,
+                Cable::Vlan { tag, .. } => self.create_vlan(link, bridge, *tag, document)?,
             }
         }
         if let Some(found) = &self.found {
@@ -184,21 +183,22 @@ impl Wiring {
         Ok(())
     }
 
-    fn lay_pair(
+    /// Creates a pair. Without a bridge, ifup configures it; if that fails, sets it up.
+    fn create_pair(
         &mut self,
         link: &str,
         bridge: Option<Bridge>,
         mac: Option<[u8; 6]>,
         document: &Document,
     ) -> Result<()> {
-        // Without a bridge it is ifupdown's affair: its commands before `up` expect a link that is down.
+        // The pre-up commands of interfaces(5) expect a link that is down.
         let to_ifup = bridge.is_none() && self.ifup.is_some();
         if to_ifup {
-            self.forget_stale(link, document)?;
+            ifupdown::forget_stale(link, &mut self.host, document)?;
         }
         let pair = Pair {
             outside: link,
-            inside: &format!("eth{}", self.made.len()),
+            inside: &format!("eth{}", self.created.len()),
             mac,
             bridge: bridge.map(|bridge| bridge.index),
             up: !to_ifup,
@@ -207,7 +207,7 @@ impl Wiring {
         let net = netns::path(&self.name);
         let text = format!("made {link}{}, and {}", into(bridge), pair.inside);
         trace(document, &format!("{text} in {}", net.display()));
-        self.made.push(link.to_owned());
+        self.created.push(link.to_owned());
         if to_ifup && !self.run_ifup(link, document) {
             let made = self.host.find(link)?;
             let made = made.with_context(|| format!("{link} is gone after ifup"))?;
@@ -219,9 +219,10 @@ impl Wiring {
         Ok(())
     }
 
-    /// Makes a pair; if the link of a subhost of this name that has just been stopped is in the way, waits until it is gone.
+    /// Creates a pair with netlink. If a subhost of this name was just stopped and its link still
+    /// exists, waits until the kernel has removed the link.
     fn make_pair(&mut self, pair: &Pair) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + STALE_LINK_TIMEOUT;
         let (outside, inside) = (pair.outside, pair.inside);
         let context = || format!("make the link {outside}");
         loop {
@@ -229,14 +230,14 @@ impl Wiring {
                 Err(refusal) if refusal.errno == Errno::EEXIST => refusal,
                 done => return done.with_context(context),
             };
-            // Listen first, then look: it cannot end between the two.
+            // Subscribed before the look, so that the removal between the two is not missed.
             let watch = Watch::begin().with_context(context)?;
             if let Some(old) = self.host.find(outside).with_context(context)? {
                 let mut left = vec![old.index];
                 if old.kind == "veth" {
-                    let patience = end.saturating_duration_since(Instant::now());
+                    let time_left = end.saturating_duration_since(Instant::now());
                     watch
-                        .wait(&mut self.host, &mut left, patience)
+                        .wait(&mut self.host, &mut left, time_left)
                         .with_context(context)?;
                 }
                 ensure!(
@@ -255,8 +256,8 @@ impl Wiring {
         }
     }
 
-    /// Makes a VLAN on the last pair: ifup may do it, or we do.
-    fn lay_vlan(
+    /// Creates a VLAN on the last pair, unless ifup has created it.
+    fn create_vlan(
         &mut self,
         link: &str,
         bridge: Option<Bridge>,
@@ -270,7 +271,7 @@ impl Wiring {
                 context()
             );
         }
-        self.forget_stale(link, document)?;
+        ifupdown::forget_stale(link, &mut self.host, document)?;
         let is_up = self.run_ifup(link, document);
         if let Some(found) = self.host.find(link).with_context(context)? {
             if bridge.is_some() || !is_up {
@@ -281,10 +282,11 @@ impl Wiring {
             }
             return Ok(());
         }
-        let parent = self.made.last().context("there is no cable before it")?;
+        let parent = self.created.last().context("there is no cable before it")?;
         let parent = self.host.find(parent).with_context(context)?;
         let parent = parent.context("the cable before it is gone")?;
-        // A VLAN cannot go up before what it is of; ifup may have left that down.
+        // The kernel refuses to set a VLAN up before its parent (`ENETDOWN`), and ifup can have
+        // left that down.
         if parent.flags & libc::IFF_UP == 0 {
             let up = self.host.set_up(parent.index, None);
             up.with_context(|| format!("set {} up", parent.name))?;
@@ -302,30 +304,23 @@ impl Wiring {
         Ok(())
     }
 
-    /// If ifupdown takes `link` for up which is not there, takes it down in its notes: it would do nothing otherwise.
-    fn forget_stale(&mut self, link: &str, document: &Document) -> Result<()> {
-        if !ifupdown::State::read().has(link) || self.host.find(link)?.is_some() {
-            return Ok(());
-        }
-        if let Some(ifdown) = ifupdown::ifdown() {
-            run(&ifdown, &["-f", link], document);
-        }
-        Ok(())
-    }
-
-    /// Whether there is an ifup and it succeeds on `link`.
+    /// Runs ifup on `link` if it is installed; returns whether it succeeded.
     fn run_ifup(&self, link: &str, document: &Document) -> bool {
         let ifup = self.ifup.as_ref();
-        ifup.is_some_and(|ifup| run(ifup, &[link], document))
+        ifup.is_some_and(|ifup| ifupdown::run(ifup, &[link], document))
     }
 
-    /// Takes back what has been made, and the facts. A namespace that was there before stays.
-    pub fn take_back(&mut self, document: &mut Document) -> Result<()> {
+    /// Removes the pairs, the namespace and the facts. A namespace that existed before the boot
+    /// stays.
+    ///
+    /// # Errors
+    /// A link or the namespace cannot be removed.
+    pub fn undo(&mut self, document: &mut Document) -> Result<()> {
         let mut found = Vec::new();
-        for link in &self.made {
+        for link in &self.created {
             found.extend(self.host.find(link)?);
         }
-        unwire::bring_down(&[(document, &found)]);
+        ifupdown::bring_down(&[(document, &found)]);
         for link in found {
             self.host
                 .delete(link.index)
@@ -341,45 +336,21 @@ impl Wiring {
     }
 }
 
-/// Tells the log what was made, where TRACE asks for that.
-pub(crate) fn trace(document: &Document, text: &str) {
-    ob_document::log::trace(&TOOL, document, text);
-}
-
-/// The same for the end of the namespace's name.
-pub(crate) fn trace_unpinned(document: &Document) {
-    let path = netns::path(document.name());
-    trace(document, &format!("took away {}", path.display()));
-}
-
-/// The bridge that something goes into, in words.
+/// Returns ` in BRIDGE` for a message, or nothing.
 fn into(bridge: Option<Bridge>) -> String {
     bridge.map_or(String::new(), |bridge| format!(" in {}", bridge.name))
 }
 
-/// Runs ifup or ifdown; a failure is told in the log, and is no reason not to boot.
-fn run(program: &std::path::Path, arguments: &[&str], document: &Document) -> bool {
-    let failure =
-        match ifupdown::start(program, arguments, document).and_then(|mut child| child.wait()) {
-            Ok(status) if status.success() => {
-                trace(
-                    document,
-                    &format!("ran {} {}", program.display(), arguments.join(" ")),
-                );
-                return true;
-            }
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
-        };
-    let arguments = arguments.join(" ");
-    let text = format!(
-        "{} {arguments}: {failure}, as where interfaces(5) has no stanza for it; going on without",
-        program.display()
-    );
-    ob_document::log::append(&TOOL, document, &text);
-    false
+/// Sets the loopback link up in the namespace that the process has entered, and returns to `host`.
+fn prepare(host: Option<&Namespace>) -> Result<Links> {
+    let mut inside = Links::here().context("open a netlink socket")?;
+    inside.set_loopback_up().context("set lo up")?;
+    // The notifications and ifup concern the links of the host.
+    host.map_or(Ok(()), Namespace::join)?;
+    Ok(inside)
 }
 
+/// Adds the remedy to the error of a kernel without VLANs.
 fn without_vlans(refusal: Refusal) -> Error {
     if refusal.errno == Errno::EOPNOTSUPP {
         return Error::new(refusal).context("this kernel has no VLANs; modprobe 8021q");

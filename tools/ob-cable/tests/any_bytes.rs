@@ -1,4 +1,4 @@
-//! What fuzz/ looks for at length, in small: whatever the bytes are, it holds.
+//! Checks the properties that fuzz/ checks for longer: the parser accepts any bytes.
 
 #[path = "../../../fuzz/bodies/netlink.rs"]
 mod netlink;

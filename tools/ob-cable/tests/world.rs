@@ -1,9 +1,10 @@
-//! The tool in a world of its own: new mount, network and pid namespaces with a fresh /run, as root or as anybody.
+//! Runs the tool in new mount, network and pid namespaces with a new /run, as root or as another
+//! user.
 
 use std::process::{Command, Output};
 
-/// What each script begins with. `mounts PATTERN` counts the mounts made since: the host may have some in /run/netns,
-/// which mountinfo lists though the new /run hides them.
+/// The first lines of each script. `mounts PATTERN` counts the mounts since then: the host can have
+/// mounts in /run/netns, which mountinfo lists although the new /run hides them.
 const PRELUDE: &str = r#"
 set -eu
 mount -t tmpfs tmpfs /run
@@ -13,7 +14,7 @@ ip link add br0 type bridge
 ip link set br0 up
 "#;
 
-/// Runs `script` in a new world, where the tool is on PATH and there is a bridge br0, and returns what it prints.
+/// Runs `script` in new namespaces with the tool on PATH and a bridge br0, and returns its output.
 fn world(script: &str) -> String {
     let tool = std::path::Path::new(env!("CARGO_BIN_EXE_ob-cable"));
     let directory = tool.parent().unwrap().to_str().unwrap();
@@ -73,7 +74,7 @@ fn undo_by_name_removes_only_cables_of_that_namespace() {
         printf '{"NAME":"a"}\n{"NAME":"b"}\n' | ob-cable --undo
         ls /run/netns; ip -br link | grep -o '^[ab][0-9]'"#,
     );
-    // Nor is a namespace taken that was made by hand.
+    // A namespace of `ip netns add` stays, too.
     assert_eq!(said, "{\"NAME\":\"a\"}\n{\"NAME\":\"b\"}\nb\nb0\n");
 }
 
@@ -124,7 +125,7 @@ fn cables_are_undone_if_printing_fails() {
 
 #[test]
 fn concurrent_stop_and_boot_do_not_interfere() {
-    // The old namespace lives as long as the process in it, and with it the link that is in the way.
+    // The process keeps the old namespace, and with it the link whose name the boot needs.
     let said = world(
         r#"echo '{"NAME":"a","CABLES":["br0="]}' | ob-cable >/dev/null
         nsenter --net=/run/netns/a sleep 0.4 & sleep 0.1; ip netns del a
@@ -180,7 +181,7 @@ fn namespace_mounted_elsewhere_is_not_a_stale_file() {
     assert_eq!(said, format!("tmpfs\n{refusal}nsfs\n"));
 }
 
-/// An ifup and an ifdown that tell on stdout what they are called with, and keep notes as ifupdown does.
+/// An ifup and an ifdown that print their arguments and write a state file as ifupdown does.
 const IFUPDOWN: &str = r#"mkdir /run/bin /run/network; PATH=/run/bin:$PATH
     cat > /run/bin/ifup <<'X'
 #!/bin/sh
@@ -210,7 +211,7 @@ MULTICAST,UP
 {\"CABLES\":[\"=\",\"=\"],\"LOG\":\"/run/log\",\"NAME\":\"a\"}
 ifup a0, <BROADCAST,MULTICAST>
 ifup a1, <BROADCAST,MULTICAST>
-ob-cable: /run/bin/ifup a1: exit status: 1, as where interfaces(5) has no stanza for it; going on without
+ob-cable: /run/bin/ifup a1: exit status: 1, as when interfaces(5) has no stanza for it; going on without
 ob-cable: /run/netns/a is the network with a0 a1 on the host
 ifdown a0
 ";

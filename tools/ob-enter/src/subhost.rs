@@ -105,14 +105,14 @@ impl Subhost {
     /// Must be called before this process joins the user namespace, in which it cannot raise them
     /// (`CAP_SYS_RESOURCE`).
     pub fn set_rlimits(&self) -> Result<()> {
-        self.protection.limit()
+        self.protection.set_rlimits()
     }
 
     /// Drops the capabilities and system calls that processes of the subhost do not have.
     ///
     /// A change of the user is still possible then.
     pub fn confine(&self) -> Result<()> {
-        self.protection.confine(self.filters.as_ref())
+        self.protection.apply(self.filters.as_ref())
     }
 
     /// Returns the variables that the configuration adds to the environment.

@@ -50,7 +50,7 @@ impl Confinement {
 
     /// Sets the limits of pid 1, before it is in a user namespace.
     pub fn limit(&self) -> Result<()> {
-        self.protection.limit()
+        self.protection.set_rlimits()
     }
 
     /// Whether something is masked that lies in the root itself.
@@ -87,7 +87,7 @@ impl Confinement {
 
     /// The last step before the exec.
     pub fn put_on(&self) -> Result<()> {
-        self.protection.confine(self.filters.as_ref())
+        self.protection.apply(self.filters.as_ref())
     }
 }
 

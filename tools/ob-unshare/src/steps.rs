@@ -166,7 +166,7 @@ fn remarks(document: &Document) -> Result<Vec<String>> {
     if protection.no_new_privs {
         remarks.push("no new privileges".to_owned());
     }
-    if !protection.limits.is_empty() {
+    if !protection.rlimits.is_empty() {
         remarks.push("the limits of RLIMITS".to_owned());
     }
     if let Some(hostname) = &protection.hostname {

@@ -46,7 +46,7 @@ pub fn limit(word: &str) -> Result<(Resource, rlim_t, rlim_t)> {
     ensure!(soft <= hard, "{word}: the soft limit is above the hard one");
     ensure!(
         *resource != Resource::RLIMIT_NOFILE || soft >= MIN_FILES,
-        "{word}: the way in alone takes {MIN_FILES}"
+        "{word}: ob-enter needs at least {MIN_FILES} to enter a subhost"
     );
     Ok((*resource, soft, hard))
 }

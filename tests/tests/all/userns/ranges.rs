@@ -110,8 +110,8 @@ fn impossible_ranges_are_refused() {
     world.ok("ob-mount --undo <document >/dev/null; ip netns del mta; rm document");
     for (value, why) in [
         ("yes", "neither auto"),
-        ("1000", "the host's own"),
-        ("100000:0", "no such ids"),
+        ("1000", "belong to the host"),
+        ("100000:0", "the range is empty"),
     ] {
         world.ok(&format!("sed -i s/^USERNS=.*/USERNS={value}/ mta/mta.conf"));
         world
