@@ -1,5 +1,6 @@
-//! The contract that all stages share: the document that flows through them ([`Document`]), the frame of a filter
-//! ([`filter()`]), the state directory of a subhost ([`state`]), its log ([`log`]), and the words of CABLES ([`Cable`]).
+//! The contract of the stages: the document that they pass on ([`Document`]), the frame of a stage
+//! ([`filter()`]), the state directory ([`state`]) and the log ([`log`]) of a subhost, and the words
+//! of CABLES ([`Cable`]).
 #![forbid(unsafe_code)]
 
 mod cable;
@@ -18,7 +19,7 @@ mod suggest;
 mod tool;
 pub mod tree;
 
-pub use cable::Cable;
+pub use cable::{Cable, NamedCable};
 pub use document::{Document, Kind, VARIABLES, Variable, confid, is_plan, quote};
 pub use filter::{filter, receive, send, undo, undo_together};
 pub use hook::Hook;
