@@ -20,7 +20,7 @@ mod tool;
 pub mod tree;
 
 pub use cable::{Cable, NamedCable};
-pub use document::{Document, Kind, VARIABLES, Variable, confid, is_plan, quote};
+pub use document::{Document, Kind, STEPS, VARIABLES, Variable, confid, is_plan, quote};
 pub use filter::{filter, receive, send, undo, undo_together};
 pub use hook::Hook;
 pub use ownership::{Trust, closed};
