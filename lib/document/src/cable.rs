@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn pair_has_a_link_inside_and_vlan_has_none() {
+    fn only_a_pair_has_a_link_inside() {
         let mut document = Document::new("web").unwrap();
         assert_eq!(Cable::of(&document).unwrap(), []);
         document.set("CABLES", vec!["=", "br0=.7", "b="]);

@@ -29,7 +29,7 @@ pub fn filter(
 /// Reads one document from standard input.
 ///
 /// Fails if the input is not a document or is that of a dry run, whose facts describe nothing that
-/// exists. Empty input is [`Silent`]: the stage before this one has failed and reported the reason.
+/// exists. Empty input is [`Silent`]: the previous stage has failed and reported the reason.
 pub fn receive() -> Result<Document> {
     let document = Document::parse(&read()?)?;
     ensure!(
@@ -45,8 +45,8 @@ pub fn send(document: &Document) -> Result<()> {
     print(&document.line())
 }
 
-/// Reads documents, one per line, calls `unmake` to undo the changes that each describes, and prints
-/// them all.
+/// Reads documents, one per line, calls `unmake` to undo the changes that each describes, and
+/// prints them all.
 ///
 /// After a failure the next document is processed; each error is reported, and the status is 1.
 pub fn undo(tool: &Tool, mut unmake: impl FnMut(&mut Document) -> Result<()>) -> Result<ExitCode> {
@@ -55,8 +55,8 @@ pub fn undo(tool: &Tool, mut unmake: impl FnMut(&mut Document) -> Result<()>) ->
     })
 }
 
-/// Like [`undo`], for a stage that waits: `unmake` gets all documents, so that it can wait for all of
-/// them at the same time, and returns an outcome for each in the same order.
+/// Like [`undo`], for a stage that waits: `unmake` gets all documents, so that it can wait for all
+/// of them at the same time, and returns an outcome for each in the same order.
 pub fn undo_together(
     tool: &Tool,
     unmake: impl FnOnce(&mut [Document]) -> Vec<Result<()>>,
@@ -94,7 +94,7 @@ pub(crate) fn read() -> Result<String> {
             "expects a document on standard input, as ob-conf prints it; see --help".to_owned()
         ));
     }
-    // Large enough for most documents, so that one read(2) returns the document, and one the end.
+    // Large enough for most documents, so that two calls of read(2) suffice.
     let mut input = Vec::with_capacity(8192);
     std::io::stdin()
         .read_to_end(&mut input)

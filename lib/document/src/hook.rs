@@ -37,13 +37,13 @@ impl<'a> Hook<'a> {
             return Ok(());
         }
         if !word.contains('/') && is_executable(&self.base.join(word)) {
-            bail!("'{word}' is not on PATH; write ./{word} for the one in BASE");
+            bail!("'{word}' is not on PATH; write ./{word} for the file in BASE");
         }
         bail!("'{word}' is not an executable file");
     }
 
-    /// Returns the path of the program that the first word names; `None` if it does not exist or the
-    /// word has a wildcard.
+    /// Returns the path of the program that the first word names; `None` if it does not exist or
+    /// the word has a wildcard.
     #[must_use]
     pub fn program(&self) -> Option<PathBuf> {
         let word = self.words.split_whitespace().next()?;
@@ -58,8 +58,8 @@ impl<'a> Hook<'a> {
     /// Returns the command with `arguments` appended, to run in `base` with /dev/null on stdin and
     /// the environment of the caller.
     ///
-    /// A shell splits the words and expands the wildcards, as subhost.conf(5) defines them. The words
-    /// are the value of `$0`, so the shell evaluates nothing else in them.
+    /// A shell splits the words and expands the wildcards, as subhost.conf(5) defines them. The
+    /// words are the value of `$0`, so the shell evaluates nothing else in them.
     pub fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new("/bin/sh");
         command

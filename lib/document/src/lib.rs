@@ -1,6 +1,6 @@
 //! The contract of the stages: the document that they pass on ([`Document`]), the frame of a stage
-//! ([`filter()`]), the state directory ([`state`]) and the log ([`log`]) of a subhost, and the words
-//! of CABLES ([`Cable`]).
+//! ([`filter()`]), the state directory ([`state`]) and the log ([`log`]) of a subhost, and the
+//! words of CABLES ([`Cable`]).
 #![forbid(unsafe_code)]
 
 mod cable;
@@ -23,7 +23,7 @@ pub use cable::{Cable, NamedCable};
 pub use document::{Document, Kind, STEPS, VARIABLES, Variable, confid, is_plan, quote};
 pub use filter::{filter, receive, send, undo, undo_together};
 pub use hook::Hook;
-pub use ownership::{Trust, closed};
+pub use ownership::{Ownership, closed};
 pub use printable::printable;
 pub use share::Share;
 pub use suggest::{closest, distance};

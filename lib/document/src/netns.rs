@@ -49,7 +49,8 @@ pub fn is_namespace(file: &OwnedFd) -> bool {
 /// namespaces, such as ip(8), do not set the sticky bit.
 pub const MADE: Mode = Mode::S_ISVTX;
 
-/// Returns whether the name was created for a subhost, by ob-cable or by another stage, see [`mark`].
+/// Returns whether the name was created for a subhost, by ob-cable or by another stage, see
+/// [`mark`].
 pub fn is_made(name: &str) -> Result<bool> {
     let look = || -> nix::Result<bool> {
         let file = fstatat(directory()?, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -79,8 +80,8 @@ pub fn is_foreign(name: &str) -> Result<bool> {
 
 /// Opens the directory with the files below the namespaces.
 ///
-/// The namespaces are mounted on the files. A clone of the mount without its submounts, open_tree(2),
-/// shows the files.
+/// The namespaces are mounted on the files. A clone of the mount without its submounts,
+/// open_tree(2), shows the files.
 fn directory() -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     clone_tree(open(DIRECTORY, flags, Mode::empty())?, c"", Depth::One)

@@ -1,15 +1,15 @@
 //! Text that is safe for a terminal.
 //!
 //! A name, a path or a line that root inside a subhost chose can have escape sequences, which set
-//! the title of a terminal, move its cursor, and in some terminals insert input. Each character that
-//! is not simply shown is replaced by `?`.
+//! the title of a terminal, move its cursor, and in some terminals insert input. Each character
+//! that is not simply shown is replaced by `?`.
 
 use std::io::{ErrorKind, Read, Write};
 
 /// Returns whether a terminal shows `c` and does nothing else.
 ///
 /// C0, DEL and C1 are control characters. The rest are invisible, or change the order in which text
-/// is shown (CVE-2021-42574), so that one text looks like another.
+/// is shown (CVE-2021-42574), so that a text looks like a different text.
 #[must_use]
 pub fn is_printable(c: char) -> bool {
     !c.is_control()

@@ -17,7 +17,7 @@ pub fn open_pid1(document: &Document) -> Option<OwnedFd> {
     let pidfd = pidfd_open(Pid::from_raw(pid)).ok()?;
     let (pidns, start) = identify(pid).ok()?;
     // While the process behind the pidfd is alive, its pid is not reused. So `pidns` and `start`,
-    // read between the two system calls, are those of that process.
+    // read between the two system calls, belong to that process.
     let alive = pidfd_signal(&pidfd, None).is_ok();
     let recorded = (
         document.number("pidns").ok()?,

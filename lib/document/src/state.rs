@@ -1,7 +1,8 @@
 //! The state directory of a subhost, `/run/overlay-boot/NAME`, with its lock and its state file.
 //!
-//! A subhost runs while a process holds `lock` and the pid 1 in the state file, `subhost`, is proven
-//! to be that of the subhost, see [`open_pid1`]. No process is found by name: a user can choose that.
+//! A subhost runs while a process holds `lock` and the pid 1 in the state file, `subhost`, is
+//! proven to be that of the subhost, see [`open_pid1`]. No process is found by name: a user can
+//! choose that.
 
 use crate::process::parent;
 pub use crate::process::{identify, lives, open_pid1};
@@ -143,8 +144,8 @@ impl StateDir {
         }
     }
 
-    /// Replaces the state file by rename(2), so that a process that reads it gets either the old or the
-    /// new document.
+    /// Replaces the state file by rename(2), so that a process that reads it gets either the old or
+    /// the new document.
     pub fn write(&self, document: &Document) -> Result<()> {
         let (new, path) = (self.file("subhost.new"), self.file("subhost"));
         let mut file = OpenOptions::new()
@@ -159,7 +160,8 @@ impl StateDir {
             .with_context(|| format!("write {}", path.display()))
     }
 
-    /// Writes the facts `keys` of `document` to the state file, before the last stage writes all facts.
+    /// Writes the facts `keys` of `document` to the state file, before the last stage writes all
+    /// facts.
     ///
     /// A process that cleans up after a killed stage needs them. A damaged state file is replaced.
     pub fn note(&self, document: &Document, keys: &[&str]) -> Result<()> {
@@ -185,7 +187,8 @@ impl StateDir {
         })
     }
 
-    /// Removes the directory. The caller must hold the lock, and must not use the directory afterwards.
+    /// Removes the directory. The caller must hold the lock, and must not use the directory
+    /// afterwards.
     pub fn remove(&self) -> Result<()> {
         self.remove_all()
             .with_context(|| format!("remove {}", self.0.display()))
@@ -218,7 +221,8 @@ impl StateDir {
     }
 }
 
-/// Creates the file `path` and locks it. It never exists unlocked, unless its last holder was killed.
+/// Creates the file `path` and locks it. It never exists unlocked, unless its last holder was
+/// killed.
 fn create_locked(path: &Path) -> std::io::Result<Lock> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let unnamed = OpenOptions::new()
@@ -278,8 +282,8 @@ pub fn lock_within(file: &File, timeout: Duration) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Returns the name of a locked subhost with a layer whose path `is_wanted` accepts, and the layer as
-/// `VARIABLE=PATH`.
+/// Returns the name of a locked subhost with a layer whose path `is_wanted` accepts, and the layer
+/// as `VARIABLE=PATH`.
 ///
 /// Reads all state files, so call this only for a message.
 #[must_use]
@@ -319,14 +323,15 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Like [`open_pid1`], but does not trust the facts of the document: returns `None` unless the parent
-/// of pid 1, the supervisor, has the lock file of the subhost NAME open.
+/// Like [`open_pid1`], but does not trust the facts of the document: returns `None` unless the
+/// parent of pid 1, the supervisor, has the lock file of the subhost NAME open.
 #[must_use]
 pub fn open_own_pid1(document: &Document) -> Option<OwnedFd> {
     let pid_1 = open_pid1(document)?;
     let parent = parent(document.number("pid").ok()?)?;
     let is_own = StateDir::of(document.name()).is_held_by(parent);
-    // If the process behind the pidfd is still alive, its pid was not reused, so `parent` is its parent.
+    // If the process behind the pidfd is still alive, its pid was not reused, so `parent` is its
+    // parent.
     (is_own && pidfd_signal(&pid_1, None).is_ok()).then_some(pid_1)
 }
 

@@ -5,8 +5,8 @@ use crate::{Document, Hook, STEPS, quote};
 use anyhow::{Context, Result};
 use std::process::ExitCode;
 
-/// Reads a document, calls `describe` to run the checks of the stage and to add its steps, and prints
-/// the document with them.
+/// Reads a document, calls `describe` to run the checks of the stage and to add its steps, and
+/// prints the document with them.
 ///
 /// An error is returned and not logged: a dry run must not change the log of a subhost that runs.
 pub fn plan(

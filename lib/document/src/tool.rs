@@ -16,7 +16,8 @@ const COMMAND: &str = "OB_COMMAND";
 
 /// The name, the help text and the exit status of a tool.
 pub struct Tool {
-    /// The name of the tool, for the log. Messages begin with it, or with the value of `OB_COMMAND`.
+    /// The name of the tool, for the log. Messages begin with it, or with the value of
+    /// `OB_COMMAND`.
     pub name: &'static str,
     /// The output of `--help`. An unknown option is compared with the long options in this text.
     pub help: &'static str,
@@ -28,7 +29,7 @@ pub struct Tool {
 #[derive(Debug)]
 pub struct Usage(pub String);
 
-/// A failure that the stage before this one has reported: status 1 without a message.
+/// A failure that the previous stage has reported: status 1 without a message.
 #[derive(Debug)]
 pub struct Silent;
 
@@ -89,7 +90,8 @@ impl Tool {
         );
     }
 
-    /// Returns the name that the user has typed: that of the tool or of the script that executed it.
+    /// Returns the name that the user has typed: that of the tool or of the script that executed
+    /// it.
     fn typed(&self) -> Cow<'static, str> {
         match std::env::var(COMMAND) {
             Ok(command) => command.into(),

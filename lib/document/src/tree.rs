@@ -54,8 +54,8 @@ impl Walk {
         self.open.back().expect("a walk that goes on").as_fd()
     }
 
-    /// Enters the directory `name`. Fails with `ENOTDIR` or `ELOOP` if `name` is another type of file
-    /// or a symbolic link.
+    /// Enters the directory `name`. Fails with `ENOTDIR` or `ELOOP` if `name` is another type of
+    /// file or a symbolic link.
     pub fn enter(&mut self, name: &(impl ?Sized + NixPath)) -> Result<()> {
         let flags = DIRECTORY | OFlag::O_NOFOLLOW;
         let inner = openat(self.here(), name, flags, Mode::empty())?;
@@ -67,8 +67,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Returns to the parent directory. Fails with `ESTALE` if the current directory has been moved to
-    /// another parent since the walk entered it.
+    /// Returns to the parent directory. Fails with `ESTALE` if the current directory has been moved
+    /// to another parent since the walk entered it.
     pub fn leave(&mut self) -> Result<()> {
         let Some(left) = self.open.pop_back().filter(|_| self.open.is_empty()) else {
             return Ok(());

@@ -4,7 +4,7 @@ use crate::conf::{self, Assignment, Conf, normal};
 use crate::misspelt::{self, FREE};
 use ob_confine::userns;
 use ob_document::{
-    Cable, Document, Hook, Kind, Trust, VARIABLES, closed, closest, one_line, printable,
+    Cable, Document, Hook, Kind, Ownership, VARIABLES, closed, closest, one_line, printable,
 };
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
@@ -44,7 +44,7 @@ struct Check<'a> {
     conf: &'a Conf,
     /// The values, if the commands in the configuration were run.
     document: Option<&'a Document>,
-    trust: Trust,
+    trust: Ownership,
     problems: Vec<Problem>,
 }
 
@@ -113,7 +113,7 @@ impl<'a> Check<'a> {
         Check {
             conf,
             document,
-            trust: Trust::default(),
+            trust: Ownership::default(),
             problems: misspelt::problems(conf),
         }
     }
@@ -290,8 +290,8 @@ impl<'a> Check<'a> {
     }
 
     fn judge(&mut self, line: usize, path: &Path) {
-        for doubt in self.trust.doubts(path) {
-            self.add(Weight::Passed, line, 1, doubt);
+        for reason in self.trust.reasons(path) {
+            self.add(Weight::Passed, line, 1, reason);
         }
     }
 

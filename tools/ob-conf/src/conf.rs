@@ -7,7 +7,7 @@
 use crate::misspelt;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ob_confine::protect;
-use ob_document::{Cable, Document, Hook, Kind, Share, Trust, VARIABLES, Variable, confid};
+use ob_document::{Cable, Document, Hook, Kind, Ownership, Share, VARIABLES, Variable, confid};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
@@ -54,7 +54,7 @@ impl Conf {
     /// another user could have written, and what is no regular file.
     pub fn look(path: &Path) -> Result<Self> {
         let context = || path.display().to_string();
-        refuse(path, &std::path::absolute(path)?, Trust::doubts)?;
+        refuse(path, &std::path::absolute(path)?, Ownership::reasons)?;
         ensure!(
             path.metadata().with_context(context)?.is_file(),
             "{}: is no regular file",
@@ -235,7 +235,7 @@ impl<'a> Evaluation<'a> {
             for path in ["BASE", "LOWER", "UPPER"] {
                 if let Ok(path) = document.path(path) {
                     // A subhost decides about the files in a layer, not where the layer is.
-                    refuse(&self.conf.path, path, Trust::doubts_of_place)?;
+                    refuse(&self.conf.path, path, Ownership::reasons_of_place)?;
                 }
             }
         }
@@ -362,14 +362,14 @@ pub(crate) fn check(name: &str, value: &str) -> Result<()> {
     }
 }
 
-/// Refuses to look at the configuration `conf` if there are doubts about `path`.
+/// Refuses to look at the configuration `conf` if there are reasons about `path`.
 fn refuse(
     conf: &Path,
     path: &Path,
-    doubts: impl Fn(&mut Trust, &Path) -> Vec<String>,
+    reasons: impl Fn(&mut Ownership, &Path) -> Vec<String>,
 ) -> Result<()> {
-    match doubts(&mut Trust::default(), path).first() {
-        Some(doubt) => bail!("{}: is not trusted: {doubt}", conf.display()),
+    match reasons(&mut Ownership::default(), path).first() {
+        Some(reason) => bail!("{}: is not trusted: {reason}", conf.display()),
         None => Ok(()),
     }
 }

@@ -459,7 +459,7 @@ fn f18_files_that_decide_what_root_runs_are_judged() {
                 "chmod g+w",
                 "chmod g-w",
                 format!(
-                    "{w}/{path} can be written by others than its owner; chmod go-w {w}/{path}"
+                    "{w}/{path} can be written by users other than its owner; chmod go-w {w}/{path}"
                 ),
             ),
             (
