@@ -18,9 +18,10 @@ pub mod steps;
 mod suggest;
 mod tool;
 pub mod tree;
+mod variables;
 
 pub use cable::{Cable, NamedCable};
-pub use document::{Document, Kind, STEPS, VARIABLES, Variable, confid, is_plan, quote};
+pub use document::{Document, STEPS, confid, is_plan, quote};
 pub use filter::{filter, receive, send, undo, undo_together};
 pub use hook::Hook;
 pub use ownership::{Ownership, closed};
@@ -28,3 +29,4 @@ pub use printable::printable;
 pub use share::Share;
 pub use suggest::{closest, distance};
 pub use tool::{Silent, Tool, Usage, one_line, unknown_option};
+pub use variables::{Kind, VARIABLES, Variable};
