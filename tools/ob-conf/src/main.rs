@@ -3,8 +3,10 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
-use ob_conf::check::{self, Weight};
-use ob_conf::conf::{self, Conf, Evaluation};
+use ob_conf::check;
+use ob_conf::conf::Conf;
+use ob_conf::evaluation::{Evaluation, words};
+use ob_conf::problem::Weight;
 use ob_document::printable::copy;
 use ob_document::{
     Document, Kind, Silent, Tool, Usage, VARIABLES, printable, quote, send, unknown_option,
@@ -233,7 +235,7 @@ fn amend(request: &Request) -> Result<Document> {
 fn amended(key: &str, value: &str) -> Value {
     let variable = VARIABLES.iter().find(|variable| variable.name == key);
     match variable.map(|variable| variable.kind) {
-        Some(Kind::Words) => conf::words(value),
+        Some(Kind::Words) => words(value),
         Some(Kind::Lines) => value.lines().map(Value::from).collect(),
         Some(_) => value.into(),
         None if key.starts_with(|c: char| c.is_ascii_uppercase()) => value.into(),

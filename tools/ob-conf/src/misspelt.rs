@@ -2,8 +2,8 @@
 //! they stand. A subhost that boots without a protection looks like one that has it, so such a
 //! configuration is refused.
 
-use crate::check::{Problem, Weight};
 use crate::conf::{Assignment, Conf};
+use crate::problem::{Problem, Weight};
 use ob_document::{Kind, VARIABLES, distance};
 
 /// The variables without which a subhost may do more.

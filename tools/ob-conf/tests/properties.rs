@@ -1,7 +1,8 @@
 //! What goes in comes out: values written into a configuration or a document and read again, by the library, by the tool, and by
 //! a shell.
 
-use ob_conf::conf::{Conf, Evaluation};
+use ob_conf::conf::Conf;
+use ob_conf::evaluation::Evaluation;
 use ob_document::{Document, Kind, VARIABLES, steps};
 use proptest::prelude::*;
 use serde_json::{Value, json};

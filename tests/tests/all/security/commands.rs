@@ -396,7 +396,7 @@ fn f08_boot_reports_lines_that_have_no_effect() {
     let warnings = [
         "1: LOWRE is not a variable; did you mean LOWER?",
         "2: is ignored: LIVE= must stand at the first column",
-        "3: MINE is not a variable; begin the name of one of your own with X_",
+        "3: MINE is not a variable; begin the name of a variable for other programs with X_",
         "5: the quotes are part of the value",
         "6: is no assignment",
     ];
