@@ -1,8 +1,8 @@
 //! The syntax of a configuration, subhost.conf(5).
 //!
-//! A line that begins with `VAR=` at the first column is an assignment. Values are literal: there is
-//! no quoting, no expansion and no comment after a value. A backslash is removed and the character
-//! after it kept. `!COMMAND` stands for the first line of the output of the command.
+//! A line that begins with `VAR=` at the first column is an assignment. Values are literal: there
+//! is no quoting, no expansion and no comment after a value. A backslash is removed and the
+//! character after it kept. `!COMMAND` stands for the first line of the output of the command.
 
 use anyhow::{Context, Result, bail, ensure};
 use ob_document::{Ownership, confid};
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// The text of a configuration.
 pub struct Conf {
-    /// The absolute path. Symbolic links are not resolved: the default of NAME is the given file name.
+    /// The absolute path. Symbolic links are not resolved: the default of NAME is the given file
+    /// name.
     pub path: PathBuf,
     /// The lines, without the newlines.
     pub lines: Vec<String>,
@@ -100,8 +101,8 @@ impl Conf {
         })
     }
 
-    /// Returns the first assignment of the variable `name`, which takes effect; `None` if its value is
-    /// empty.
+    /// Returns the first assignment of the variable `name`, which takes effect; `None` if its value
+    /// is empty.
     pub fn assigned(&self, name: &str) -> Option<Assignment<'_>> {
         self.assignments()
             .find(|assignment| assignment.name == name)

@@ -20,8 +20,8 @@ pub struct Evaluation<'a> {
 impl<'a> Evaluation<'a> {
     /// Prepares the evaluation of `conf`.
     ///
-    /// An assignment in `given` overrides those of the file. `wanted` are the variables to evaluate;
-    /// all if it is empty.
+    /// An assignment in `given` overrides an assignment in the file. `wanted` are the variables to
+    /// evaluate; all if it is empty.
     #[must_use]
     pub fn new(conf: &'a Conf, given: &'a [(String, String)], wanted: &'a [String]) -> Self {
         Evaluation {
@@ -44,7 +44,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Returns the document. Runs the `!` commands of the wanted variables, each once, and no other.
+    /// Returns the document. Runs only the `!` commands of the wanted variables, and each of them
+    /// once.
     ///
     /// Fails at the first invalid value, with its file and line.
     pub fn document(&self) -> Result<Document> {
@@ -86,7 +87,7 @@ impl<'a> Evaluation<'a> {
     fn refuse_insecure_layers(&self, document: &Document) -> Result<()> {
         for path in ["BASE", "LOWER", "UPPER"] {
             if let Ok(path) = document.path(path) {
-                // The owner of a layer may be a user inside the subhost, who cannot replace it.
+                // The owner may be a user inside the subhost: that user cannot replace the layer.
                 let reasons = Ownership::default().reasons_of_place(path);
                 conf::refuse_insecure(&self.conf.path, &reasons)?;
             }
@@ -163,8 +164,8 @@ impl<'a> Evaluation<'a> {
         }))
     }
 
-    /// Returns the values of a [`Kind::Lines`] variable: those given, then those of the file. Makes
-    /// HOST of a share absolute.
+    /// Returns the values of a [`Kind::Lines`] variable: the given values, then the values in the
+    /// file. Makes HOST of a share absolute.
     fn lines(&self, name: &str, base: &Path) -> Result<Option<Value>> {
         let given = self.given.iter().filter(|(given, _)| given == name);
         let given = given.map(|(_, value)| (None, value.clone()));
@@ -215,13 +216,13 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Returns whether the variable is to be evaluated.
+    /// Returns whether the variable `name` must be evaluated.
     fn wants(&self, name: &str) -> bool {
         self.wanted.is_empty() || self.wanted.iter().any(|wanted| wanted == name)
     }
 
-    /// Returns `error` with the file and the line where the variable is assigned; with the file alone if
-    /// it is not assigned there.
+    /// Returns `error` with the file and the line where the variable is assigned; with the file
+    /// alone if it is not assigned there.
     fn at(&self, name: &str, error: anyhow::Error) -> anyhow::Error {
         match self.conf.assigned(name) {
             Some(assignment) => self.conf.at(assignment.line, error),

@@ -83,8 +83,8 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Returns whether the value of a variable is a command. Does not run the command, but adds a problem
-    /// if it is not executable.
+    /// Returns whether the value of a variable is a command. Does not run the command, but adds a
+    /// problem if it is not executable.
     pub(crate) fn check_command(&mut self, name: &str, directory: &Path) -> bool {
         let conf = self.conf;
         let Some(assignment) = conf.assigned(name) else {

@@ -7,8 +7,8 @@ use crate::problem::Weight;
 use ob_document::{Kind, VARIABLES, closest};
 
 impl Findings<'_> {
-    /// Reports lines that are not assignments but look similar, unknown variables, variables that are
-    /// assigned twice, and values with shell syntax.
+    /// Reports lines that are not assignments but look similar, unknown variables, variables that
+    /// are assigned twice, and values with shell syntax.
     pub(crate) fn check_lines(&mut self) {
         let refused: Vec<usize> = self.problems.iter().map(|problem| problem.line).collect();
         let conf = self.conf;

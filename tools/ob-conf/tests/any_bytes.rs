@@ -1,4 +1,4 @@
-//! What fuzz/ looks for at length, in small: whatever the bytes are, it holds.
+//! The properties that fuzz/ tests, with few inputs.
 
 #[path = "../../../fuzz/bodies/conf.rs"]
 mod conf;
@@ -20,11 +20,11 @@ fn readers_hold_on_all_seeds() {
         .for_each(|seed| profile::holds(seed));
     for seed in seeds::of("document") {
         document::holds(&seed);
-        Document::parse(str::from_utf8(&seed).unwrap()).unwrap();
+        Document::parse(std::str::from_utf8(&seed).unwrap()).unwrap();
     }
 }
 
-/// Lines that look like assignments, most of them with a name that counts, and a value that may.
+/// Returns lines that look like assignments, most of them with a known name and a valid value.
 fn lines() -> impl Strategy<Value = String> {
     let known: Vec<&str> = VARIABLES.iter().map(|variable| variable.name).collect();
     let name = prop_oneof![9 => prop::sample::select(known), 1 => Just("X"), 1 => Just("# "), 1 => Just("")];
