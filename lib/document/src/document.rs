@@ -53,7 +53,7 @@ impl Document {
             };
             ensure!(
                 plain || !is_plan(key),
-                "{key} of the document is {value}; it must be a text or a list of texts"
+                "in the document, {key} is {value}; it must be a text or a list of texts"
             );
         }
         let document = Document(map);
@@ -63,7 +63,7 @@ impl Document {
             };
             ensure!(
                 value.is_array() == matches!(variable.kind, Kind::Words | Kind::Lines),
-                "{} of the document is {value}; it must be a {}",
+                "in the document, {} is {value}; it must be a {}",
                 variable.name,
                 if value.is_array() {
                     "text"
@@ -106,7 +106,7 @@ impl Document {
         match self.0.get(key) {
             Some(Value::String(text)) => Ok(text),
             None => bail!("the document has no {key}"),
-            Some(other) => bail!("{key} of the document is {other}; it must be a text"),
+            Some(other) => bail!("in the document, {key} is {other}; it must be a text"),
         }
     }
 
@@ -151,11 +151,11 @@ impl Document {
                 .iter()
                 .map(|element| {
                     element.as_str().with_context(|| {
-                        format!("{key} of the document holds {element}, which is no text")
+                        format!("in the document, {key} holds {element}, which is no text")
                     })
                 })
                 .collect(),
-            Some(other) => bail!("{key} of the document is {other}; it must be a list of texts"),
+            Some(other) => bail!("in the document, {key} is {other}; it must be a list of texts"),
         }
     }
 
