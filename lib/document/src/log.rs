@@ -102,7 +102,7 @@ pub fn line(log: &mut File, text: &str) {
     let _ = log.write_all(format!("{} {}\n", now(), printable(text)).as_bytes());
 }
 
-/// Appends the message `text` of `tool` to the LOG of `document`. Ignores errors, like [`line`].
+/// Appends the message `text` of `tool` to the LOG of `document`. Ignores errors, like [`line()`].
 pub fn append(tool: &Tool, document: &Document, text: &str) {
     let log = document.optional("LOG");
     if let Some(mut log) = log.and_then(|path| open(Path::new(path)).ok()) {

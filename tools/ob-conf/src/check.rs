@@ -198,7 +198,8 @@ impl Findings<'_> {
         let upper = normal(base, &self.assigned_or_default("UPPER"));
         if wanted && upper.is_dir() && userns::is_closed(&upper).is_ok_and(|closed| !closed) {
             let text = format!(
-                "other users can reach {}, where a setuid file from inside is effective; chmod 700 {}",
+                "other users can reach {}, where a setuid file from inside is effective; \
+                 chmod 700 {}",
                 upper.display(),
                 base.display()
             );

@@ -27,7 +27,12 @@ fn readers_hold_on_all_seeds() {
 /// Returns lines that look like assignments, most of them with a known name and a valid value.
 fn lines() -> impl Strategy<Value = String> {
     let known: Vec<&str> = VARIABLES.iter().map(|variable| variable.name).collect();
-    let name = prop_oneof![9 => prop::sample::select(known), 1 => Just("X"), 1 => Just("# "), 1 => Just("")];
+    let name = prop_oneof![
+        9 => prop::sample::select(known),
+        1 => Just("X"),
+        1 => Just("# "),
+        1 => Just(""),
+    ];
     let value = prop_oneof![
         "\\PC{0,12}",
         "[a-z0-9/=:.,% ]{0,12}",
@@ -39,7 +44,11 @@ fn lines() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn configuration_reader_holds_near_the_seeds(bytes in seeds::near("conf")) {

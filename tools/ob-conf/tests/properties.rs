@@ -115,7 +115,8 @@ proptest! {
         for (name, (value, ..)) in names.iter().zip(&hooks) {
             prop_assert_eq!(document.optional(name).unwrap_or_default(), value);
         }
-        let values: Vec<String> = environment.iter().map(|(value, _)| format!("X={value}")).collect();
+        let values = environment.iter().map(|(value, _)| format!("X={value}"));
+        let values: Vec<String> = values.collect();
         prop_assert_eq!(document.list("SETENV").unwrap(), values);
         // An empty value is the default.
         let mut words: Vec<&str> = start.split_whitespace().collect();
@@ -231,7 +232,10 @@ proptest! {
         document.set("X; echo run; X", json!(["'; echo run; '"]));
         document.set("fact'", "'; echo run; '");
         let names: Vec<String> = (0..values.len()).map(|index| format!("\"$X{index}\"")).collect();
-        let line = format!(r#"vars=$("$OB_CONF" --env -); eval "$vars"; printf '%s\0' {}"#, names.join(" "));
+        let line = format!(
+            r#"vars=$("$OB_CONF" --env -); eval "$vars"; printf '%s\0' {}"#,
+            names.join(" ")
+        );
         prop_assert_eq!(shell(&line, &[], &document.line()), ended(&values));
     }
 
@@ -269,16 +273,23 @@ proptest! {
     fn hook_with_functions_reads_the_same_values(
         values in prop::collection::vec((value(), style()), 8),
     ) {
-        let named: Vec<_> = values.iter().enumerate().map(|(index, entry)| (format!("X{index}"), entry)).collect();
-        let text: String = named.iter().map(|(name, (value, style))| assignment(name, value, style)).collect();
+        let numbered = values.iter().enumerate();
+        let named: Vec<_> =
+            numbered.map(|(index, entry)| (format!("X{index}"), entry)).collect();
+        let lines = named.iter().map(|(name, (value, style))| assignment(name, value, style));
+        let text: String = lines.collect();
         let conf = conf(&text);
         let read: Vec<String> = named
             .iter()
-            .map(|(name, _)| conf.assigned(name).map_or_else(String::new, |assigned| assigned.value()))
+            .map(|(name, _)| conf.assigned(name).map(|assigned| assigned.value()))
+            .map(Option::unwrap_or_default)
             .collect();
         let file = std::env::temp_dir().join(format!("ob-conf-properties-{}", std::process::id()));
         std::fs::write(&file, &text).unwrap();
-        let line = r#"export CONFIG="$1"; shift; . "$FUNCTIONS"; for name; do config "$name"; done | tr '\n' '\0'"#;
+        let line = r#"
+            export CONFIG="$1"; shift; . "$FUNCTIONS"
+            for name; do config "$name"; done | tr '\n' '\0'
+        "#;
         let names = named.iter().map(|(name, _)| name.as_str());
         let arguments: Vec<&str> = [file.to_str().unwrap()].into_iter().chain(names).collect();
         let printed = shell(line, &arguments, "");
