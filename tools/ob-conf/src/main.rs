@@ -135,8 +135,8 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
             Short('e') | Long("env") => request.env = true,
             Short('c') | Long("check") => request.check = true,
             Long("look") => request.look = true,
-            Long("mistyped") => return misread(parser),
-            Long("printable") => return clean(parser),
+            Long("mistyped") => return report_unknown_option(parser),
+            Long("printable") => return copy_printable(parser),
             Value(operand) => {
                 operands.push(operand);
                 break;
@@ -184,7 +184,7 @@ fn report(conf: &Conf) -> Result<ExitCode> {
 }
 
 /// Prints the usage error for an unknown option of a script, and exits with status 2.
-fn misread(mut parser: lexopt::Parser) -> Result<Request> {
+fn report_unknown_option(mut parser: lexopt::Parser) -> Result<Request> {
     let words: Vec<String> = parser
         .raw_args()?
         .map(|word| word.to_string_lossy().into_owned())
@@ -198,7 +198,7 @@ fn misread(mut parser: lexopt::Parser) -> Result<Request> {
 }
 
 /// Copies stdin to stdout without unprintable characters, for a script, and exits.
-fn clean(mut parser: lexopt::Parser) -> Result<Request> {
+fn copy_printable(mut parser: lexopt::Parser) -> Result<Request> {
     let words: Vec<_> = parser.raw_args()?.collect();
     let prefix = match words.as_slice() {
         [] => String::new(),
