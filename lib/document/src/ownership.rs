@@ -5,7 +5,7 @@
 
 use nix::unistd::geteuid;
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -47,9 +47,10 @@ impl Ownership {
         // In a sticky directory another user can create files, but not replace files of root.
         let mut is_sticky = false;
         while resolution.next() {
-            let known = self.known(resolution.here.as_os_str());
-            if let Some(Some(sticky)) = known {
-                is_sticky = sticky;
+            let here = resolution.here.as_os_str();
+            let known = self.checked.iter().find(|(checked, _)| checked == here);
+            if let Some((_, Some(sticky))) = known {
+                is_sticky = *sticky;
                 continue;
             }
             let Ok(status) = resolution.here.symlink_metadata() else {
@@ -59,8 +60,7 @@ impl Ownership {
             let is_end = resolution.left.is_empty() && !status.is_symlink();
             if known.is_none() && (with_end || !is_end || is_sticky) {
                 reasons.extend(reason(&resolution.here, &status, is_sticky));
-                let here = resolution.here.as_os_str().to_owned();
-                self.checked.push((here, sticky));
+                self.checked.push((here.to_owned(), sticky));
             }
             if !status.is_symlink() {
                 is_sticky = sticky.unwrap_or(false);
@@ -69,13 +69,6 @@ impl Ownership {
             }
         }
         reasons
-    }
-
-    /// Returns whether a file that was checked is a sticky directory; `None` if it was not checked.
-    #[allow(clippy::option_option)]
-    fn known(&self, path: &OsStr) -> Option<Option<bool>> {
-        let found = self.checked.iter().find(|(checked, _)| checked == path);
-        found.map(|(_, sticky)| *sticky)
     }
 }
 
