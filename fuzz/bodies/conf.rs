@@ -1,7 +1,8 @@
 //! Properties that hold for any bytes as a configuration.
 
 use ob_conf::check::problems;
-use ob_conf::conf::{Conf, Evaluation};
+use ob_conf::conf::Conf;
+use ob_conf::evaluation::Evaluation;
 use ob_document::{Document, Kind, VARIABLES, one_line};
 use std::fmt::Display;
 use std::path::Path;

@@ -1,31 +1,55 @@
-//! The words of CABLES.
+//! The words of CABLES, subhost.conf(5).
 
-use anyhow::{Result, bail, ensure};
+use crate::Document;
+use anyhow::{Context, Result, bail, ensure};
 
-/// One word of CABLES: `[bridge]=[MAC or .VLAN]`.
+/// A word of CABLES: `[bridge]=[MAC or .VLAN]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cable {
-    /// A pair of virtual Ethernet links, one end on the host, one inside.
+    /// A pair of virtual Ethernet links, veth(4): one on the host, one inside.
     Pair {
-        /// The bridge that the host's end is put into; without one it is ifupdown's affair.
+        /// The bridge of the link on the host. Without a bridge, ifup(8) configures the link.
         bridge: Option<String>,
-        /// The hardware address of the end inside.
+        /// The hardware address of the link inside.
         mac: Option<[u8; 6]>,
     },
-    /// A VLAN on the host's end of the pair before it.
+    /// A VLAN on the host link of the last pair before it.
     Vlan {
-        /// The bridge that the VLAN's link is put into.
+        /// The bridge of the VLAN link.
         bridge: Option<String>,
         /// The tag, 1 to 4094.
         tag: u16,
     },
 }
 
-/// The longest name of an interface: `IFNAMSIZ` less the closing zero.
+/// A word of CABLES with the names of its links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedCable {
+    /// The word.
+    pub cable: Cable,
+    /// The link on the host: NAME0, NAME1… for a pair, NAMEn.TAG for a VLAN on pair n.
+    pub outside: String,
+    /// The link inside: eth0, eth1…; `None` for a VLAN, which has no link inside.
+    pub inside: Option<String>,
+}
+
+/// The maximum length of a link name: `IFNAMSIZ` without the terminating NUL.
 const LONGEST_NAME: usize = 15;
 
 impl Cable {
-    /// Reads one word. Fails with what is wrong with it: no `=`, a bad MAC, a tag out of range, a bridge's name too long.
+    /// Parses CABLES of a document, and names the links of each word.
+    ///
+    /// Fails at the first word or name that is invalid, see [`Cable::parse`] and [`Cable::named`].
+    pub fn of(document: &Document) -> Result<Vec<NamedCable>> {
+        let words = document.list("CABLES")?;
+        let cables: Result<Vec<Cable>> = words.into_iter().map(Cable::parse).collect();
+        Cable::named(document.name(), cables?)
+    }
+
+    /// Parses one word.
+    ///
+    /// Fails with the reason if the word has no `=`, an invalid MAC address, a tag out of range, or
+    /// a bridge name that is too long or has a `/`.
     pub fn parse(word: &str) -> Result<Self> {
         let Some((bridge, rest)) = word.split_once('=') else {
             bail!("'{word}' is no cable: write [bridge]=[MAC or .VLAN]");
@@ -43,58 +67,87 @@ impl Cable {
         }
         let mac = match rest {
             "" => None,
-            mac => Some(parse_mac(mac).ok_or_else(|| {
-                anyhow::anyhow!(
-                    "'{word}': '{mac}' is not a MAC address of one station, such as 02:00:5e:10:00:01"
+            mac => Some(parse_mac(mac).with_context(|| {
+                format!(
+                    "'{word}': '{mac}' is not a MAC address of one station, such as \
+                     02:00:5e:10:00:01"
                 )
             })?),
         };
         Ok(Cable::Pair { bridge, mac })
     }
 
-    /// The host's link of every word, in order: NAME0, NAME1… for pairs; NAMEk.TAG for a VLAN on pair k.
+    /// Returns the bridge of the host link.
+    #[must_use]
+    pub fn bridge(&self) -> Option<&str> {
+        let (Cable::Pair { bridge, .. } | Cable::Vlan { bridge, .. }) = self;
+        bridge.as_deref()
+    }
+
+    /// Names the links of the cables of the subhost `name`.
     ///
-    /// Fails if a name is longer than the kernel allows (it is never cut) or has a character that means
-    /// something to a program which is given it, or if a VLAN comes before the first pair.
-    pub fn links(name: &str, cables: &[Cable]) -> Result<Vec<String>> {
-        let mut pairs = 0;
-        let mut links = Vec::new();
-        for cable in cables {
-            let link = match cable {
+    /// Fails if a VLAN has no pair before it, or if the name of a host link is too long for the
+    /// kernel (a truncated name could be that of another link) or has a special character.
+    pub fn named(name: &str, cables: Vec<Cable>) -> Result<Vec<NamedCable>> {
+        let mut pairs: usize = 0;
+        let name_links = |cable: Cable| {
+            let mut inside = None;
+            let outside = match &cable {
                 Cable::Pair { .. } => {
+                    inside = Some(format!("eth{pairs}"));
                     pairs += 1;
                     format!("{name}{}", pairs - 1)
                 }
                 Cable::Vlan { tag, .. } => {
-                    ensure!(
-                        pairs > 0,
-                        "the VLAN .{tag} has no cable before it to be a VLAN of"
-                    );
-                    format!("{name}{}.{tag}", pairs - 1)
+                    let pair = pairs.checked_sub(1).with_context(|| {
+                        format!("the VLAN .{tag} has no cable before it to be a VLAN of")
+                    })?;
+                    format!("{name}{pair}.{tag}")
                 }
             };
-            ensure!(
-                link.len() <= LONGEST_NAME,
-                "the name of its link '{link}' would be longer than {LONGEST_NAME} characters; set a shorter NAME"
-            );
-            if let Some(c) = link.chars().find(|c| !is_plain(*c)) {
-                bail!(
-                    "the kernel, ifup or a shell reads the '{c}' in the name of its link '{link}' as more than a letter; set another NAME"
-                );
-            }
-            links.push(link);
-        }
-        Ok(links)
+            check_link_name(&outside)?;
+            Ok(NamedCable {
+                cable,
+                outside,
+                inside,
+            })
+        };
+        cables.into_iter().map(name_links).collect()
+    }
+
+    /// Returns the names of the host links only, see [`Cable::named`].
+    pub fn links(name: &str, cables: &[Cable]) -> Result<Vec<String>> {
+        let named = Cable::named(name, cables.to_vec())?;
+        Ok(named.into_iter().map(|cable| cable.outside).collect())
     }
 }
 
-/// Whether a character of a link's name is nothing but that. The kernel replaces `%d` by a number and
-/// refuses `:`, ifup(8) reads `LINK=STANZA` and patterns, and its scripts are those of a shell.
+/// Fails if the name of a host link is too long or has a special character.
+fn check_link_name(link: &str) -> Result<()> {
+    ensure!(
+        link.len() <= LONGEST_NAME,
+        "the name of its link '{link}' would be longer than {LONGEST_NAME} characters; set a \
+         shorter NAME"
+    );
+    if let Some(c) = link.chars().find(|c| !is_plain(*c)) {
+        bail!(
+            "the kernel, ifup or a shell reads the '{c}' in the name of its link '{link}' as more \
+             than a letter; set another NAME"
+        );
+    }
+    Ok(())
+}
+
+/// Returns whether `c` has no special meaning in a link name.
+///
+/// The kernel replaces `%d` by a number and refuses `:`, see `dev_valid_name` and
+/// `__dev_alloc_name`. ifup(8) reads `LINK=STANZA` and patterns, and runs shell scripts.
 fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || "._-+@,".contains(c)
 }
 
-/// Six groups of two hexadecimal digits, of one station: not all zero, and not a group address.
+/// Parses six groups of two hexadecimal digits; `None` for all zeros and for a group address, which
+/// the kernel refuses for a link (`is_valid_ether_addr`).
 fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut groups = text.split([':', '-']);
@@ -170,5 +223,20 @@ mod tests {
             assert!(Cable::links(name, &cables[..1]).is_err(), "{name}");
             assert!(Cable::links(name, &[]).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn only_a_pair_has_a_link_inside() {
+        let mut document = Document::new("web").unwrap();
+        assert_eq!(Cable::of(&document).unwrap(), []);
+        document.set("CABLES", vec!["=", "br0=.7", "b="]);
+        let cables = Cable::of(&document).unwrap();
+        let inside: Vec<_> = cables.iter().map(|cable| cable.inside.as_deref()).collect();
+        assert_eq!(inside, [Some("eth0"), None, Some("eth1")]);
+        let outside: Vec<_> = cables.iter().map(|cable| &cable.outside).collect();
+        assert_eq!(outside, ["web0", "web0.7", "web1"]);
+        assert_eq!(cables[1].cable.bridge(), Some("br0"));
+        document.set("CABLES", vec!["=.7"]);
+        assert!(Cable::of(&document).is_err());
     }
 }

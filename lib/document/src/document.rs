@@ -1,95 +1,29 @@
-//! The document: one line of JSON that says what a subhost is to be (CAPITALS, the plan) and what the stages have made of
-//! it so far (lower case, the facts). Its manual page is ob-document(5).
+//! The document of a subhost, ob-document(5): one line of JSON with the plan (keys in capitals) and
+//! the facts that the stages have added so far (keys in lower case).
 
+use crate::{Kind, VARIABLES, Variable};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How the value of a variable stands in the document.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// A text.
-    Text,
-    /// A path, made absolute against BASE when the configuration is read.
-    Path,
-    /// A list of words, divided by blanks.
-    Words,
-    /// A list with one element an assignment; the only kind that may be assigned more than once.
-    Lines,
-}
+/// The fact that marks the document of a dry run: the commands of the steps. No stage has created
+/// anything that such a document describes.
+pub const STEPS: &str = "steps";
 
-/// A configuration variable.
-pub struct Variable {
-    /// Its name, in capitals.
-    pub name: &'static str,
-    /// How its value is written.
-    pub kind: Kind,
-    /// What it is when the configuration does not say; none if it then is absent.
-    pub default: Option<&'static str>,
-}
-
-const fn variable(name: &'static str, kind: Kind, default: Option<&'static str>) -> Variable {
-    Variable {
-        name,
-        kind,
-        default,
-    }
-}
-
-/// All variables, in the order in which they are read. NAME, LOG, CONFIG and BASE have defaults that depend on the file.
-pub const VARIABLES: &[Variable] = &[
-    variable("NAME", Kind::Text, None),
-    variable("LOG", Kind::Text, None),
-    variable("BASE", Kind::Path, None),
-    variable("CABLES", Kind::Words, Some("")),
-    variable("LIVE", Kind::Path, Some("live")),
-    variable("UPPER", Kind::Path, Some("root")),
-    variable("WORK", Kind::Path, Some("work")),
-    variable("LOWER", Kind::Path, Some("/")),
-    variable("START", Kind::Words, Some("networking ssh")),
-    variable("PREMOUNT", Kind::Text, None),
-    variable("POSTMOUNT", Kind::Text, None),
-    variable("INIT", Kind::Text, None),
-    variable("RAM_SIZE", Kind::Text, Some("50M")),
-    variable("SHARE", Kind::Lines, None),
-    variable("STOP_TIMEOUT", Kind::Text, Some("10")),
-    variable("LOG_MAX", Kind::Text, Some("10M")),
-    variable("PROTECT", Kind::Text, None),
-    variable("CAPS", Kind::Words, None),
-    variable("DROP_CAPS", Kind::Words, None),
-    variable("SECCOMP", Kind::Text, None),
-    variable("NO_NEW_PRIVS", Kind::Text, None),
-    variable("READONLY", Kind::Text, None),
-    variable("MASK", Kind::Words, None),
-    variable("SHARE_RO", Kind::Lines, None),
-    variable("RLIMITS", Kind::Words, None),
-    variable("HOSTNAME", Kind::Text, None),
-    variable("SETENV", Kind::Lines, None),
-    variable("MEMORY_MAX", Kind::Text, None),
-    variable("MEMORY_HIGH", Kind::Text, None),
-    variable("SWAP_MAX", Kind::Text, None),
-    variable("PIDS_MAX", Kind::Text, None),
-    variable("CPU_MAX", Kind::Text, None),
-    variable("CPU_WEIGHT", Kind::Text, None),
-    variable("IO_WEIGHT", Kind::Text, None),
-    variable("USERNS", Kind::Text, None),
-];
-
-/// Returns the fact `confid` for the file that a configuration was read from: its device and inode,
-/// `DEV:INO`.
+/// Returns the fact `confid` of a configuration file with the given status: `DEV:INO`.
 #[must_use]
 pub fn confid(status: &Metadata) -> String {
     format!("{}:{}", status.dev(), status.ino())
 }
 
-/// The subhost that flows through the stages.
+/// The plan and the facts of one subhost, passed from stage to stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document(Map<String, Value>);
 
 impl Document {
-    /// An empty plan for the subhost `name`. Fails if that cannot be a name, see [`Document::name`].
+    /// Creates a document with only a NAME. Fails if `name` is invalid, see [`Document::name`].
     pub fn new(name: &str) -> Result<Self> {
         let mut document = Document(Map::new());
         document.set("NAME", name);
@@ -97,9 +31,10 @@ impl Document {
         Ok(document)
     }
 
-    /// Reads a document: one line, one JSON object, with a NAME, capitals that are texts or lists of texts.
+    /// Parses one line with one JSON object.
     ///
-    /// Fails with what is wrong: not JSON, cut short, more than one line, a wrong type, no NAME or an impossible one.
+    /// Fails with the reason if the input is not JSON, is truncated, has more than one line, has a
+    /// plan value that is neither a text nor a list of texts, or lacks a valid NAME.
     pub fn parse(input: &str) -> Result<Self> {
         let line = input.strip_suffix('\n').unwrap_or(input);
         ensure!(
@@ -118,7 +53,7 @@ impl Document {
             };
             ensure!(
                 plain || !is_plan(key),
-                "the document's {key} is {value}; it must be a text or a list of texts"
+                "in the document, {key} is {value}; it must be a text or a list of texts"
             );
         }
         let document = Document(map);
@@ -128,7 +63,7 @@ impl Document {
             };
             ensure!(
                 value.is_array() == matches!(variable.kind, Kind::Words | Kind::Lines),
-                "the document's {} is {value}; it must be a {}",
+                "in the document, {} is {value}; it must be a {}",
                 variable.name,
                 if value.is_array() {
                     "text"
@@ -148,12 +83,16 @@ impl Document {
             !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
                 && !name.starts_with(['.', '-'])
                 && name.len() <= 64,
-            "NAME={name} cannot be a name: it must have no blank and no '/', begin with neither '.' nor '-', and be no longer than 64"
+            "NAME={name} cannot be a name: it must have no blank and no '/', begin with neither \
+                 '.' nor '-', and be no longer than 64"
         );
         Ok(())
     }
 
-    /// The name of the subhost: not empty, without `/` and white space, good as a file name.
+    /// Returns the name of the subhost, which is a valid file name.
+    ///
+    /// A name has 1 to 64 bytes, no `/`, no white space and no control character, and begins with
+    /// neither `.` nor `-`.
     #[must_use]
     pub fn name(&self) -> &str {
         self.0
@@ -162,22 +101,38 @@ impl Document {
             .unwrap_or_default()
     }
 
-    /// The text `key`. Fails if it is not there or not a text.
+    /// Returns the text `key`. Fails if the key is missing or its value is not a text.
     pub fn text(&self, key: &str) -> Result<&str> {
         match self.0.get(key) {
             Some(Value::String(text)) => Ok(text),
             None => bail!("the document has no {key}"),
-            Some(other) => bail!("the document's {key} is {other}; it must be a text"),
+            Some(other) => bail!("in the document, {key} is {other}; it must be a text"),
         }
     }
 
-    /// The text `key` if it is there and not empty.
+    /// Returns the text `key`; `None` if it is missing or empty.
     #[must_use]
     pub fn optional(&self, key: &str) -> Option<&str> {
         self.text(key).ok().filter(|text| !text.is_empty())
     }
 
-    /// The path `key`. Fails if it is not there or not absolute: paths are made absolute in ob-conf and nowhere else.
+    /// Returns the text `key`; its default from [`VARIABLES`] if it is missing or empty.
+    ///
+    /// The result is empty for a variable without a default. Only a [`Kind::Text`] has one that is
+    /// valid in a document: ob-conf prepends BASE to the default of a [`Kind::Path`].
+    #[must_use]
+    pub fn value_or_default(&self, key: &str) -> &str {
+        let default = || {
+            VARIABLES
+                .iter()
+                .find(|variable| variable.name == key)?
+                .default
+        };
+        self.optional(key).or_else(default).unwrap_or_default()
+    }
+
+    /// Returns the path `key`. Fails if it is missing or relative: ob-conf prepends BASE to a
+    /// relative path, so a stage never needs a directory to resolve one.
     pub fn path(&self, key: &str) -> Result<&Path> {
         let path = Path::new(self.text(key)?);
         ensure!(
@@ -188,23 +143,23 @@ impl Document {
         Ok(path)
     }
 
-    /// The list `key`; empty if it is not there.
+    /// Returns the list `key`; an empty one if the key is missing. Fails for another type.
     pub fn list(&self, key: &str) -> Result<Vec<&str>> {
         match self.0.get(key) {
             None => Ok(Vec::new()),
             Some(Value::Array(list)) => list
                 .iter()
                 .map(|element| {
-                    element
-                        .as_str()
-                        .with_context(|| format!("the document's {key} holds {element}, no text"))
+                    element.as_str().with_context(|| {
+                        format!("in the document, {key} holds {element}, which is no text")
+                    })
                 })
                 .collect(),
-            Some(other) => bail!("the document's {key} is {other}; it must be a list of texts"),
+            Some(other) => bail!("in the document, {key} is {other}; it must be a list of texts"),
         }
     }
 
-    /// The number `key`. Fails if it is not there or no whole number.
+    /// Returns the number `key`. Fails if it is missing, negative or not a whole number.
     pub fn number(&self, key: &str) -> Result<u64> {
         self.0
             .get(key)
@@ -212,36 +167,36 @@ impl Document {
             .with_context(|| format!("the document has no number {key}"))
     }
 
-    /// The numbers of the list `key`, up to the first element that is none.
+    /// Returns the numbers of the list `key`, up to the first element of another type.
     pub fn numbers(&self, key: &str) -> impl Iterator<Item = u64> {
         let list = self.0.get(key).and_then(Value::as_array);
         list.into_iter().flatten().map_while(Value::as_u64)
     }
 
-    /// Whether there is a `key`.
+    /// Returns whether the document has the key.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }
 
-    /// Notes a fact, or changes the plan.
+    /// Adds or replaces the value of `key`.
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
         self.0.insert(key.to_owned(), value.into());
     }
 
-    /// Takes a fact back.
+    /// Removes `key`, if the document has it.
     pub fn remove(&mut self, key: &str) {
         self.0.remove(key);
     }
 
-    /// Removes the facts `keys`, whoever has noted them.
+    /// Removes each of `keys`.
     pub fn forget(&mut self, keys: &[&str]) {
         for key in keys {
             self.0.remove(*key);
         }
     }
 
-    /// Takes the facts `keys` over from `other`, as it has them or has them not.
+    /// Copies the values of `keys` from `other`, and removes the keys that `other` lacks.
     pub fn take_over(&mut self, other: &Document, keys: &[&str]) {
         self.forget(keys);
         for key in keys {
@@ -251,24 +206,25 @@ impl Document {
         }
     }
 
-    /// Leaves only these keys.
+    /// Removes all keys but these.
     pub fn retain(&mut self, keys: &[String]) {
         self.0.retain(|key, _| keys.contains(key));
     }
 
-    /// Key and value as they stand in a shell's or a hook's environment: lists joined, words by blanks, SHARE by newlines.
+    /// Returns each key with its value as a shell or a hook gets it: words joined by blanks, lines
+    /// by newlines.
     pub fn variables(&self) -> impl Iterator<Item = (&str, String)> {
         self.0
             .iter()
             .map(|(key, value)| (key.as_str(), plain(key, value)))
     }
 
-    /// The same for the plan alone: the environment that hooks get.
+    /// Like [`Document::variables`], for the plan alone: the environment of a hook.
     pub fn environment(&self) -> impl Iterator<Item = (&str, String)> {
         self.variables().filter(|(key, _)| is_plan(key))
     }
 
-    /// The document as its line of JSON, with the newline.
+    /// Returns the document as one line of JSON that ends with a newline.
     #[must_use]
     pub fn line(&self) -> String {
         let mut line = Value::Object(self.0.clone()).to_string();
@@ -277,7 +233,7 @@ impl Document {
     }
 }
 
-/// Whether `key` is of the plan: all in capitals, digits and underscores.
+/// Returns whether `key` belongs to the plan: a capital, then capitals, digits and underscores.
 pub fn is_plan(key: &str) -> bool {
     key.starts_with(|c: char| c.is_ascii_uppercase())
         && key
@@ -285,6 +241,7 @@ pub fn is_plan(key: &str) -> bool {
             .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
+/// Returns a value as a shell or a hook gets it.
 fn plain(key: &str, value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -292,7 +249,7 @@ fn plain(key: &str, value: &Value) -> String {
             let words: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
             let is_lines =
                 |variable: &Variable| variable.name == key && variable.kind == Kind::Lines;
-            let lines = key == crate::steps::FACT || VARIABLES.iter().any(is_lines);
+            let lines = key == STEPS || VARIABLES.iter().any(is_lines);
             words.join(if lines { "\n" } else { " " })
         }
         other => other.to_string(),
@@ -343,11 +300,24 @@ mod tests {
 
     #[test]
     fn numbers_keep_every_digit() {
-        let line = "{\"NAME\":\"a\",\"big\":123456789012345678901234567890,\"far\":9.999999999999999e+129,\"pid\":7}\n";
+        let line = "{\"NAME\":\"a\",\"big\":123456789012345678901234567890,\
+                    \"far\":9.999999999999999e+129,\"pid\":7}\n";
         let document = Document::parse(line).unwrap();
         assert_eq!(document.line(), line);
         assert_eq!(document.number("pid").unwrap(), 7);
         assert!(document.number("far").is_err());
+    }
+
+    #[test]
+    fn missing_or_empty_value_is_the_default() {
+        let mut document = Document::new("a").unwrap();
+        assert_eq!(document.value_or_default("RAM_SIZE"), "50M");
+        document.set("RAM_SIZE", "");
+        assert_eq!(document.value_or_default("RAM_SIZE"), "50M");
+        document.set("RAM_SIZE", "1G");
+        assert_eq!(document.value_or_default("RAM_SIZE"), "1G");
+        assert_eq!(document.value_or_default("INIT"), "");
+        assert_eq!(document.value_or_default("X_OTHER"), "");
     }
 
     #[test]

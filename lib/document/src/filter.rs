@@ -1,14 +1,14 @@
-//! The frame of a filter: one document in, one document out, nothing made where it fails.
+//! The frame of a stage: a filter that reads documents, acts, and prints them with its facts.
 
-use crate::{Document, Silent, Tool, Usage, log};
+use crate::{Document, STEPS, Silent, Tool, Usage, log};
 use anyhow::{Context, Result, bail, ensure};
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::process::ExitCode;
 
-/// Reads a document from standard input, has `make` do its one thing and note it there, and prints the document.
+/// Reads a document, calls `make` to act and to add its facts, and prints the document.
 ///
-/// If it cannot be printed, `unmake` takes the thing back; what `make` itself leaves half done, `make` takes back. A failure
-/// is told on stderr (by [`Tool::main`]) and in the subhost's log.
+/// If `make` fails, it must undo its changes; the error is logged to LOG and returned. If printing
+/// fails, `unmake` undoes the changes of `make`: no later stage knows of them.
 pub fn filter(
     tool: &Tool,
     make: impl FnOnce(&mut Document) -> Result<()>,
@@ -26,35 +26,37 @@ pub fn filter(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the one document on standard input, to its end. Empty input is [`Silent`]: the stage before us has told why.
+/// Reads one document from standard input.
 ///
-/// The document of a dry run is refused: what it says is not there.
+/// Fails if the input is not a document or is that of a dry run, whose facts describe nothing that
+/// exists. Empty input is [`Silent`]: the previous stage has failed and reported the reason.
 pub fn receive() -> Result<Document> {
     let document = Document::parse(&read()?)?;
     ensure!(
-        !document.has(crate::steps::FACT),
-        "{}: this is the document of a dry run; nothing that it says has been made",
+        !document.has(STEPS),
+        "{}: this is the document of a dry run; nothing that it describes exists",
         document.name()
     );
     Ok(document)
 }
 
-/// Prints the document, at once.
+/// Prints the document and flushes standard output.
 pub fn send(document: &Document) -> Result<()> {
     print(&document.line())
 }
 
-/// Reads documents, one a line, has `unmake` take back its one thing from each, and prints them.
+/// Reads documents, one per line, calls `unmake` to undo the changes that each describes, and
+/// prints them all.
 ///
-/// A failure does not keep it from the next document; all are told, and the status is 1.
+/// After a failure the next document is processed; each error is reported, and the status is 1.
 pub fn undo(tool: &Tool, mut unmake: impl FnMut(&mut Document) -> Result<()>) -> Result<ExitCode> {
     undo_together(tool, |documents| {
         documents.iter_mut().map(&mut unmake).collect()
     })
 }
 
-/// The same for a stage that has to wait, and waits for all at once: `unmake` gets all documents, and returns an outcome for
-/// each in the same order.
+/// Like [`undo`], for a stage that waits: `unmake` gets all documents, so that it can wait for all
+/// of them at the same time, and returns an outcome for each in the same order.
 pub fn undo_together(
     tool: &Tool,
     unmake: impl FnOnce(&mut [Document]) -> Vec<Result<()>>,
@@ -85,14 +87,14 @@ pub fn undo_together(
     Ok(status)
 }
 
-/// Reads standard input to its end. Empty input is [`Silent`]: the stage before us has failed and told so.
+/// Reads standard input to its end. Fails if it is a terminal, empty ([`Silent`]) or not UTF-8.
 pub(crate) fn read() -> Result<String> {
     if std::io::stdin().is_terminal() {
         bail!(Usage(
             "expects a document on standard input, as ob-conf prints it; see --help".to_owned()
         ));
     }
-    // A document fits: it is read in one piece, not in those that an empty vector grows by.
+    // Large enough for most documents, so that two calls of read(2) suffice.
     let mut input = Vec::with_capacity(8192);
     std::io::stdin()
         .read_to_end(&mut input)
@@ -109,7 +111,7 @@ fn print(line: &str) -> Result<()> {
         .write_all(line.as_bytes())
         .and_then(|()| stdout.flush());
     match printed {
-        // The next stage is gone, and who has ended it, or kept it from beginning, has told why.
+        // The next stage has exited or was not started, and the reason has been reported already.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => bail!(Silent),
         printed => printed.context("print the document"),
     }

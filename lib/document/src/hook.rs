@@ -1,4 +1,4 @@
-//! Commands that a configuration names: hooks (PREMOUNT, POSTMOUNT, INIT) and `!` commands.
+//! The commands in a configuration: hooks (PREMOUNT, POSTMOUNT, INIT) and values such as `!CMD`.
 
 use crate::{Document, VARIABLES};
 use anyhow::{Result, bail};
@@ -7,40 +7,43 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A command of the configuration: words divided by blanks, with wildcards and nothing else of a shell's tongue.
+/// A command of the configuration: words separated by blanks. Wildcards are the only shell syntax.
 pub struct Hook<'a> {
     words: &'a str,
     base: &'a Path,
 }
 
 impl<'a> Hook<'a> {
-    /// Takes the value of a variable; `base` is the directory that it runs in.
+    /// Creates the command `words`, which runs in the directory `base`.
     #[must_use]
     pub fn new(words: &'a str, base: &'a Path) -> Self {
         Hook { words, base }
     }
 
-    /// The same for the variable `variable` of a document; none if it is not set.
+    /// Creates the command that is the value of `variable`; `None` if that is not set.
     #[must_use]
     pub fn of(document: &'a Document, variable: &str) -> Option<Self> {
         let words = document.optional(variable)?;
         Some(Hook::new(words, document.path("BASE").ok()?))
     }
 
-    /// Fails if the first word is not an executable file: below `base` if it has a slash, else on PATH.
+    /// Fails if the first word is not an executable file.
+    ///
+    /// A word with a slash is a path relative to `base`; another word is looked up on PATH. A word
+    /// with a wildcard passes: only the shell expands it.
     pub fn check(&self) -> Result<()> {
         let word = self.words.split_whitespace().next().unwrap_or_default();
         if word.contains(['*', '?', '[']) || self.program().is_some() {
             return Ok(());
         }
         if !word.contains('/') && is_executable(&self.base.join(word)) {
-            bail!("'{word}' is not on PATH; write ./{word} for the one in BASE");
+            bail!("'{word}' is not on PATH; write ./{word} for the file in BASE");
         }
         bail!("'{word}' is not an executable file");
     }
 
-    /// Returns the path of the program that the first word names; none if there is none, or a
-    /// wildcard hides it.
+    /// Returns the path of the program that the first word names; `None` if it does not exist or
+    /// the word has a wildcard.
     #[must_use]
     pub fn program(&self) -> Option<PathBuf> {
         let word = self.words.split_whitespace().next()?;
@@ -52,9 +55,11 @@ impl<'a> Hook<'a> {
             .find(|path| is_executable(path))
     }
 
-    /// The command with the words after it as `arguments`, in `base`, nothing on stdin, the caller's environment.
+    /// Returns the command with `arguments` appended, to run in `base` with /dev/null on stdin and
+    /// the environment of the caller.
     ///
-    /// A shell divides the words and expands the wildcards, since that is how they are defined; it evaluates nothing.
+    /// A shell splits the words and expands the wildcards, as subhost.conf(5) defines them. The
+    /// words are the value of `$0`, so the shell evaluates nothing else in them.
     pub fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new("/bin/sh");
         command
@@ -65,7 +70,7 @@ impl<'a> Hook<'a> {
         command
     }
 
-    /// The command of a hook: as [`Hook::command`], with the plan, `ACTION` and `UNSHARED` in its environment.
+    /// Like [`Hook::command`], with the plan, `ACTION` and `UNSHARED` in the environment: a hook.
     pub fn with_plan(
         &self,
         document: &Document,

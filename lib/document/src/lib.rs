@@ -1,5 +1,6 @@
-//! The contract that all stages share: the document that flows through them ([`Document`]), the frame of a filter
-//! ([`filter()`]), the state directory of a subhost ([`state`]), its log ([`log`]), and the words of CABLES ([`Cable`]).
+//! The contract of the stages: the document that they pass on ([`Document`]), the frame of a stage
+//! ([`filter()`]), the state directory ([`state`]) and the log ([`log`]) of a subhost, and the
+//! words of CABLES ([`Cable`]).
 #![forbid(unsafe_code)]
 
 mod cable;
@@ -17,13 +18,15 @@ pub mod steps;
 mod suggest;
 mod tool;
 pub mod tree;
+mod variables;
 
-pub use cable::Cable;
-pub use document::{Document, Kind, VARIABLES, Variable, confid, is_plan, quote};
+pub use cable::{Cable, NamedCable};
+pub use document::{Document, STEPS, confid, is_plan, quote};
 pub use filter::{filter, receive, send, undo, undo_together};
 pub use hook::Hook;
-pub use ownership::{Trust, closed};
+pub use ownership::{Ownership, closed};
 pub use printable::printable;
 pub use share::Share;
 pub use suggest::{closest, distance};
 pub use tool::{Silent, Tool, Usage, one_line, unknown_option};
+pub use variables::{Kind, VARIABLES, Variable};

@@ -1,4 +1,4 @@
-//! The log of a subhost: dated lines in a file that nobody else can slip under us.
+//! The log of a subhost: dated lines in a file that another user cannot replace.
 
 use crate::{Document, Tool, one_line, printable};
 use anyhow::{Context, Error, Result, ensure};
@@ -12,16 +12,18 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Opens the log at `path` for appending, making it with mode 0640 if it is not there.
+/// Opens the log at `path` for appending; creates it with mode 0640 if it does not exist.
 ///
-/// In a directory where others may write (the default's is /tmp) only a plain file of ours with a single name will do; whatever
-/// else stands there was planted, and is replaced, never followed and never written to. Elsewhere `path` may be what its
-/// administrator likes, a link or a device too. It is never waited for: a FIFO that nobody reads is an error.
+/// In a directory that another user can write (the default is /tmp) the log must be a regular file
+/// with one link, owned by the caller. Another user created any other file there, so that file is
+/// replaced: it is neither followed nor written. In other directories the administrator decides, so
+/// `path` may be a symbolic link or a device. Opening never blocks: a FIFO without a reader is an
+/// error.
 pub fn open(path: &Path) -> Result<File> {
     open_file(path).with_context(|| format!("open the log {}", path.display()))
 }
 
-/// Opens the log as [`open`] does, and empties it: a log tells of one boot.
+/// Like [`open`], but truncates the log: it has the messages of one boot.
 pub fn begin(path: &Path) -> Result<File> {
     let log = open(path)?;
     if log.metadata()?.is_file() {
@@ -39,16 +41,16 @@ const FLAGS: OFlag = OFlag::O_WRONLY
 const MODE: Mode = Mode::from_bits_truncate(0o640);
 
 fn open_file(path: &Path) -> Result<File> {
-    let parent = path.parent().context("it has no directory")?;
-    let file = path.file_name().context("it has no name")?;
+    let parent = path.parent().context("the path has no directory")?;
+    let file = path.file_name().context("the path has no file name")?;
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let directory = openat(AT_FDCWD, parent, flags, Mode::empty())
         .map(File::from)
         .with_context(|| format!("open its directory {}", parent.display()))?;
     let status = fstat(&directory)?;
-    let others_may_write =
+    let is_shared =
         status.st_mode & 0o022 != 0 || (status.st_uid != 0 && status.st_uid != geteuid().as_raw());
-    if !others_may_write {
+    if !is_shared {
         return Ok(openat(&directory, file, FLAGS | OFlag::O_CREAT, MODE)?.into());
     }
     for _ in 0..10 {
@@ -63,13 +65,16 @@ fn open_file(path: &Path) -> Result<File> {
         let new = FLAGS | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
         match openat(&directory, file, new, MODE) {
             Ok(log) => return Ok(log.into()),
-            Err(Errno::EEXIST) => {} // planted again, between our two looks
+            Err(Errno::EEXIST) => {} // created by another process since the first openat(2)
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Errno::EEXIST).context("somebody plants a file there again and again")
+    Err(Errno::EEXIST).context("another user creates a file there again and again")
 }
 
+/// Returns whether a file is regular, has one link and is owned by the caller.
+///
+/// A second link would give the log the name of another file, whose content it would overwrite.
 fn is_ours(file: impl AsFd) -> Result<bool> {
     let status = fstat(file)?;
     Ok(
@@ -79,22 +84,25 @@ fn is_ours(file: impl AsFd) -> Result<bool> {
     )
 }
 
+/// Removes a file that another user created at the path of the log.
 fn remove_planted(directory: &File, file: &std::ffi::OsStr) -> Result<()> {
     let status = fstatat(directory, file, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     ensure!(
         status.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFDIR.bits(),
-        "it is a directory"
+        "the path is a directory"
     );
     unlinkat(directory, file, UnlinkatFlags::NoRemoveDir)
-        .context("something that is not ours stands there, and cannot be removed")
+        .context("remove the file that another user created there")
 }
 
-/// Writes one dated line, `TIME TEXT`, in one write; a log that cannot be written is no reason to fail.
+/// Writes the line `TIME TEXT` with one write(2), so that lines of several processes do not mix.
+///
+/// Ignores errors: a full disk must not prevent or end a boot.
 pub fn line(log: &mut File, text: &str) {
     let _ = log.write_all(format!("{} {}\n", now(), printable(text)).as_bytes());
 }
 
-/// Tells the log of `document`, if it has one that can be opened, what `tool` has done.
+/// Appends the message `text` of `tool` to the LOG of `document`. Ignores errors, like [`line()`].
 pub fn append(tool: &Tool, document: &Document, text: &str) {
     let log = document.optional("LOG");
     if let Some(mut log) = log.and_then(|path| open(Path::new(path)).ok()) {
@@ -102,20 +110,21 @@ pub fn append(tool: &Tool, document: &Document, text: &str) {
     }
 }
 
-/// The same for what is wanted only where TRACE is set in the environment, and not to 0.
+/// Like [`append`], but only if TRACE in the environment is neither empty nor 0.
 pub fn trace(tool: &Tool, document: &Document, text: &str) {
     if std::env::var_os("TRACE").is_some_and(|value| !value.is_empty() && value != "0") {
         append(tool, document, text);
     }
 }
 
-/// Tells the log of `document` why `tool` failed, and returns the error.
+/// Appends the error of `tool` to the LOG of `document`, and returns the error.
 pub fn failure<T>(tool: &Tool, document: &Document, error: Error) -> Result<T> {
     append(tool, document, &one_line(&error));
     Err(error)
 }
 
-/// Reads a size as LOG_MAX has it: a number of bytes, of kilobytes with `K`, megabytes with `M`, gigabytes with `G`.
+/// Parses a size such as LOG_MAX: a positive number of bytes, or of KiB, MiB or GiB with the suffix
+/// `K`, `M` or `G`.
 pub fn bytes(size: &str) -> Result<u64> {
     let number = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &size[number.len()..] {
@@ -134,7 +143,7 @@ pub fn bytes(size: &str) -> Result<u64> {
         .with_context(|| format!("{size} is not a size such as 10M"))
 }
 
-/// The time in UTC as ISO 8601 writes it: 2026-11-22T22:17:57Z.
+/// Returns the time in UTC in the format of ISO 8601, such as 2026-11-22T22:17:57Z.
 #[must_use]
 pub fn now() -> String {
     let seconds = SystemTime::now()
@@ -150,7 +159,9 @@ pub fn now() -> String {
     )
 }
 
-/// The date of a day since 1970, counting years from March, so that the odd day of a leap year comes last.
+/// Returns year, month and day for a number of days since 1970-01-01.
+///
+/// Counts years from March, so that the leap day is the last day of a year.
 fn date(day: u64) -> (u64, u64, u64) {
     const FOUR_CENTURIES: u64 = 146_097;
     let shifted = day + 719_468; // since 0000-03-01

@@ -1,31 +1,32 @@
-//! Text for a terminal. A name, a path or a line that a subhost chose can hold escape sequences,
-//! which a terminal obeys: they set its title, move its cursor, and in some terminals type. Each
-//! character that does more than show itself is replaced by `?`.
+//! Text that is safe for a terminal.
+//!
+//! A name, a path or a line that root inside a subhost chose can have escape sequences, which set
+//! the title of a terminal, move its cursor, and in some terminals insert input. Each character
+//! that is not simply shown is replaced by `?`.
 
 use std::io::{ErrorKind, Read, Write};
 
 /// Returns whether a terminal shows `c` and does nothing else.
 ///
-/// C0, DEL and C1 are control characters. The others are invisible, or change the order in which
-/// text is shown (CVE-2021-42574), and make one text look like another.
+/// C0, DEL and C1 are control characters. The rest are invisible, or change the order in which text
+/// is shown (CVE-2021-42574), so that a text looks like a different text.
 #[must_use]
 pub fn is_printable(c: char) -> bool {
     !c.is_control()
-        && !matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+        && !matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}')
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        && !matches!(c, '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Returns one line of text as a terminal may be given it. A line break is replaced as well.
+/// Returns one line of text with each unprintable character, newlines included, replaced by `?`.
 #[must_use]
 pub fn printable(line: &str) -> String {
     line.replace(|c| !is_printable(c), "?")
 }
 
-/// Returns JSON as a terminal may be given it: the same value, with escapes in place of such
-/// characters.
+/// Returns JSON with the same value and each unprintable character replaced by a `\u` escape.
 ///
-/// They stand in strings alone, but for the newline between two elements.
+/// Outside of strings, the only such character of our JSON is the newline between two elements.
 #[must_use]
 pub fn printable_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
@@ -41,13 +42,13 @@ pub fn printable_json(json: &str) -> String {
     text
 }
 
-/// Copies text as a terminal may be given it, with `prefix` before each line. Newlines and tabs
-/// stay.
+/// Copies text with each unprintable character except newlines and tabs replaced by `?`, and with
+/// `prefix` before each line.
 ///
-/// Each piece is written before the next one is read, so that a text can be followed.
+/// Writes the output of each read(2) at once, so that `overlay-log -f` shows each new line.
 pub fn copy(mut input: impl Read, mut output: impl Write, prefix: &str) -> std::io::Result<()> {
     let mut buffer = [0; 16 * 1024];
-    // The first bytes of a character that the next read completes.
+    // The number of bytes at the start of the buffer that begin an incomplete character.
     let mut kept = 0;
     let mut is_new_line = true;
     loop {
@@ -84,7 +85,7 @@ pub fn copy(mut input: impl Read, mut output: impl Write, prefix: &str) -> std::
     }
 }
 
-/// Returns the length of `bytes` without the character that is cut off at its end.
+/// Returns the length of `bytes` without an incomplete character at the end.
 fn complete(bytes: &[u8]) -> usize {
     // A character has at most four bytes, so only the last three can be the beginning of one.
     let tail = bytes.len().saturating_sub(3);

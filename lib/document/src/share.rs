@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 pub struct Share {
     /// The path on the host.
     pub host: PathBuf,
-    /// The path inside, from the root of the subhost.
+    /// The path inside, absolute.
     pub inside: PathBuf,
-    /// `ro`: read-only, with all below it.
+    /// `ro`: read-only, submounts included.
     pub read_only: bool,
-    /// `rec`: with the mounts below it.
+    /// `rec`: with its submounts.
     pub recursive: bool,
-    /// `idmap`: with the owners as inside, where the subhost has a user namespace.
+    /// `idmap`: an idmapped mount, mount_setattr(2), if the subhost has a user namespace.
     pub mapped: bool,
 }
 
-/// The options, each followed by what other programs call it.
+/// The options, each followed by its names in other programs.
 const OPTIONS: &[&[&str]] = &[
     &["ro", "readonly", "read-only", "rro"],
     &["rw", "readwrite", "read-write"],
@@ -28,19 +28,19 @@ const OPTIONS: &[&[&str]] = &[
 ];
 
 impl Share {
-    /// Reads one. What follows the last colon is the options, divided by commas, unless it has a
-    /// `/`: then it belongs to DEST with all colons before it.
+    /// Parses a share. The text after the last colon is the options, separated by commas, unless it
+    /// has a `/`: then it is a part of DEST, with all colons before it.
     ///
     /// Fails for an unknown option: as a part of DEST it would leave the share writable.
     pub fn parse(text: &str) -> Result<Self> {
         let (host, rest) = text.split_once(':').unwrap_or((text, ""));
         ensure!(!host.is_empty(), "there is no path of the host");
         let rest = rest.trim_end_matches(':');
-        let divided = rest.rsplit_once(':');
-        let divided = divided.filter(|(_, options)| !options.contains('/'));
-        let (inside, options) = divided.unwrap_or((rest, ""));
+        let split = rest.rsplit_once(':');
+        let split = split.filter(|(_, options)| !options.contains('/'));
+        let (inside, options) = split.unwrap_or((rest, ""));
         ensure!(
-            divided.is_some() || !inside.split(',').all(|word| option(word).is_some()),
+            split.is_some() || !inside.split(',').all(|word| option(word).is_some()),
             "'{inside}' stands in the place of a path; write {host}::{inside} if it is \
              meant as an option, /{inside} if as a path"
         );
@@ -58,24 +58,25 @@ impl Share {
     }
 }
 
-/// The option that a word stands for, in any case.
+/// Returns the option of which `word` is a name, regardless of case.
 fn option(word: &str) -> Option<&'static str> {
     let word = word.trim().to_lowercase();
     let named = OPTIONS.iter().find(|names| names.contains(&word.as_str()));
     named.map(|names| names[0])
 }
 
+/// Fails unless `word` is an option. The error suggests the closest one.
 fn refuse_unknown(word: &str) -> Result<()> {
     let known = || OPTIONS.iter().map(|names| names[0]);
     if known().any(|option| option == word) {
         return Ok(());
     }
-    let meant = option(word).or_else(|| closest(word, known()));
-    let meant = match meant {
-        Some(meant) => format!("did you mean {meant}?"),
+    let closest = option(word).or_else(|| closest(word, known()));
+    let remedy = match closest {
+        Some(closest) => format!("did you mean {closest}?"),
         None => "use ro, rw, rec or idmap.".to_owned(),
     };
-    bail!("there is no option '{word}'; {meant} If it belongs to the path, write :rw after it")
+    bail!("there is no option '{word}'; {remedy} If it belongs to the path, write :rw after it")
 }
 
 #[cfg(test)]
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_divided_at_the_first_and_the_last_colon() {
+    fn values_are_split_at_the_first_and_the_last_colon() {
         for (text, inside, read_only) in [
             ("/home", "/home", false),
             ("/home:", "/home", false),
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_options_are_refused_with_the_nearest_one() {
+    fn unknown_option_is_refused_with_the_closest() {
         for (text, reason) in [
             ("/a:/b:readonly", "no option 'readonly'; did you mean ro?"),
             ("/a:/b:RO", "did you mean ro?"),

@@ -1,6 +1,8 @@
-//! The document at rest, `/run/overlay-boot/NAME/subhost`, and the proof that it tells the truth.
+//! The state directory of a subhost, `/run/overlay-boot/NAME`, with its lock and its state file.
 //!
-//! A subhost runs while somebody holds its `lock` and its pid 1 can be proven. Nothing is found by the name of a process.
+//! A subhost runs while a process holds `lock` and the pid 1 in the state file, `subhost`, is
+//! proven to be that of the subhost, see [`open_pid1`]. No process is found by name: a user can
+//! choose that.
 
 use crate::process::parent;
 pub use crate::process::{identify, lives, open_pid1};
@@ -9,46 +11,47 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
 use nix::unistd::{geteuid, linkat};
+use ob_sys::lock;
 use ob_sys::process::pidfd_signal;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where all subhosts rest, a directory of root alone.
+/// The parent of the state directories. Only root may write it.
 pub const DIRECTORY: &str = "/run/overlay-boot";
 
-/// The directory of one subhost, there from its boot to its end.
+/// The state directory of one subhost, which exists from the boot to the end of the cleanup.
 pub struct StateDir(PathBuf);
 
-/// An exclusive lock (`flock(2)`) on a file or directory, held until the last descriptor of it is closed.
+/// An exclusive lock on a file or directory, flock(2), held until its last descriptor is closed.
 pub type Lock = File;
 
 impl StateDir {
-    /// That of the subhost `name`, which is a name as [`Document::name`] has it.
+    /// Returns the state directory of the subhost `name`, a valid name as of [`Document::name`].
     #[must_use]
     pub fn of(name: &str) -> Self {
         StateDir::below(Path::new(DIRECTORY), name)
     }
 
-    /// The same where all subhosts rest below another `directory`.
+    /// Like [`StateDir::of`], below another `directory`.
     #[must_use]
     pub fn below(directory: &Path, name: &str) -> Self {
         StateDir(directory.join(name))
     }
 
-    /// The path of a file in it.
+    /// Returns the path of a file in the directory.
     #[must_use]
     pub fn file(&self, file: &str) -> PathBuf {
         self.0.join(file)
     }
 
-    /// Makes the directory, mode 0700, and takes the lock in it; none if another process holds it.
+    /// Creates the directory, mode 0700, and locks it; `None` if another process holds the lock.
     pub fn lock(&self) -> Result<Option<Lock>> {
         self.try_lock().inspect_err(|_| {
-            // If it is empty, it is we who have made it.
+            // The directory has a file from the first lock on. So if it is empty, it is new.
             let _ = std::fs::remove_dir(&self.0);
         })
     }
@@ -58,27 +61,28 @@ impl StateDir {
         let context = || format!("lock {}", path.display());
         let mut refused = 0;
         loop {
-            let made = DirBuilder::new()
+            let created = DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(&self.0);
-            match made {
-                // It was there, and is not any more.
+            match created {
+                // Another process has removed the directory since mkdir(2).
                 Err(error)
                     if error.kind() == ErrorKind::AlreadyExists
                         && std::fs::symlink_metadata(&self.0).map_or(true, |it| it.is_dir()) =>
                 {
                     continue;
                 }
-                made => made.with_context(context)?,
+                created => created.with_context(context)?,
             }
-            self.is_ours_alone()?;
+            self.check_parent()?;
             let file = match OpenOptions::new().write(true).open(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => match self.make_lock(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => match create_locked(&path) {
                     Ok(lock) => return Ok(Some(lock)),
-                    // Made by another, or its directory removed under us.
-                    Err(error) if is_passing(&error) => continue,
-                    // What ext4 says of a directory that was removed, and others of one that is not to be changed.
+                    // Another process has created the file or removed the directory.
+                    Err(error) if is_race(&error) => continue,
+                    // ext4 fails with EACCES in a removed directory. Other filesystems do so in an
+                    // immutable directory, so the number of attempts is bounded.
                     Err(error) if error.kind() == ErrorKind::PermissionDenied && refused < 100 => {
                         refused += 1;
                         continue;
@@ -87,21 +91,22 @@ impl StateDir {
                 },
                 file => file.with_context(context)?,
             };
-            match file.try_lock() {
-                // A lock on a file that its last holder has removed meanwhile protects nothing.
-                Ok(()) if !is_same(&file, &path) => {}
-                Ok(()) => return Ok(Some(file)),
-                // Who only looks whether it is held shares it for a moment, and is no holder.
-                Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(error).with_context(context),
+            if lock::try_lock(&file).with_context(context)? {
+                // The last holder may have removed the file since open(2). Then another process can
+                // create and lock a new one.
+                if is_same(&file, &path) {
+                    return Ok(Some(file));
+                }
+            } else if !lock::try_lock_shared(&file).with_context(context)? {
+                return Ok(None);
             }
+            // Else a shared lock, which `is_locked` takes for a moment, was in the way.
         }
     }
 
-    /// Fails if others may put a directory in the place of this one.
-    fn is_ours_alone(&self) -> Result<()> {
-        let directory = self.0.parent().context("it has no directory")?;
+    /// Fails if another user can replace this directory.
+    fn check_parent(&self) -> Result<()> {
+        let directory = self.0.parent().context("the path has no directory")?;
         let status = std::fs::symlink_metadata(directory)?;
         let ours = status.uid() == 0 || status.uid() == geteuid().as_raw();
         ensure!(
@@ -112,37 +117,13 @@ impl StateDir {
         Ok(())
     }
 
-    /// Makes the lock's file with the lock on it, in one step: so one that nobody holds was left behind.
-    fn make_lock(&self, path: &Path) -> std::io::Result<Lock> {
-        let unnamed = OpenOptions::new()
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_TMPFILE)
-            .open(&self.0);
-        let file = match unnamed {
-            // A filesystem without nameless files, which /run hardly is.
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                let mut named = OpenOptions::new();
-                let file = named.write(true).create_new(true).mode(0o600).open(path)?;
-                file.lock()?;
-                return Ok(file);
-            }
-            file => file?,
-        };
-        file.lock()?;
-        let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let follow = AtFlags::AT_SYMLINK_FOLLOW;
-        linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, follow)?;
-        Ok(file)
-    }
-
-    /// Whether somebody holds the lock, that is, whether the subhost starts, runs or ends.
+    /// Returns whether a process holds the lock: whether the subhost starts, runs or ends.
     #[must_use]
     pub fn is_locked(&self) -> bool {
-        File::open(self.file("lock")).is_ok_and(|file| file.try_lock_shared().is_err())
+        File::open(self.file("lock")).is_ok_and(|file| !lock::is_free(&file))
     }
 
-    /// Whether `descriptor` is open on the lock's file.
+    /// Returns whether `descriptor` is open on the lock file.
     #[must_use]
     pub fn is_lock(&self, descriptor: impl AsFd) -> bool {
         descriptor
@@ -151,7 +132,7 @@ impl StateDir {
             .is_ok_and(|descriptor| is_same(&File::from(descriptor), &self.file("lock")))
     }
 
-    /// The document at rest; none if there is none. Fails if it is damaged.
+    /// Reads the state file; `None` if it does not exist. Fails if it is not a document.
     pub fn document(&self) -> Result<Option<Document>> {
         let path = self.file("subhost");
         match std::fs::read_to_string(&path) {
@@ -163,7 +144,8 @@ impl StateDir {
         }
     }
 
-    /// Lays the document to rest, in one step: who looks sees the old one or the new one, and never half of it.
+    /// Replaces the state file by rename(2), so that a process that reads it gets either the old or
+    /// the new document.
     pub fn write(&self, document: &Document) -> Result<()> {
         let (new, path) = (self.file("subhost.new"), self.file("subhost"));
         let mut file = OpenOptions::new()
@@ -178,8 +160,10 @@ impl StateDir {
             .with_context(|| format!("write {}", path.display()))
     }
 
-    /// Writes the facts `keys` of `document` into the state file before the last stage writes all of
-    /// it: so that a process that cleans up after a killed stage finds them. A damaged file is replaced.
+    /// Writes the facts `keys` of `document` to the state file, before the last stage writes all
+    /// facts.
+    ///
+    /// A process that cleans up after a killed stage needs them. A damaged state file is replaced.
     pub fn note(&self, document: &Document, keys: &[&str]) -> Result<()> {
         let state = self.document().ok().flatten();
         let mut state = state.map_or_else(|| Document::new(document.name()), Ok)?;
@@ -187,8 +171,9 @@ impl StateDir {
         self.write(&state)
     }
 
-    /// Whether the process `pid` has the lock's file open. Only root can open it, so this is a guard
-    /// or a supervisor of this subhost.
+    /// Returns whether the process `pid` has the lock file open.
+    ///
+    /// Only root can open the file, so the process is a guard or a supervisor of this subhost.
     #[must_use]
     pub fn is_held_by(&self, pid: i32) -> bool {
         let Ok(lock) = std::fs::metadata(self.file("lock")) else {
@@ -202,7 +187,8 @@ impl StateDir {
         })
     }
 
-    /// Removes the directory. Only for the holder of the lock, and the last thing it does with it.
+    /// Removes the directory. The caller must hold the lock, and must not use the directory
+    /// afterwards.
     pub fn remove(&self) -> Result<()> {
         self.remove_all()
             .with_context(|| format!("remove {}", self.0.display()))
@@ -221,13 +207,13 @@ impl StateDir {
                 std::fs::remove_file(entry.path())?;
             }
         }
-        // The lock last: as soon as it is gone, another may make its own here, and what lies here then is the other's.
+        // The lock file last: without it, another process can lock the directory and create files.
         match std::fs::remove_file(self.file("lock")) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         match std::fs::remove_dir(&self.0) {
-            Err(error) if !is_passing(&error) && error.kind() != ErrorKind::DirectoryNotEmpty => {
+            Err(error) if !is_race(&error) && error.kind() != ErrorKind::DirectoryNotEmpty => {
                 Err(error)
             }
             _ => Ok(()),
@@ -235,40 +221,58 @@ impl StateDir {
     }
 }
 
-/// Locks a directory such as UPPER for one subhost, or with `shared` for any number that share it.
-/// Returns whether that was possible; [`owner`] finds the subhost that has it.
-pub fn claim(directory: &File, shared: bool) -> std::io::Result<bool> {
-    let locked = if shared {
-        directory.try_lock_shared()
-    } else {
-        directory.try_lock()
+/// Creates the file `path` and locks it. It never exists unlocked, unless its last holder was
+/// killed.
+fn create_locked(path: &Path) -> std::io::Result<Lock> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let unnamed = OpenOptions::new()
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_TMPFILE)
+        .open(directory);
+    let file = match unnamed {
+        // A filesystem without O_TMPFILE. /run is a tmpfs, which has it.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            let mut named = OpenOptions::new();
+            let file = named.write(true).create_new(true).mode(0o600).open(path)?;
+            lock::lock(&file)?;
+            return Ok(file);
+        }
+        file => file?,
     };
-    match locked {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(error),
+    lock::lock(&file)?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let follow = AtFlags::AT_SYMLINK_FOLLOW;
+    linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, follow)?;
+    Ok(file)
+}
+
+/// Locks a directory such as UPPER, exclusively or `shared`.
+///
+/// Returns false if another lock prevents it; then [`owner`] finds the subhost that holds the lock.
+pub fn claim(directory: &File, shared: bool) -> std::io::Result<bool> {
+    if shared {
+        lock::try_lock_shared(directory)
+    } else {
+        lock::try_lock(directory)
     }
 }
 
-/// The names of the subhosts that are not dead and whose documents say `variable=directory`, by whatever
-/// path. This reads all state files.
+/// Returns the names of the locked subhosts whose `variable` is `directory`, by any path.
+///
+/// Reads all state files.
 pub fn owners(variable: &str, directory: &Path) -> impl Iterator<Item = String> {
-    let wanted = std::fs::metadata(directory).ok();
-    let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
-    let wanted = wanted.map(identity);
+    let wanted = identity(directory);
     names().into_iter().filter(move |name| {
-        let home = StateDir::of(name);
-        let document = home.document().ok().flatten();
-        let document = document.filter(|_| home.is_locked());
         let found =
-            document.and_then(|document| std::fs::metadata(document.path(variable).ok()?).ok());
-        wanted.is_some() && found.map(identity) == wanted
+            locked_document(name).and_then(|document| identity(document.path(variable).ok()?));
+        wanted.is_some() && found == wanted
     })
 }
 
-/// Takes the exclusive lock on `file` within `patience`. Returns whether that was possible.
-pub fn lock_within(file: &File, patience: Duration) -> std::io::Result<bool> {
-    let deadline = Instant::now() + patience;
+/// Waits up to `timeout` for an exclusive lock on `file`. Returns whether the file is locked.
+pub fn lock_within(file: &File, timeout: Duration) -> std::io::Result<bool> {
+    let deadline = Instant::now() + timeout;
     while !claim(file, false)? {
         if Instant::now() > deadline {
             return Ok(false);
@@ -278,32 +282,36 @@ pub fn lock_within(file: &File, patience: Duration) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// The name of the subhost with a layer whose path `is_it` accepts, and that layer as
-/// `VARIABLE=PATH`. For a message: this reads all documents at rest.
+/// Returns the name of a locked subhost with a layer whose path `is_wanted` accepts, and the layer
+/// as `VARIABLE=PATH`.
+///
+/// Reads all state files, so call this only for a message.
 #[must_use]
-pub fn owner(is_it: impl Fn(&Path) -> bool) -> Option<(String, String)> {
+pub fn owner(is_wanted: impl Fn(&Path) -> bool) -> Option<(String, String)> {
     names().into_iter().find_map(|name| {
-        let home = StateDir::of(&name);
-        let document = home
-            .document()
-            .ok()
-            .flatten()
-            .filter(|_| home.is_locked())?;
+        let document = locked_document(&name)?;
         let layers = ["UPPER", "WORK", "LIVE", "LOWER"].into_iter();
         let mut layers = layers.filter_map(|layer| Some((layer, document.path(layer).ok()?)));
-        let (layer, path) = layers.find(|(_, path)| is_it(path))?;
+        let (layer, path) = layers.find(|(_, path)| is_wanted(path))?;
         Some((name, format!("{layer}={}", path.display())))
     })
 }
 
-/// The device and the inode of a file; none if there is no such file.
+/// Returns the document of the subhost `name` if that is locked.
+fn locked_document(name: &str) -> Option<Document> {
+    let directory = StateDir::of(name);
+    let document = directory.document().ok().flatten();
+    document.filter(|_| directory.is_locked())
+}
+
+/// Returns the device and the inode of a file; `None` if it does not exist.
 #[must_use]
 pub fn identity(path: &Path) -> Option<(u64, u64)> {
     let status = std::fs::metadata(path).ok()?;
     Some((status.dev(), status.ino()))
 }
 
-/// The names of all subhosts that have a directory, sorted.
+/// Returns the sorted names of all subhosts that have a state directory.
 #[must_use]
 pub fn names() -> Vec<String> {
     let entries = std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
@@ -315,21 +323,24 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Like [`open_pid1`], but also proves that pid 1 is that of the subhost NAME, whatever facts the document
-/// has: its parent, the supervisor, has the lock of that name open.
+/// Like [`open_pid1`], but does not trust the facts of the document: returns `None` unless the
+/// parent of pid 1, the supervisor, has the lock file of the subhost NAME open.
 #[must_use]
 pub fn open_own_pid1(document: &Document) -> Option<OwnedFd> {
     let pid_1 = open_pid1(document)?;
     let parent = parent(document.number("pid").ok()?)?;
     let is_own = StateDir::of(document.name()).is_held_by(parent);
-    // It was the parent of the process behind the descriptor if that still lives.
+    // If the process behind the pidfd is still alive, its pid was not reused, so `parent` is its
+    // parent.
     (is_own && pidfd_signal(&pid_1, None).is_ok()).then_some(pid_1)
 }
 
-fn is_passing(error: &std::io::Error) -> bool {
+/// Returns whether another process that creates or removes the same files can cause the error.
+fn is_race(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound)
 }
 
+/// Returns whether `path` is still that of the open `file`.
 fn is_same(file: &File, path: &Path) -> bool {
     let opened = file.metadata().map(|status| (status.dev(), status.ino()));
     opened.is_ok_and(|opened| identity(path) == Some(opened))
@@ -345,20 +356,20 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let home = StateDir::below(&directory, "mta");
+                    let state = StateDir::below(&directory, "mta");
                     for _ in 0..3000 {
-                        if let Some(lock) = home.lock().unwrap() {
-                            home.remove().unwrap();
+                        if let Some(lock) = state.lock().unwrap() {
+                            state.remove().unwrap();
                             drop(lock);
                         }
                     }
                 });
             }
         });
-        // Where a file stands in its place, it never will be.
-        let home = StateDir::below(&directory, "mtb");
+        // A file at the path of the directory must not cause an endless loop.
+        let state = StateDir::below(&directory, "mtb");
         std::fs::write(directory.join("mtb"), "").unwrap();
-        assert!(home.lock().is_err());
+        assert!(state.lock().is_err());
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

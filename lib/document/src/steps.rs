@@ -1,40 +1,39 @@
-//! The dry run: what a stage would do, as commands that can be typed.
+//! The steps of a dry run: the commands that do by hand the same as a stage.
 
 use crate::filter::{read, send};
-use crate::{Document, Hook, quote};
+use crate::{Document, Hook, STEPS, quote};
 use anyhow::{Context, Result};
 use std::process::ExitCode;
 
-/// The fact that marks a document as one of a dry run: nothing of what it says has been made.
-pub const FACT: &str = "steps";
-
-/// Reads a document, has `describe` check what can be checked and tell what it would do, and prints the document with that
-/// added to its `steps`. A failure is told on stderr alone: the log is the subhost's.
+/// Reads a document, calls `describe` to run the checks of the stage and to add its steps, and
+/// prints the document with them.
+///
+/// An error is returned and not logged: a dry run must not change the log of a subhost that runs.
 pub fn plan(
     describe: impl FnOnce(&mut Document, &mut Vec<String>) -> Result<()>,
 ) -> Result<ExitCode> {
     let mut document = Document::parse(&read()?)?;
-    let steps = document.list(FACT)?;
+    let steps = document.list(STEPS)?;
     let mut steps: Vec<String> = steps.into_iter().map(str::to_owned).collect();
     let name = document.name().to_owned();
     describe(&mut document, &mut steps).context(name)?;
-    // A remark ends with its line: the text after a line break in a path would be a command.
+    // A shell comment ends at a newline: the text after a newline in a path would be a command.
     for remark in steps.iter_mut().filter(|step| step.starts_with('#')) {
         *remark = remark.replace(['\n', '\r'], "?");
     }
-    document.set(FACT, steps);
+    document.set(STEPS, steps);
     send(&document)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A command line of these words, each quoted where it has to be.
+/// Returns a command line of these words, quoted for a shell where necessary.
 #[must_use]
 pub fn command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let words: Vec<String> = words.into_iter().map(word).collect();
     words.join(" ")
 }
 
-/// One word of a command line.
+/// Returns `text` as one word of a command line, quoted where necessary.
 #[must_use]
 pub fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=:,+@%^".contains(c);
@@ -45,7 +44,10 @@ pub fn word(text: &str) -> String {
     }
 }
 
-/// The step that runs the hook of `variable`, if the plan has one: in BASE, with the plan, its wildcards expanded.
+/// Returns the step that runs the hook of `variable`; `None` if that is not set.
+///
+/// The step runs in BASE, with the plan in the environment. Only the wildcards of the hook stay
+/// unquoted, so the shell expands them. Fails if the hook is not an executable file.
 pub fn hook(document: &Document, variable: &str, arguments: &[&str]) -> Result<Option<String>> {
     let Some(words) = document.optional(variable) else {
         return Ok(None);
@@ -71,24 +73,27 @@ pub fn hook(document: &Document, variable: &str, arguments: &[&str]) -> Result<O
     )))
 }
 
-/// For what no command of the host's does: `stage` itself becomes the step, on the document that the stage before it has left in
-/// `$document`, else on a new one; what it does, `told`, are remarks.
+/// Adds `stage` itself as a step, for actions that no command of the host performs. Adds each of
+/// `actions` as a comment before it.
+///
+/// The step reads the output of the step before it from `$document`, see [`input`].
 pub fn leave_to(
     stage: &str,
     document: &Document,
-    told: &[String],
+    actions: &[String],
     steps: &mut Vec<String>,
 ) -> Result<()> {
-    for step in told {
-        let step = step.strip_prefix("# ").unwrap_or(step);
-        steps.push(format!("# {stage}: {step}"));
+    for action in actions {
+        let action = action.strip_prefix("# ").unwrap_or(action);
+        steps.push(format!("# {stage}: {action}"));
     }
     let input = input(document, steps)?;
     steps.push(format!("document=$({input} | {stage})"));
     Ok(())
 }
 
-/// What prints the document that a step is to begin with.
+/// Returns the command that prints the input of a step: `$document` if a step before it has set
+/// that variable, else a new document from CONFIG.
 pub fn input(document: &Document, steps: &[String]) -> Result<String> {
     if steps.iter().any(|step| step.starts_with("document=")) {
         return Ok("printf '%s\\n' \"$document\"".to_owned());

@@ -1,6 +1,7 @@
-//! "Did you mean": the nearest of some known words.
+//! The closest of some known words, for a "did you mean".
 
-/// Returns the word of `known` that `word` most probably was to be: at most a third of its letters wrong, case aside.
+/// Returns the word of `known` that is closest to `word`, regardless of case; `None` if more than a
+/// third of the letters differ.
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let most = |candidate: &str| candidate.len().max(word.len()) / 3;
@@ -13,8 +14,8 @@ pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// Returns the number of letters to insert, delete, replace or swap with their neighbour (optimal
-/// string alignment).
+/// Returns the optimal string alignment distance: the number of letters to insert, delete, replace
+/// or swap with the next letter.
 #[must_use]
 pub fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());

@@ -1,4 +1,4 @@
-//! What all the tools have in common at the prompt: help, version, usage errors, one line for a failure.
+//! The command line of a tool: help, version, usage errors, and one line for a failure.
 
 use crate::{closest, printable};
 use anyhow::{Result, anyhow};
@@ -10,24 +10,26 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Names the command that has become the tool, or leaves all to it: what the user has typed.
+/// The environment variable with the name of the script that executes the tool: the name that the
+/// user has typed.
 const COMMAND: &str = "OB_COMMAND";
 
-/// A tool as the user sees it.
+/// The name, the help text and the exit status of a tool.
 pub struct Tool {
-    /// Its own name, for the log; its messages begin with it unless it was called by a command of ours.
+    /// The name of the tool, for the log. Messages begin with it, or with the value of
+    /// `OB_COMMAND`.
     pub name: &'static str,
-    /// What `--help` prints; the long options in it are those that a mistyped one is compared with.
+    /// The output of `--help`. An unknown option is compared with the long options in this text.
     pub help: &'static str,
-    /// The status for "the tool failed": 1 for a filter, 125 for what runs a command (env(1)).
+    /// The status of a failure: 1 for a filter, 125 for a tool that executes a command, env(1).
     pub failed: u8,
 }
 
-/// The tool was called in a way that it does not understand: status 2.
+/// A usage error: status 2.
 #[derive(Debug)]
 pub struct Usage(pub String);
 
-/// The failure has been reported already, by the stage before us: status 1, not a word.
+/// A failure that the previous stage has reported: status 1 without a message.
 #[derive(Debug)]
 pub struct Silent;
 
@@ -47,15 +49,16 @@ impl std::error::Error for Usage {}
 impl std::error::Error for Silent {}
 
 impl Tool {
-    /// Runs `body` on the command line; its error becomes one line on stderr and the status: 2 for [`Usage`], 1 without a
-    /// word for [`Silent`], else [`Tool::failed`].
+    /// Runs `body` on the command line, reports its error on stderr, and returns the exit status.
+    ///
+    /// The status of an error is 2 for [`Usage`], 1 for [`Silent`], else [`Tool::failed`].
     pub fn main(&self, body: impl FnOnce(&Tool, Parser) -> Result<ExitCode>) -> ExitCode {
         reset_sigchld();
         keep_absolute_path();
         self.report(body(self, Parser::from_env()))
     }
 
-    /// Turns the result of a tool into its exit status, as [`Tool::main`] does, telling an error on stderr.
+    /// Reports an error on stderr, and returns the exit status, see [`Tool::main`].
     pub fn report(&self, result: Result<ExitCode>) -> ExitCode {
         let error = match result {
             Ok(status) => return status,
@@ -71,14 +74,14 @@ impl Tool {
         ExitCode::from(self.failed)
     }
 
-    /// Prints the error as the one line that it is, on stderr.
+    /// Prints the error as one line on stderr.
     pub fn complain(&self, error: &anyhow::Error) {
         self.warn(&one_line(error));
     }
 
-    /// Prints a line on stderr that begins with the tool's name.
+    /// Prints a line on stderr that begins with the name of the tool.
     pub fn warn(&self, text: &str) {
-        // Not eprintln, which would panic where stderr is closed.
+        // eprintln! would panic if stderr is closed.
         let _ = writeln!(
             std::io::stderr(),
             "{}: {}",
@@ -87,7 +90,8 @@ impl Tool {
         );
     }
 
-    /// What the user has typed: the tool's name, or that of the script that stands for it.
+    /// Returns the name that the user has typed: that of the tool or of the script that executed
+    /// it.
     fn typed(&self) -> Cow<'static, str> {
         match std::env::var(COMMAND) {
             Ok(command) => command.into(),
@@ -95,9 +99,10 @@ impl Tool {
         }
     }
 
-    /// Handles an argument that the tool itself does not take: help, version, or a usage error that names the nearest option.
+    /// Handles an argument that the tool does not: help, version, or an unknown argument.
     ///
-    /// Ends the process for the first two, as lexopt's own examples do: nothing has been made yet.
+    /// Prints the help or the version and exits: the tool has not created anything yet. Returns a
+    /// usage error for an unknown argument.
     pub fn common(&self, arg: &Arg) -> anyhow::Error {
         match arg {
             Arg::Short('h') | Arg::Long("help") => self.say(self.help),
@@ -126,6 +131,7 @@ impl Tool {
         }
     }
 
+    /// Prints `text` on standard output and exits.
     fn say(&self, text: &str) -> ! {
         let status = match std::io::stdout().write_all(text.as_bytes()) {
             Ok(()) => 0,
@@ -135,7 +141,8 @@ impl Tool {
     }
 }
 
-/// What is wrong with an `option` that the tool `name` has not: what it was meant to be, if a long one in `help` is near.
+/// Returns the usage error for an `option` that the tool `name` does not have. The error suggests
+/// the closest long option in `help`.
 #[must_use]
 pub fn unknown_option(name: &str, help: &str, option: &str) -> Usage {
     let option = option.split('=').next().unwrap_or_default();
@@ -143,18 +150,17 @@ pub fn unknown_option(name: &str, help: &str, option: &str) -> Usage {
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
         .filter(|word| word.len() > 2 && word.starts_with("--"))
         .chain(["--help", "--version"]);
-    let meant = option.strip_prefix("--").and_then(|word| {
+    let suggested = option.strip_prefix("--").and_then(|word| {
         let known = known.filter_map(|option| option.strip_prefix("--"));
         closest(word, known)
     });
-    Usage(match meant {
-        Some(meant) => format!("there is no option {option}; did you mean --{meant}?"),
+    Usage(match suggested {
+        Some(known) => format!("there is no option {option}; did you mean --{known}?"),
         None => format!("there is no option {option}; see {name} --help"),
     })
 }
 
-/// Returns the error and its causes as one line for a terminal, errors of the kernel in words
-/// alone.
+/// Returns the error and its causes as one line for a terminal, system errors without their number.
 #[must_use]
 pub fn one_line(error: &anyhow::Error) -> String {
     let causes = error.chain().map(|cause| {

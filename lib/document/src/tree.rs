@@ -1,6 +1,7 @@
-//! A directory tree of any depth. Root inside can make one that is deeper than a stack, than the
-//! limit of open files, and than `PATH_MAX`; so a tree is walked without recursion, by descriptors,
-//! of which a few are open at a time.
+//! Directory trees of any depth.
+//!
+//! Root inside can create a tree that is too deep for the stack, for `RLIMIT_NOFILE` and for
+//! `PATH_MAX`. So a tree is walked without recursion and with few open descriptors.
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -13,23 +14,23 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// How many directories of a walk stay open.
+/// The number of directories that a walk keeps open.
 const OPEN: usize = 8;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
 
-/// A way down from one directory, through no link.
+/// A path down from one directory, without symbolic links.
 pub struct Walk {
-    /// The innermost directories of the way; the last one is where the walk is.
+    /// The innermost directories of the path. The last is the current directory of the walk.
     open: VecDeque<OwnedFd>,
-    /// Those above them, by device and inode.
+    /// The device and the inode of each directory above those.
     above: Vec<(dev_t, ino_t)>,
 }
 
 impl Walk {
-    /// Begins a walk at `path`, through links.
+    /// Begins a walk at `path`. Follows symbolic links.
     pub fn open(path: &(impl ?Sized + NixPath)) -> Result<Self> {
         Ok(Walk::new(nix::fcntl::open(path, DIRECTORY, Mode::empty())?))
     }
@@ -43,7 +44,7 @@ impl Walk {
         }
     }
 
-    /// Returns the directory where the walk is.
+    /// Returns the current directory.
     ///
     /// # Panics
     ///
@@ -53,13 +54,12 @@ impl Walk {
         self.open.back().expect("a walk that goes on").as_fd()
     }
 
-    /// Enters the directory `name`. `ELOOP`, `ENOTDIR`: it is a link, or another file.
+    /// Enters the directory `name`. Fails with `ENOTDIR` or `ELOOP` if `name` is another type of
+    /// file or a symbolic link.
     pub fn enter(&mut self, name: &(impl ?Sized + NixPath)) -> Result<()> {
         let flags = DIRECTORY | OFlag::O_NOFOLLOW;
         let inner = openat(self.here(), name, flags, Mode::empty())?;
-        if self.open.len() == OPEN
-            && let Some(outermost) = self.open.front()
-        {
+        if let Some(outermost) = self.open.front().filter(|_| self.open.len() == OPEN) {
             self.above.push(identity(outermost)?);
             self.open.pop_front();
         }
@@ -67,14 +67,15 @@ impl Walk {
         Ok(())
     }
 
-    /// Goes back to the directory above. `ESTALE`: this one has been moved elsewhere meanwhile.
+    /// Returns to the parent directory. Fails with `ESTALE` if the current directory has been moved
+    /// to another parent since the walk entered it.
     pub fn leave(&mut self) -> Result<()> {
-        let left = self.open.pop_back();
-        if self.open.is_empty()
-            && let (Some(left), Some(noted)) = (left, self.above.pop())
-        {
+        let Some(left) = self.open.pop_back().filter(|_| self.open.is_empty()) else {
+            return Ok(());
+        };
+        if let Some(entered) = self.above.pop() {
             let outer = openat(left, "..", DIRECTORY, Mode::empty())?;
-            if identity(&outer)? != noted {
+            if identity(&outer)? != entered {
                 return Err(Errno::ESTALE);
             }
             self.open.push_back(outer);
@@ -82,12 +83,12 @@ impl Walk {
         Ok(())
     }
 
-    /// Returns the names in the directory where the walk is, in no order.
+    /// Returns the names in the current directory, in no order.
     pub fn names(&self) -> Result<Vec<CString>> {
         Ok(self.entries()?.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// Like [`Walk::names`], with the type of each file, if the filesystem says it.
+    /// Like [`Walk::names`], with the type of each file, if the filesystem reports it.
     fn entries(&self) -> Result<Vec<(CString, Option<Type>)>> {
         let mut directory = Dir::openat(self.here(), ".", DIRECTORY, Mode::empty())?;
         let mut entries = Vec::new();
@@ -101,14 +102,16 @@ impl Walk {
     }
 }
 
+/// Returns the device and the inode of a directory.
 fn identity(directory: impl AsFd) -> Result<(dev_t, ino_t)> {
     let status = fstat(directory)?;
     Ok((status.st_dev, status.st_ino))
 }
 
-/// Removes the directory at `path` with all directories below it, and with `files` all that is in
-/// them. `ENOENT` is no error. What cannot be removed keeps the directories above it; the first
-/// reason is returned.
+/// Removes the directory at `path`, all directories below it, and with `files` all other files too.
+///
+/// `ENOENT` is not an error. A file that cannot be removed, and the directories above it, stay; the
+/// first such error is returned.
 pub fn remove(path: &(impl ?Sized + NixPath), files: bool) -> Result<()> {
     let flag = UnlinkatFlags::RemoveDir;
     let here = nix::fcntl::AT_FDCWD;
@@ -149,7 +152,7 @@ pub fn remove(path: &(impl ?Sized + NixPath), files: bool) -> Result<()> {
     outcome.and(unlinkat(here, path, flag))
 }
 
-/// Removes a name in the directory where the walk is; one that is gone already is no error.
+/// Removes a name in the current directory of the walk. `ENOENT` is not an error.
 fn unlink(walk: &Walk, name: &CStr, flag: UnlinkatFlags) -> Result<()> {
     match unlinkat(walk.here(), name, flag) {
         Err(Errno::ENOENT) => Ok(()),
@@ -162,7 +165,7 @@ mod tests {
     use super::*;
     use nix::sys::stat::mkdirat;
 
-    /// Makes directories called `d`, each in the one before.
+    /// Creates `depth` directories named `d`, each in the last.
     fn make(path: &std::path::Path, depth: usize) -> Walk {
         std::fs::create_dir(path).unwrap();
         let mut walk = Walk::open(path).unwrap();
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn moved_directory_is_not_left_for_another() {
+    fn moved_directory_is_left_with_an_error() {
         let path = std::env::temp_dir().join(format!("ob-moved-{}", std::process::id()));
         let mut walk = make(&path, OPEN + 3);
         std::fs::rename(path.join("d/d/d"), path.join("moved")).unwrap();

@@ -192,7 +192,7 @@ const PLANS: &[(&str, &[&str])] = &[
     ),
     (
         "PREMOUNT=hook",
-        &["'hook' is not on PATH; write ./hook for the one in BASE"],
+        &["'hook' is not on PATH; write ./hook for the file in BASE"],
     ),
     ("INIT=./silent", &["INIT printed nothing for pid 1 to do"]),
     ("LOWER=../shellless", &["ob-unshare: bad: ", "/bin/sh"]),

@@ -1,7 +1,12 @@
-//! The configuration, subhost.conf(5): its syntax and what its variables come to ([`conf`]), and all that can be wrong with it
-//! ([`check`]).
+//! The configuration of a subhost, subhost.conf(5): its syntax ([`conf`]), its evaluation
+//! ([`evaluation`]), and its problems ([`check`]).
 #![forbid(unsafe_code)]
 
 pub mod check;
 pub mod conf;
+pub mod evaluation;
+mod findings;
+mod insecure;
+mod lines;
 mod misspelt;
+pub mod problem;

@@ -3,8 +3,10 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
-use ob_conf::check::{self, Weight};
-use ob_conf::conf::{self, Conf, Evaluation};
+use ob_conf::check;
+use ob_conf::conf::Conf;
+use ob_conf::evaluation::{Evaluation, words};
+use ob_conf::problem::Weight;
 use ob_document::printable::copy;
 use ob_document::{
     Document, Kind, Silent, Tool, Usage, VARIABLES, printable, quote, send, unknown_option,
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
     TOOL.main(run)
 }
 
-/// What the command line asks for.
+/// The command line.
 #[derive(Default)]
 struct Request {
     env: bool,
@@ -63,7 +65,7 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     if request.command.is_none() {
         return answer(request);
     }
-    // What runs a command must not be taken for the command: a failure of ours is 125, also one that was told already.
+    // Status 125, as of env(1), distinguishes a failure of ob-conf from one of the command.
     Ok(match answer(request) {
         Err(error) if error.is::<Silent>() => ExitCode::from(125),
         outcome => Tool {
@@ -74,6 +76,7 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     })
 }
 
+/// Prints the document or the problems, or executes the command.
 fn answer(request: Request) -> Result<ExitCode> {
     if request.check {
         let conf = Conf::read(Path::new(&request.source))?;
@@ -100,7 +103,8 @@ fn answer(request: Request) -> Result<ExitCode> {
     }
 }
 
-/// Reports the problems that a boot passes over: on stderr, and by the document in the log.
+/// Prints the problems that do not prevent a boot on stderr, and adds all to the document as
+/// `warnings`, for the log.
 fn warn(conf: &Conf, document: &mut Document) {
     let mut warnings = Vec::new();
     for problem in check::passed(conf, document) {
@@ -116,12 +120,13 @@ fn warn(conf: &Conf, document: &mut Document) {
 }
 
 impl Request {
-    /// Whether the whole plan is asked for, as the first stage of a boot prints it.
+    /// Returns whether the whole document is requested, as by the first stage of a boot.
     fn is_plan(&self) -> bool {
         !self.env && self.wanted.is_empty() && self.command.is_none()
     }
 }
 
+/// Parses the command line.
 fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     let mut request = Request::default();
     let mut operands = Vec::new();
@@ -130,8 +135,8 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
             Short('e') | Long("env") => request.env = true,
             Short('c') | Long("check") => request.check = true,
             Long("look") => request.look = true,
-            Long("mistyped") => return misread(parser),
-            Long("printable") => return clean(parser),
+            Long("mistyped") => return report_unknown_option(parser),
+            Long("printable") => return copy_printable(parser),
             Value(operand) => {
                 operands.push(operand);
                 break;
@@ -149,7 +154,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     }
     let mut operands = operands.into_iter().map(|operand| {
         let text = operand.into_string();
-        text.map_err(|text| Usage(format!("{} is not UTF-8", text.display())))
+        text.map_err(|text| Usage(format!("{} is not UTF-8", text.to_string_lossy())))
     });
     let Some(source) = operands.next() else {
         bail!(Usage(
@@ -170,7 +175,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     Ok(request)
 }
 
-/// Prints all problems. Status 1 if there are any.
+/// Prints all problems. Returns status 1 if there is one.
 fn report(conf: &Conf) -> Result<ExitCode> {
     let problems = check::problems(conf);
     let report: String = problems.iter().map(|problem| problem.shown(conf)).collect();
@@ -178,8 +183,8 @@ fn report(conf: &Conf) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!problems.is_empty())))
 }
 
-/// For the commands that are scripts: complains of an option in their name, with what it was meant to be, status 2.
-fn misread(mut parser: lexopt::Parser) -> Result<Request> {
+/// Prints the usage error for an unknown option of a script, and exits with status 2.
+fn report_unknown_option(mut parser: lexopt::Parser) -> Result<Request> {
     let words: Vec<String> = parser
         .raw_args()?
         .map(|word| word.to_string_lossy().into_owned())
@@ -192,9 +197,8 @@ fn misread(mut parser: lexopt::Parser) -> Result<Request> {
     std::process::exit(2)
 }
 
-/// For the commands that are scripts: copies stdin to stdout as a terminal may be given it, and
-/// ends the process.
-fn clean(mut parser: lexopt::Parser) -> Result<Request> {
+/// Copies stdin to stdout without unprintable characters, for a script, and exits.
+fn copy_printable(mut parser: lexopt::Parser) -> Result<Request> {
     let words: Vec<_> = parser.raw_args()?.collect();
     let prefix = match words.as_slice() {
         [] => String::new(),
@@ -202,14 +206,16 @@ fn clean(mut parser: lexopt::Parser) -> Result<Request> {
         _ => bail!(Usage("--printable wants one PREFIX".to_owned())),
     };
     match copy(std::io::stdin(), std::io::stdout(), &prefix) {
-        // The reader of a pipe has seen enough, as with `| head`.
+        // The reader of the pipe has exited, such as head(1).
         Err(error) if error.kind() == ErrorKind::BrokenPipe => bail!(Silent),
         copied => copied.context("copy the standard input")?,
     }
     std::process::exit(0)
 }
 
-/// Reads a document from stdin and changes it as the command line says; so a stage in plain sh needs no other tool.
+/// Reads a document from stdin, and applies the assignments of the command line.
+///
+/// With this a stage can be a shell script.
 fn amend(request: &Request) -> Result<Document> {
     let mut input = String::new();
     std::io::stdin()
@@ -229,11 +235,14 @@ fn amend(request: &Request) -> Result<Document> {
     Ok(document)
 }
 
-/// A plan's value is of the kind that the variable has; a fact's is JSON where it reads as JSON, else a text.
+/// Returns the value of `key` for the text of an assignment.
+///
+/// The value of a variable has the kind of the variable. The value of a fact is parsed as JSON; it
+/// is a text if it is not JSON.
 fn amended(key: &str, value: &str) -> Value {
     let variable = VARIABLES.iter().find(|variable| variable.name == key);
     match variable.map(|variable| variable.kind) {
-        Some(Kind::Words) => conf::words(value),
+        Some(Kind::Words) => words(value),
         Some(Kind::Lines) => value.lines().map(Value::from).collect(),
         Some(_) => value.into(),
         None if key.starts_with(|c: char| c.is_ascii_uppercase()) => value.into(),
@@ -241,18 +250,20 @@ fn amended(key: &str, value: &str) -> Value {
     }
 }
 
-/// Execs the command with the plan in its environment; returns the status of env(1) if that fails.
+/// Executes the command with the plan in its environment. Returns the status of env(1) if that
+/// fails.
 fn become_command(document: &Document, command: &[std::ffi::OsString]) -> ExitCode {
     let error = Command::new(&command[0])
         .args(&command[1..])
         .envs(document.environment())
         .exec();
     let missing = error.kind() == std::io::ErrorKind::NotFound;
-    let error = anyhow::Error::from(error).context(format!("run {}", command[0].display()));
+    let error = anyhow::Error::from(error).context(format!("run {}", command[0].to_string_lossy()));
     TOOL.complain(&error.context(document.name().to_owned()));
     ExitCode::from(if missing { 127 } else { 126 })
 }
 
+/// Prints the document, or its variables for a shell.
 fn print(document: &Document, request: &Request) -> Result<ExitCode> {
     if !request.env {
         send(document)?;
@@ -262,7 +273,7 @@ fn print(document: &Document, request: &Request) -> Result<ExitCode> {
     for (key, value) in document.variables() {
         let named = request.wanted.iter().any(|wanted| wanted == key);
         if !is_name(key) {
-            ensure!(!named, "{key:?} cannot be the name of a shell's variable");
+            ensure!(!named, "{key:?} cannot be the name of a shell variable");
         } else if named || key.starts_with(|c: char| c.is_ascii_uppercase()) {
             output += &format!("{key}={}\n", quote(&value));
         }
@@ -275,7 +286,9 @@ fn print(document: &Document, request: &Request) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether a shell takes `key=` for an assignment. What else could stand there in a document would be run.
+/// Returns whether `key` is the name of a shell variable.
+///
+/// A shell would execute a line that begins with another key.
 fn is_name(key: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     key.chars().all(word) && key.starts_with(|c: char| !c.is_ascii_digit())

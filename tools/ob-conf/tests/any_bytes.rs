@@ -1,4 +1,4 @@
-//! What fuzz/ looks for at length, in small: whatever the bytes are, it holds.
+//! The properties that fuzz/ tests, with few inputs.
 
 #[path = "../../../fuzz/bodies/conf.rs"]
 mod conf;
@@ -20,14 +20,19 @@ fn readers_hold_on_all_seeds() {
         .for_each(|seed| profile::holds(seed));
     for seed in seeds::of("document") {
         document::holds(&seed);
-        Document::parse(str::from_utf8(&seed).unwrap()).unwrap();
+        Document::parse(std::str::from_utf8(&seed).unwrap()).unwrap();
     }
 }
 
-/// Lines that look like assignments, most of them with a name that counts, and a value that may.
+/// Returns lines that look like assignments, most of them with a known name and a valid value.
 fn lines() -> impl Strategy<Value = String> {
     let known: Vec<&str> = VARIABLES.iter().map(|variable| variable.name).collect();
-    let name = prop_oneof![9 => prop::sample::select(known), 1 => Just("X"), 1 => Just("# "), 1 => Just("")];
+    let name = prop_oneof![
+        9 => prop::sample::select(known),
+        1 => Just("X"),
+        1 => Just("# "),
+        1 => Just(""),
+    ];
     let value = prop_oneof![
         "\\PC{0,12}",
         "[a-z0-9/=:.,% ]{0,12}",
@@ -39,7 +44,11 @@ fn lines() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn configuration_reader_holds_near_the_seeds(bytes in seeds::near("conf")) {

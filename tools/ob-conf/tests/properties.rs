@@ -1,7 +1,8 @@
-//! What goes in comes out: values written into a configuration or a document and read again, by the library, by the tool, and by
-//! a shell.
+//! Values that are written to a configuration or a document are read back unchanged by the library,
+//! the tool and a shell.
 
-use ob_conf::conf::{Conf, Evaluation};
+use ob_conf::conf::Conf;
+use ob_conf::evaluation::Evaluation;
 use ob_document::{Document, Kind, VARIABLES, steps};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,7 +18,8 @@ fn cases(cases: u32) -> ProptestConfig {
     }
 }
 
-/// A text that may have anything in it but NUL, which no environment can hold; often what is special to somebody.
+/// Returns texts with any character but NUL, which an environment cannot hold, often with
+/// characters that are special in a shell, in JSON or on a terminal.
 fn text() -> impl Strategy<Value = String> {
     let special = "'\"\\$`!#~*?[]{}();&|<>=%- \t\r\n\u{1b}\u{7f}\u{81}é\u{2028}\u{feff}𝄞";
     let special: Vec<char> = special.chars().collect();
@@ -27,7 +29,8 @@ fn text() -> impl Strategy<Value = String> {
         .prop_map(|text| text.into_iter().filter(|c| *c != '\0').collect())
 }
 
-/// What can be the value of an assignment: one line that neither begins as a command does nor ends with a blank.
+/// Returns valid values of an assignment: one line that does not begin with `!` or end with a
+/// blank.
 fn value() -> impl Strategy<Value = String> {
     text().prop_map(|text| {
         let line: String = text.chars().filter(|c| *c != '\n').collect();
@@ -35,7 +38,8 @@ fn value() -> impl Strategy<Value = String> {
     })
 }
 
-/// How one assignment is written: the value with blanks around it, and with backslashes where they are needed or do no harm.
+/// The style of an assignment: blanks around the value, and backslashes where they are necessary or
+/// harmless.
 #[derive(Clone, Debug)]
 struct Style {
     before: &'static str,
@@ -85,7 +89,7 @@ fn conf(text: &str) -> Conf {
 proptest! {
     #![proptest_config(cases(300))]
 
-    /// The first of two assignments counts, and of lists each.
+    /// The first of two assignments takes effect; for a list, each of them.
     #[test]
     fn written_configuration_is_read_back_unchanged(
         hooks in prop::collection::vec((value(), style(), value()), 3),
@@ -111,9 +115,10 @@ proptest! {
         for (name, (value, ..)) in names.iter().zip(&hooks) {
             prop_assert_eq!(document.optional(name).unwrap_or_default(), value);
         }
-        let values: Vec<String> = environment.iter().map(|(value, _)| format!("X={value}")).collect();
+        let values = environment.iter().map(|(value, _)| format!("X={value}"));
+        let values: Vec<String> = values.collect();
         prop_assert_eq!(document.list("SETENV").unwrap(), values);
-        // What is empty is the default.
+        // An empty value is the default.
         let mut words: Vec<&str> = start.split_whitespace().collect();
         if start.is_empty() {
             words = vec!["networking", "ssh"];
@@ -122,7 +127,7 @@ proptest! {
     }
 }
 
-/// A value of JSON, of any depth that is met.
+/// Returns JSON values of some depth.
 fn fact() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -141,7 +146,7 @@ fn fact() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A document with a value for any of the variables, with some that nobody knows, and with facts.
+/// Returns documents with values of known and unknown variables, and with facts.
 fn document() -> impl Strategy<Value = Document> {
     let known = VARIABLES[1..].iter();
     let known: Vec<_> = known
@@ -181,7 +186,7 @@ proptest! {
     }
 }
 
-/// What the shell line prints on `input`, ob-conf being `$OB_CONF`.
+/// Runs a shell with `input` on stdin and the path of ob-conf in `$OB_CONF`. Returns its output.
 fn shell(line: &str, arguments: &[&str], input: &str) -> String {
     let mut shell = Command::new("/bin/sh")
         .args(["-euc", line, "sh"])
@@ -203,12 +208,12 @@ fn shell(line: &str, arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// What an array of words prints, each with a NUL behind it.
+/// Returns the words, each with a NUL appended.
 fn ended(words: &[String]) -> String {
     words.iter().map(|word| format!("{word}\0")).collect()
 }
 
-/// The document `mta` with `values` as X0, X1 and so on.
+/// Returns the document `mta` with `values` as X0, X1 and so on.
 fn numbered(values: &[String]) -> Document {
     let mut document = Document::new("mta").unwrap();
     for (index, value) in values.iter().enumerate() {
@@ -220,18 +225,21 @@ fn numbered(values: &[String]) -> Document {
 proptest! {
     #![proptest_config(cases(30))]
 
-    /// Values are no code. The second key is none that a shell could assign, and must not reach it.
+    /// A shell must not execute a value, or a key that is not the name of a shell variable.
     #[test]
     fn shell_reads_every_value_of_option_env(values in prop::collection::vec(text(), 20)) {
         let mut document = numbered(&values);
         document.set("X; echo run; X", json!(["'; echo run; '"]));
         document.set("fact'", "'; echo run; '");
         let names: Vec<String> = (0..values.len()).map(|index| format!("\"$X{index}\"")).collect();
-        let line = format!(r#"vars=$("$OB_CONF" --env -); eval "$vars"; printf '%s\0' {}"#, names.join(" "));
+        let line = format!(
+            r#"vars=$("$OB_CONF" --env -); eval "$vars"; printf '%s\0' {}"#,
+            names.join(" ")
+        );
         prop_assert_eq!(shell(&line, &[], &document.line()), ended(&values));
     }
 
-    /// The environment of a command is the same.
+    /// The command after `--` has the variables in its environment.
     #[test]
     fn command_gets_every_value_in_its_environment(values in prop::collection::vec(text(), 20)) {
         let names: Vec<String> = (0..values.len()).map(|index| format!("\"$X{index}\"")).collect();
@@ -240,41 +248,48 @@ proptest! {
         prop_assert_eq!(shell(line, &[&print], &numbered(&values).line()), ended(&values));
     }
 
-    /// The steps of a dry run are typed as they are printed.
+    /// The printed steps of a dry run are valid shell commands.
     #[test]
     fn quoted_step_is_split_into_its_words(words in prop::collection::vec(text(), 1..20)) {
         let step = steps::command(words.iter().map(String::as_str));
         prop_assert_eq!(shell(&format!(r"printf '%s\0' {step}"), &[], ""), ended(&words));
     }
 
-    /// A stage in plain sh notes one thing, and all else stays.
+    /// A shell script can be a stage.
     #[test]
-    fn adding_a_fact_keeps_all_others(document in document(), note in text()) {
+    fn new_fact_does_not_change_the_document(document in document(), note in text()) {
         let line = r#"exec "$OB_CONF" - X_NOTE="$1" noted="$1""#;
         let noted = shell(line, &[&note], &document.line());
         let mut expected = document.clone();
         expected.set("X_NOTE", note.as_str());
-        // A fact that reads as JSON is noted as JSON.
+        // A fact that is valid JSON is added as JSON.
         let fact = serde_json::from_str(&note).unwrap_or(Value::from(note));
         expected.set("noted", fact);
         prop_assert_eq!(noted, expected.line());
     }
 
-    /// The shell functions for hooks have a reader of their own, in sed.
+    /// The shell functions for hooks parse a configuration with sed(1).
     #[test]
     fn hook_with_functions_reads_the_same_values(
         values in prop::collection::vec((value(), style()), 8),
     ) {
-        let named: Vec<_> = values.iter().enumerate().map(|(index, entry)| (format!("X{index}"), entry)).collect();
-        let text: String = named.iter().map(|(name, (value, style))| assignment(name, value, style)).collect();
+        let numbered = values.iter().enumerate();
+        let named: Vec<_> =
+            numbered.map(|(index, entry)| (format!("X{index}"), entry)).collect();
+        let lines = named.iter().map(|(name, (value, style))| assignment(name, value, style));
+        let text: String = lines.collect();
         let conf = conf(&text);
         let read: Vec<String> = named
             .iter()
-            .map(|(name, _)| conf.assigned(name).map_or_else(String::new, |assigned| assigned.value()))
+            .map(|(name, _)| conf.assigned(name).map(|assigned| assigned.value()))
+            .map(Option::unwrap_or_default)
             .collect();
         let file = std::env::temp_dir().join(format!("ob-conf-properties-{}", std::process::id()));
         std::fs::write(&file, &text).unwrap();
-        let line = r#"export CONFIG="$1"; shift; . "$FUNCTIONS"; for name; do config "$name"; done | tr '\n' '\0'"#;
+        let line = r#"
+            export CONFIG="$1"; shift; . "$FUNCTIONS"
+            for name; do config "$name"; done | tr '\n' '\0'
+        "#;
         let names = named.iter().map(|(name, _)| name.as_str());
         let arguments: Vec<&str> = [file.to_str().unwrap()].into_iter().chain(names).collect();
         let printed = shell(line, &arguments, "");

@@ -396,7 +396,7 @@ fn f08_boot_reports_lines_that_have_no_effect() {
     let warnings = [
         "1: LOWRE is not a variable; did you mean LOWER?",
         "2: is ignored: LIVE= must stand at the first column",
-        "3: MINE is not a variable; begin the name of one of your own with X_",
+        "3: MINE is not a variable; begin the name of a variable for other programs with X_",
         "5: the quotes are part of the value",
         "6: is no assignment",
     ];
@@ -459,7 +459,7 @@ fn f18_files_that_decide_what_root_runs_are_judged() {
                 "chmod g+w",
                 "chmod g-w",
                 format!(
-                    "{w}/{path} can be written by others than its owner; chmod go-w {w}/{path}"
+                    "{w}/{path} can be written by users other than its owner; chmod go-w {w}/{path}"
                 ),
             ),
             (
@@ -495,7 +495,7 @@ fn f18_files_that_decide_what_root_runs_are_judged() {
             world.ok(&format!("{undo} {path}"));
         }
     }
-    // In a sticky directory root's files are safe, and those of others are not.
+    // In a sticky directory files of root are safe, and files of other users are not.
     world.ok("mkdir -m 1777 t; cp -r a/mta t/mta; cp -r a/hooks t/hooks; cp a/profile.json t");
     let conf = format!("{w}/t/mta/mta.conf");
     assert_eq!(world.ok(&format!("ob-conf --check {conf}")), "");
@@ -508,7 +508,7 @@ fn f18_files_that_decide_what_root_runs_are_judged() {
     world.ok("chown 0 t/mta; mkdir c; ln -s ../t/mta/mta.conf c/mta.conf; chmod 777 c");
     let check = world.run("ob-conf --check c/mta.conf");
     assert!(
-        check.out.contains("/c can be written by others"),
+        check.out.contains("/c can be written by users other than"),
         "{check:#?}"
     );
 }
