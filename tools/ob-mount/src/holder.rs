@@ -1,8 +1,8 @@
-//! Finds the process that keeps an overlay alive, for a message.
+//! The search for the process that keeps an overlay alive, for an error.
 
 use crate::claims::Directory;
-use crate::octal::unescape;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
+use ob_sys::mountinfo::Mount;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long the search may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is known so far.
+/// The state of the search.
 struct Search<'a> {
     layers: [&'a Path; 2],
     /// Whether the filesystem of a device number is the overlay.
@@ -24,7 +24,7 @@ struct Search<'a> {
 /// Describes a process that has a file of an overlay of `upper` on `lower` open, or is in a mount
 /// namespace where it is mounted. None if no such process is found in time.
 pub fn find(upper: &Directory, lower: &Path) -> Option<String> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     let mut search = Search {
         layers: [&upper.real, lower],
         devices: BTreeMap::new(),
@@ -58,25 +58,26 @@ impl Search<'_> {
         if !self.namespaces.insert(namespace) {
             return None;
         }
-        let mounts = std::fs::read_to_string(process.join("mountinfo")).ok()?;
-        let overlays = mounts.lines().filter(|mount| mount.contains(" - overlay "));
-        // The root of the mount in its filesystem, and its place.
-        let mut places = overlays.filter_map(|mount| {
-            let mut fields = mount.split(' ').skip(3);
-            (fields.next()? == "/").then(|| unescape(fields.next().unwrap_or_default()))
-        });
-        let place = places.find(|place| {
-            let path = place.trim_start_matches('/');
+        let mounts = Mount::parse_table(&std::fs::read(process.join("mountinfo")).ok()?);
+        let mut overlays = mounts
+            .iter()
+            .filter(|mount| mount.kind == "overlay" && mount.root == Path::new("/"));
+        let overlay = overlays.find(|mount| {
+            let path = mount.point.strip_prefix("/").unwrap_or(&mount.point);
             self.is_on(&process.join("root").join(path), Path::new("/"))
         })?;
-        Some(format!("{name} has it mounted on {place}"))
+        Some(format!(
+            "{name} has it mounted on {}",
+            overlay.point.display()
+        ))
     }
 
     /// Whether the file at `path` lies on the overlay, in which it is at `inside`.
     ///
-    /// Nothing shows which UPPER an overlay has that is not mounted. But it shows the times and the
-    /// mode of what is in UPPER, or else in LOWER. Every process in a subhost is first seen by its
-    /// root directory, so that a file of LOWER is not taken for another subhost's.
+    /// No file of /proc has the UPPER of an overlay that is not mounted. But a file on the overlay
+    /// has the times and the mode of the file in UPPER, or else in LOWER. The root directory of each
+    /// process is examined first, so that a file of LOWER is not mistaken for that of another
+    /// subhost.
     fn is_on(&mut self, path: &Path, inside: &Path) -> bool {
         let Ok(below) = inside.strip_prefix("/") else {
             return false; // a pipe, a socket
