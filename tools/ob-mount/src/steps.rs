@@ -157,7 +157,14 @@ fn describe_volatile(document: &Document, live: &str, steps: &mut Vec<String>) -
     steps.push(command([
         "mount", "-t", "tmpfs", "-o", "mode=700", "volatile", live,
     ]));
-    steps.push(command(["mkdir", "-m", "755", &upper, &work]));
+    steps.push(format!(
+        "mkdir -m \"$(stat -Lc %a {BELOW})\" {}",
+        word(&upper)
+    ));
+    steps.push(command(["mkdir", "-m", "700", &work]));
+    if !document.has("PREMOUNT") {
+        describe_prepare(document, &upper, steps)?;
+    }
     let options = options(BELOW, &upper, &work);
     steps.push(overlay(document.name(), &options, live));
     Ok(())
