@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 /// How long the kernel may take to release the overlay of a subhost that has just stopped.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Fails if UPPER or WORK still belongs to an overlay after [`RELEASE_TIMEOUT`], and names the process that
-/// keeps it alive, if `lower` is its lower layer.
+/// Fails if UPPER or WORK still belongs to an overlay after [`RELEASE_TIMEOUT`]. The error names
+/// the process that keeps the overlay alive, if `lower` is its lower layer.
 pub fn ensure_ended(claims: &Claims, lower: &Path) -> Result<()> {
     let (Some(live), Some(upper)) = (claims.directory("LIVE"), claims.directory("UPPER")) else {
         return Ok(());
@@ -53,10 +53,10 @@ pub fn ensure_ended(claims: &Claims, lower: &Path) -> Result<()> {
 
 /// Whether one of `layers` is the UPPER or WORK of an existing overlay, or lies in one.
 ///
-/// The kernel marks these inodes with `I_OVL_INUSE`, and with `index=on` it refuses an overlay whose
-/// layers have that mark (`ovl_report_in_use` in fs/overlayfs/super.c; Linux 5.2). So this tries to
-/// create an overlay with `layers` as its lower layers, and an upper layer in memory, which changes
-/// nothing in them.
+/// The kernel marks these inodes with `I_OVL_INUSE`, and with `index=on` it refuses an overlay
+/// whose layers have that mark (`ovl_report_in_use` in fs/overlayfs/super.c; Linux 5.2). So this
+/// tries to create an overlay with `layers` as its lower layers, and an upper layer in memory,
+/// which changes nothing in them.
 fn is_alive(layers: &[&Directory], live: &Directory) -> Result<bool> {
     let open = |directory: &Directory| File::open(&directory.real);
     if !FdStore::numbers().is_empty() {

@@ -138,8 +138,8 @@ impl Claims {
         directories.find(|directory| directory.variable == variable)
     }
 
-    /// Locks all directories, and stores the locks in the descriptor store of the room, so that they
-    /// last as long as the subhost. If there is no room, they last as long as this process.
+    /// Locks all directories, and stores the locks in the descriptor store of the room, so that
+    /// they last as long as the subhost. If there is no room, they last as long as this process.
     pub fn lock_for_subhost(&self) -> Result<()> {
         let marks = self.lock(!FdStore::numbers().is_empty())?;
         let locks = self.0.iter().map(|(directory, _)| directory.file.as_fd());
@@ -166,8 +166,8 @@ impl Claims {
     /// path alone locks one byte, and the subhosts with a directory below it lock the other. So the
     /// number of system calls does not depend on the number of subhosts, and no document is read.
     /// The locks are shared `F_OFD_SETLK` locks, because a directory cannot be opened for writing;
-    /// `F_OFD_GETLK` for an exclusive lock finds those of other subhosts. Returns the table with
-    /// the locks, or None if there is no subhost.
+    /// `F_OFD_GETLK` for an exclusive lock finds the locks of other subhosts. Returns the table
+    /// with the locks, or None if there is no subhost.
     ///
     /// # Errors
     /// Fails if a directory contains, or lies in, a directory of another subhost, and one of them
@@ -276,8 +276,8 @@ fn kind(kind: libc::c_int) -> libc::c_short {
     libc::c_short::try_from(kind).unwrap_or_default() // all are 0, 1 or 2
 }
 
-/// Returns the error for a directory that another subhost uses. It has the name of that subhost, and
-/// the variable in its plan that names a directory for which `matches` returns true.
+/// Returns the error for a directory that another subhost uses. It has the name of that subhost,
+/// and the variable in its plan that names a directory for which `matches` returns true.
 fn in_use(
     directory: &Directory,
     matches: impl Fn(&Path) -> bool,

@@ -62,7 +62,8 @@ pub fn mount_contents(
     warn_missing_masks(document, &root, warn)
 }
 
-/// Mounts the API file systems below `live` for a hook, with RAM_SIZE and USERNS of the environment.
+/// Mounts the API file systems below `live` for a hook. Reads RAM_SIZE and USERNS from the
+/// environment.
 pub fn mount_api_fs_for_hook(live: &Path, warn: impl Fn(&str)) -> Result<()> {
     let size = std::env::var("RAM_SIZE").unwrap_or_else(|_| RAM_SIZE.to_owned());
     let setting =

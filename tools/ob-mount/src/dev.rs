@@ -76,7 +76,7 @@ fn make_nodes(dev: &OwnedFd, ids: Option<IdRange>) -> Result<Vec<&'static str>> 
     Ok(refused)
 }
 
-/// Makes the directory `name` in `parent`, with this mode whatever the umask is.
+/// Makes the directory `name` in `parent`, with this mode for any umask.
 pub fn make_directory(parent: impl AsFd, name: &str, mode: u32) -> Result<()> {
     without_umask(|| mkdirat(parent, name, Mode::from_bits_truncate(mode)))
         .with_context(|| format!("make the directory {name}"))

@@ -75,8 +75,8 @@ impl Search<'_> {
     /// Whether the file at `path` lies on the overlay, in which it is at `inside`.
     ///
     /// No file of /proc has the UPPER of an overlay that is not mounted. But a file on the overlay
-    /// has the times and the mode of the file in UPPER, or else in LOWER. The root directory of each
-    /// process is examined first, so that a file of LOWER is not mistaken for that of another
+    /// has the times and the mode of the file in UPPER, or else in LOWER. The root directory of
+    /// each process is examined first, so that a file of LOWER is not mistaken for that of another
     /// subhost.
     fn is_on(&mut self, path: &Path, inside: &Path) -> bool {
         let Ok(below) = inside.strip_prefix("/") else {

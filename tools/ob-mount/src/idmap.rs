@@ -70,7 +70,7 @@ impl Idmap {
         Ok(Idmap { ids, namespace })
     }
 
-    /// Sets the ids with which this process accesses files to those of root inside, until the
+    /// Sets the file system ids of this process to the ids of root inside, setfsuid(2), until the
     /// guard is dropped.
     pub fn set_fs_ids(&self) -> Result<FsIdsGuard> {
         set_fs_ids(self.ids.user(0), self.ids.group(0)).context("act as root inside")

@@ -26,8 +26,7 @@ impl Layers {
     /// Chooses the layers by the plan, and returns them with the directories to lock.
     ///
     /// # Errors
-    /// Fails, with the reason, for directories of which the kernel would make no mount, and for
-    /// those of which it would make a harmful one.
+    /// Fails if the kernel would refuse to mount the directories, or if the mount would do harm.
     pub fn plan(document: &Document) -> Result<(Self, Claims)> {
         let directory = |variable| Directory::of(document, variable);
         let (lower, upper, live) = (directory("LOWER")?, directory("UPPER")?, directory("LIVE")?);

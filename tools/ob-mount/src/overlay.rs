@@ -26,7 +26,7 @@ pub fn create(
         .map_err(|error| {
             let complaint = overlay.complaint();
             match (complaint.trim_start_matches("overlay: "), error) {
-                // The kernel log has the reason. After the checks of the plan, this one is left.
+                // The kernel log has the reason. After the checks of the plan, this reason is left.
                 ("", Errno::EINVAL) => anyhow!(
                     "the kernel refuses UPPER={} (is its filesystem read-only, or unfit for an upper layer?)",
                     upper.display()

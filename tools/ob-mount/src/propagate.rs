@@ -18,11 +18,13 @@ use std::path::{Path, PathBuf};
 /// How deep a directory may lie in its mount.
 const DEEPEST: usize = 4096;
 
-/// The mount namespace of a subhost, and a private mount namespace of the user namespace of the host.
+/// The mount namespace of a subhost, and a private mount namespace that belongs to the user
+/// namespace of the host.
 pub struct Crossing<'a> {
     /// The private mount namespace.
     ours: File,
-    /// `/proc/self` of the host. Root inside controls what is mounted on /proc of the subhost.
+    /// `/proc/self` of the host. Root inside can mount another filesystem on /proc
+    /// of the subhost.
     process: OwnedFd,
     /// A pidfd of the subhost.
     pid_1: &'a OwnedFd,
@@ -48,9 +50,9 @@ impl<'a> Crossing<'a> {
     /// namespace of the subhost, which this process must have joined.
     ///
     /// The kernel locks the flags of a mount (read-only, nodev and so on) when it propagates to a
-    /// mount namespace of another user namespace (`attach_recursive_mnt` in fs/namespace.c), but not
-    /// when a process attaches it there. So the mount below `target` gets a temporary peer in the
-    /// private mount namespace, and `tree` is attached to the peer.
+    /// mount namespace of another user namespace (`attach_recursive_mnt` in fs/namespace.c), but
+    /// not when a process attaches it there. So the mount below `target` gets a temporary peer in
+    /// the private mount namespace, and `tree` is attached to the peer.
     pub fn attach_locked(&self, root: &Root, tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
         let link = format!("fd/{}", target.as_raw_fd());
         let path = PathBuf::from(readlinkat(&self.process, link.as_str())?);

@@ -29,7 +29,7 @@ impl Root {
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         loop {
             match openat2(&self.0, path, how) {
-                // A rename at the same time may have led `..` out of the root, openat2(2): try again.
+                // Try again: a concurrent rename may have led `..` out of the root, openat2(2).
                 Err(Errno::EAGAIN) => {}
                 found => return found,
             }
@@ -73,8 +73,8 @@ impl Root {
         self.find(path, OFlag::O_PATH)
     }
 
-    /// Creates the file `path` for writing, and its missing parents. Fails with `EEXIST` if it exists,
-    /// also as a dangling symbolic link.
+    /// Creates the file `path` for writing, and its missing parents. Fails with `EEXIST` if it
+    /// exists, also as a dangling symbolic link.
     pub fn create(&self, path: &Path, mode: u32) -> nix::Result<File> {
         let parent = self.make_directories(path.parent().unwrap_or(Path::new("/")))?;
         let name: &OsStr = path.file_name().ok_or(Errno::EISDIR)?;

@@ -50,8 +50,8 @@ fn set_by_commands(document: &Document) -> Vec<String> {
     names
 }
 
-/// Chooses the layers. If a directory is missing that a command of the configuration will mount, the
-/// layers are those of the plan, unchecked.
+/// Chooses the layers. If a directory is missing that a command of the configuration will mount,
+/// returns the layers of the plan unchecked.
 fn plan_layers(document: &Document, commands: &[String]) -> Result<Layers> {
     let planned = Layers::plan(document).and_then(|(layers, claims)| {
         let _marks = claims.lock(false)?;
@@ -106,7 +106,7 @@ fn describe_mounts(
     Ok(())
 }
 
-/// The command that writes etc/network/interfaces in `directory`, if UPPER has none.
+/// Appends the command that writes etc/network/interfaces in `directory`, unless UPPER has it.
 fn describe_prepare(document: &Document, directory: &str, steps: &mut Vec<String>) -> Result<()> {
     if !is_prepared(document.path("UPPER")?) {
         let pairs = count_pairs(document.list("CABLES")?);

@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 /// The account with the ids for subhosts in /etc/subuid and /etc/subgid.
 pub const ACCOUNT: &str = "overlay-boot";
 
-/// The ids for subhosts if [`ACCOUNT`] has none: above those that useradd(8) gives to users and
-/// those that systemd-nspawn(1) picks from, below those that systemd reserves.
+/// The ids for subhosts if [`ACCOUNT`] has no line: above the ranges of useradd(8) and
+/// systemd-nspawn(1), below the ids that systemd reserves.
 const DEFAULT_POOL: IdRange = IdRange {
     first: 0x7800_0000,
     size: 0x7ffe_0000 - 0x7800_0000,
@@ -62,7 +62,7 @@ impl SubIds {
     }
 }
 
-/// Returns the ranges that may be allocated: those of [`ACCOUNT`] in both files, or the default.
+/// Returns the ranges that may be allocated: the ranges of [`ACCOUNT`], or the default.
 pub fn pools([users, groups]: &[SubIds; 2]) -> Result<Vec<IdRange>> {
     ensure!(
         users.ours == groups.ours,

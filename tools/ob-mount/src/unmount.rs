@@ -86,7 +86,7 @@ fn unmount_one(live: &Path, path: &Path, id: u64) -> Result<()> {
     }
 }
 
-/// Whether the mount `id`, or a mount on it, has a peer that is not below `live`, or may have one. A
+/// Whether the mount `id`, or a mount on it, has a peer outside `live`, or may have such a peer. A
 /// peer below `live` is a copy that the kernel made with the mount, and unmounts with it.
 fn has_peer_outside(live: &Path, id: u64) -> bool {
     std::fs::read("/proc/self/mountinfo").map_or(true, |table| {
@@ -112,8 +112,8 @@ fn peer_outside(mounts: &[Mount], live: &Path, id: u64) -> bool {
     })
 }
 
-/// Returns the path of `path` relative to LIVE. Fails if it has no plain path below LIVE, or if LIVE
-/// is a directory of the host.
+/// Returns the path of `path` relative to LIVE. Fails if it has no plain path below LIVE, or if
+/// LIVE is a directory of the host.
 fn inside(live: &Path, path: &Path) -> Result<PathBuf> {
     let is_plain = |path: &Path| {
         let mut parts = path.components();

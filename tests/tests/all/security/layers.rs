@@ -553,7 +553,7 @@ fn r11_damaged_line_is_logged_and_its_range_not_given() {
         let log = world.read("/tmp/overlay-a.log");
         let is_cut = !damaged.ends_with('\n');
         assert!(
-            is_cut || log.contains("is damaged; mend or remove it"),
+            is_cut || log.contains("is damaged; correct or remove it"),
             "{log}"
         );
         assert!(!log.contains('\u{1b}'), "{log}");
