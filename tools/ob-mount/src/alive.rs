@@ -36,13 +36,13 @@ pub fn ensure_ended(claims: &Claims, lower: &Path) -> Result<()> {
             let holder = holder::find(upper, lower);
             let holder = holder.as_deref();
             bail!(
-                "{} is still in use by an overlay: {}; end that process, then boot again",
+                "{} is still in use by an overlay: {}, then boot again",
                 written
                     .iter()
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
                     .join(" or "),
-                holder.unwrap_or("a process that was not found keeps it open")
+                holder.unwrap_or("a process that was not found keeps it open; end that process")
             );
         }
         std::thread::sleep(pause);

@@ -1,16 +1,22 @@
 //! The search for the process that keeps an overlay alive, for an error.
 
 use crate::claims::Directory;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::Signal;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
+use nix::unistd::pipe2;
 use ob_sys::mountinfo::Mount;
+use ob_sys::process::{pidfd_signal, spawn};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-/// How long the search may take.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// How many milliseconds the search may take.
+const TIMEOUT: u16 = 1000;
 
 /// The state of the search.
 struct Search<'a> {
@@ -22,19 +28,35 @@ struct Search<'a> {
 }
 
 /// Describes a process that has a file of an overlay of `upper` on `lower` open, or is in a mount
-/// namespace where it is mounted. None if no such process is found in time.
+/// namespace where it is mounted, and what to do. Returns None if no such process is found within
+/// [`TIMEOUT`].
 pub fn find(upper: &Directory, lower: &Path) -> Option<String> {
-    let end = Instant::now() + TIMEOUT;
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).ok()?;
+    // A child can be killed if it blocks: an open file may be on a server that does not answer.
+    let child = spawn(0, None, || {
+        let found = search(&upper.real, lower).unwrap_or_default();
+        u8::from(File::from(writer).write_all(found.as_bytes()).is_err())
+    });
+    let child = child.ok()?;
+    let mut fds = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
+    let has_ended = poll(&mut fds, TIMEOUT).is_ok_and(|ready| ready > 0);
+    let _ = pidfd_signal(&child.pidfd, Signal::SIGKILL);
+    let mut found = String::new();
+    if has_ended {
+        File::from(reader).read_to_string(&mut found).ok()?;
+    }
+    Some(found).filter(|found| !found.is_empty())
+}
+
+fn search(upper: &Path, lower: &Path) -> Option<String> {
     let mut search = Search {
-        layers: [&upper.real, lower],
+        layers: [upper, lower],
         devices: BTreeMap::new(),
         namespaces: BTreeSet::new(),
     };
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    let processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    processes
-        .take_while(|_: &u32| Instant::now() < end)
-        .find_map(|pid| search.look_at(pid))
+    let mut processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes.find_map(|pid: u32| search.look_at(pid))
 }
 
 impl Search<'_> {
@@ -51,7 +73,7 @@ impl Search<'_> {
         for link in links.into_iter().chain(files) {
             let inside = std::fs::read_link(&link).unwrap_or_default();
             if self.is_on(&link, &inside) {
-                return Some(format!("{name} keeps it open"));
+                return Some(format!("{name} keeps it open; end that process"));
             }
         }
         let namespace = std::fs::read_link(process.join("ns/mnt")).ok()?;
@@ -66,10 +88,8 @@ impl Search<'_> {
             let path = mount.point.strip_prefix("/").unwrap_or(&mount.point);
             self.is_on(&process.join("root").join(path), Path::new("/"))
         })?;
-        Some(format!(
-            "{name} has it mounted on {}",
-            overlay.point.display()
-        ))
+        let point = overlay.point.display();
+        Some(format!("{name} has it mounted on {point}; umount it there"))
     }
 
     /// Whether the file at `path` lies on the overlay, in which it is at `inside`.

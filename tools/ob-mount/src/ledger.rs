@@ -172,12 +172,13 @@ impl Ledger {
         };
         self.release_stale(request, ids);
         if let Some(entry) = self.overlapping(request.owner, ids) {
+            let taken = entry.ids.unwrap_or(ids);
             let other = match &entry.owner {
                 Some(other) => format!("the range of the subhost {other}"),
                 None => format!("the line '{}'", escape(&entry.text)),
             };
             let file = request.file.display();
-            bail!("it overlaps {other} in {file}; set another, or auto");
+            bail!("it overlaps {other} in {file}, {taken}; set another, or auto");
         }
         if previous != Some(ids) {
             let mut running = (request.running)(request.name()).into_iter();
