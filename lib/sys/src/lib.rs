@@ -12,6 +12,7 @@ pub mod identity;
 pub mod lock;
 pub mod memfd;
 pub mod mount;
+pub mod mountinfo;
 pub mod namespace;
 pub mod netlink;
 pub mod process;

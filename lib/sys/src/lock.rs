@@ -24,6 +24,12 @@ pub fn try_lock_shared(file: &File) -> io::Result<bool> {
     flock(file, libc::LOCK_SH | libc::LOCK_NB)
 }
 
+/// Releases the lock on `file`.
+pub fn unlock(file: &File) -> io::Result<()> {
+    flock(file, libc::LOCK_UN)?;
+    Ok(())
+}
+
 /// Whether there is no exclusive lock on `file`. Shares the lock until `file` is closed.
 pub fn is_free(file: &File) -> bool {
     try_lock_shared(file).unwrap_or(false)
@@ -52,6 +58,8 @@ mod tests {
         drop((one, two));
         lock(&three).unwrap();
         assert!(!is_free(&open()));
+        unlock(&three).unwrap();
+        assert!(is_free(&open()));
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -166,11 +166,11 @@ const PLANS: &[(&str, &[&str])] = &[
         &[
             "WORK=",
             "/root/in and UPPER=",
-            "lie one in the other; they must stand side by side",
+            "must not contain one another",
         ],
     ),
-    ("UPPER=work/up", &["lie one in the other"]),
-    ("WORK=root", &["lie one in the other"]),
+    ("UPPER=work/up", &["must not contain one another"]),
+    ("WORK=root", &["must not contain one another"]),
     (
         "LIVE=mounted",
         &[

@@ -1,9 +1,9 @@
-//! The directories of a plan, and the locks on them: no two subhosts use one directory in ways that
-//! exclude each other.
+//! The directories of a plan, and the locks that keep two subhosts from conflicting use of one
+//! directory.
 //!
-//! `flock(2)` on a directory refuses the same directory, by whatever path it was opened. It does
-//! not see that one directory lies in another: that takes marks, see [`Claims::mark`]. All locks
-//! last until their last descriptor is closed.
+//! A `flock(2)` on a directory conflicts with another on the same directory, by any path, but not
+//! with that on a directory in it. [`Claims::mark`] compares these. All locks last until their last
+//! descriptor is closed.
 
 use crate::root::path_of;
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -13,6 +13,7 @@ use nix::libc;
 use nix::sys::stat::fstat;
 use ob_document::{Document, state};
 use ob_sys::fdstore::FdStore;
+use ob_sys::lock::unlock;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{DirBuilder, File};
@@ -22,8 +23,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a boot waits for another one that is comparing its paths.
-const TURN: Duration = Duration::from_secs(2);
+/// How long a boot waits while another boot compares its paths.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A directory that the plan names, open.
 pub struct Directory {
@@ -35,14 +36,14 @@ pub struct Directory {
     pub real: PathBuf,
     /// Its descriptor.
     pub file: File,
-    /// Its device and inode, the same by every path.
+    /// Its device and inode, which are the same by every path.
     pub identity: (u64, u64),
 }
 
 /// How a subhost uses a directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// No other subhost may use it, nor what lies in it.
+    /// No other subhost may use it, or a directory in it.
     Alone,
     /// No other subhost may use it.
     Exclusive,
@@ -95,7 +96,7 @@ impl Directory {
         self.real.parent().is_none()
     }
 
-    /// Whether it is `other`, by whatever path.
+    /// Whether it is the directory `other`, by any path.
     pub fn is(&self, other: &Directory) -> bool {
         self.identity == other.identity
     }
@@ -105,16 +106,16 @@ impl Directory {
         self.is(other) || self.real.starts_with(&other.real)
     }
 
-    /// Fails if one of the two is the other, or lies in it.
+    /// Fails if the two are one directory, or if one lies in the other.
     pub fn stands_beside(&self, other: &Directory) -> Result<()> {
         ensure!(
             !self.is_in(other) && !other.is_in(self),
-            "{self} and {other} lie one in the other; they must stand side by side"
+            "{self} and {other} must not contain one another"
         );
         Ok(())
     }
 
-    /// The directories that it lies in, but for the root directory, which everything lies in.
+    /// Returns the directories that contain it, except the root directory, which contains all.
     fn above(&self) -> impl Iterator<Item = &Path> {
         let above = self.real.ancestors().skip(1);
         above.filter(|path| path.parent().is_some())
@@ -131,15 +132,15 @@ impl fmt::Display for Directory {
 pub struct Claims(pub Vec<(Directory, Use)>);
 
 impl Claims {
-    /// The directory that `variable` names, if the subhost uses it.
+    /// Returns the directory that `variable` names, if the subhost uses it.
     pub fn directory(&self, variable: &str) -> Option<&Directory> {
         let mut directories = self.0.iter().map(|(directory, _)| directory);
         directories.find(|directory| directory.variable == variable)
     }
 
-    /// Locks all directories and leaves the locks in the descriptor store of the room, so that they
-    /// last as long as the subhost. Without a room they end with this process.
-    pub fn keep(&self) -> Result<()> {
+    /// Locks all directories, and stores the locks in the descriptor store of the room, so that
+    /// they last as long as the subhost. If there is no room, they last as long as this process.
+    pub fn lock_for_subhost(&self) -> Result<()> {
         let marks = self.lock(!FdStore::numbers().is_empty())?;
         let locks = self.0.iter().map(|(directory, _)| directory.file.as_fd());
         let locks: Vec<BorrowedFd> = locks.chain(marks.as_ref().map(AsFd::as_fd)).collect();
@@ -147,7 +148,7 @@ impl Claims {
         Ok(())
     }
 
-    /// Locks all directories, as long as this and what it returns are there.
+    /// Locks all directories until both this and the returned file are dropped.
     pub fn lock(&self, in_room: bool) -> Result<Option<File>> {
         for (directory, usage) in &self.0 {
             let locked = state::claim(&directory.file, *usage == Use::Shared);
@@ -159,26 +160,31 @@ impl Claims {
         self.mark(in_room)
     }
 
-    /// Marks the paths of the directories in a table that all boots share, and refuses a directory
-    /// that lies in one that another subhost uses alone, or contains one that it uses.
+    /// Marks the paths of the directories in a table of all subhosts.
     ///
-    /// The table is the state directory, which has two bytes for every path: one is locked by the
-    /// subhost that uses the path alone, the other by those with a directory below it. So a boot
-    /// makes a few calls, and reads no document, however many subhosts there are. The locks are of
-    /// the kind `F_OFD_SETLK`, and shared, since a directory cannot be opened for writing;
-    /// `F_OFD_GETLK` finds the locks of others all the same. None if there is no subhost.
+    /// The table is the state directory, with two bytes for each path: the subhost that uses the
+    /// path alone locks one byte, and the subhosts with a directory below it lock the other. So the
+    /// number of system calls does not depend on the number of subhosts, and no document is read.
+    /// The locks are shared `F_OFD_SETLK` locks, because a directory cannot be opened for writing;
+    /// `F_OFD_GETLK` for an exclusive lock finds the locks of other subhosts. Returns the table
+    /// with the locks, or None if there is no subhost.
+    ///
+    /// # Errors
+    /// Fails if a directory contains, or lies in, a directory of another subhost, and one of them
+    /// may only be used alone.
     fn mark(&self, in_room: bool) -> Result<Option<File>> {
         let Some(table) = open_table(in_room).context("open the table of paths")? else {
             return Ok(None);
         };
-        // One boot after the other: of two that exclude each other, one boots.
+        // Without this lock, two boots could see the marks of each other, and both would fail.
         ensure!(
-            state::lock_within(&table, TURN)?,
+            state::lock_within(&table, LOCK_TIMEOUT)?,
             "another boot keeps {} locked, and does not end",
             state::DIRECTORY
         );
         let alone = || self.0.iter().filter(|(_, usage)| *usage == Use::Alone);
-        // Of several below one path, LIVE, UPPER and WORK are named before the others.
+        // The last insertion wins: of the directories below a path, an error names LIVE, UPPER or
+        // WORK rather than LOWER.
         let above: BTreeMap<&Path, &Directory> = self
             .0
             .iter()
@@ -208,7 +214,7 @@ impl Claims {
                 return Err(in_use(directory, is_above, how));
             }
         }
-        table.unlock()?;
+        unlock(&table)?;
         Ok(Some(table))
     }
 }
@@ -237,7 +243,8 @@ enum Slot {
     Below = 1,
 }
 
-/// A lock on a byte of `path`: the offset is a hash (FNV-1a), the same in all versions of this tool.
+/// Returns the lock on a byte of `path`. The offset is a hash, FNV-1a, and must be the same in all
+/// versions of this tool.
 fn slot(path: &Path, slot: Slot) -> libc::flock {
     let hash = path.as_os_str().as_bytes().iter();
     let hash = hash.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -246,7 +253,7 @@ fn slot(path: &Path, slot: Slot) -> libc::flock {
     libc::flock {
         l_type: 0,
         l_whence: 0, // SEEK_SET
-        l_start: (hash >> 1 & !1).cast_signed() | slot as i64,
+        l_start: i64::try_from(hash >> 1 & !1).unwrap_or_default() | slot as i64,
         l_len: 1,
         l_pid: 0,
     }
@@ -258,7 +265,7 @@ fn set(table: &File, mut lock: libc::flock) -> Result<()> {
     Ok(())
 }
 
-/// Whether another subhost has set it.
+/// Whether another subhost has set this mark.
 fn is_set(table: &File, mut lock: libc::flock) -> Result<bool> {
     lock.l_type = kind(libc::F_WRLCK);
     fcntl(table, FcntlArg::F_OFD_GETLK(&mut lock)).context("look for marks")?;
@@ -266,17 +273,17 @@ fn is_set(table: &File, mut lock: libc::flock) -> Result<bool> {
 }
 
 fn kind(kind: libc::c_int) -> libc::c_short {
-    libc::c_short::try_from(kind).unwrap_or_default() // 0, 1 and 2
+    libc::c_short::try_from(kind).unwrap_or_default() // all are 0, 1 or 2
 }
 
-/// The error for a directory that another subhost uses, with the name of that subhost and the
-/// variable in its plan, which names a directory that `is_it` accepts.
+/// Returns the error for a directory that another subhost uses. It has the name of that subhost,
+/// and the variable in its plan that names a directory for which `matches` returns true.
 fn in_use(
     directory: &Directory,
-    is_it: impl Fn(&Path) -> bool,
+    matches: impl Fn(&Path) -> bool,
     how: impl Fn(&str) -> String,
 ) -> Error {
-    match state::owner(is_it) {
+    match state::owner(matches) {
         Some((name, other)) => {
             anyhow!("{directory} is in use by the subhost {name}{}", how(&other))
         }

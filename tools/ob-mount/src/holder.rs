@@ -1,12 +1,12 @@
-//! Finds the process that keeps an overlay alive, for a message.
+//! The search for the process that keeps an overlay alive, for an error.
 
 use crate::claims::Directory;
-use crate::octal::unescape;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use nix::unistd::pipe2;
+use ob_sys::mountinfo::Mount;
 use ob_sys::process::{pidfd_signal, spawn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
@@ -15,10 +15,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// How long the search may take.
-const PATIENCE: u16 = 1000; // milliseconds
+/// How many milliseconds the search may take.
+const TIMEOUT: u16 = 1000;
 
-/// What is known so far.
+/// The state of the search.
 struct Search<'a> {
     layers: [&'a Path; 2],
     /// Whether the filesystem of a device number is the overlay.
@@ -28,21 +28,22 @@ struct Search<'a> {
 }
 
 /// Describes a process that has a file of an overlay of `upper` on `lower` open, or is in a mount
-/// namespace where it is mounted. None if no such process is found within [`PATIENCE`].
+/// namespace where it is mounted, and what to do. Returns None if no such process is found within
+/// [`TIMEOUT`].
 pub fn find(upper: &Directory, lower: &Path) -> Option<String> {
-    let (reading, writing) = pipe2(OFlag::O_CLOEXEC).ok()?;
-    // A child, since a file that a process has open may be on a server that does not answer.
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).ok()?;
+    // A child can be killed if it blocks: an open file may be on a server that does not answer.
     let child = spawn(0, None, || {
         let found = search(&upper.real, lower).unwrap_or_default();
-        u8::from(File::from(writing).write_all(found.as_bytes()).is_err())
+        u8::from(File::from(writer).write_all(found.as_bytes()).is_err())
     });
     let child = child.ok()?;
-    let mut ended = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
-    let ended = poll(&mut ended, PATIENCE).is_ok_and(|ended| ended > 0);
+    let mut fds = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
+    let has_ended = poll(&mut fds, TIMEOUT).is_ok_and(|ready| ready > 0);
     let _ = pidfd_signal(&child.pidfd, Signal::SIGKILL);
     let mut found = String::new();
-    if ended {
-        File::from(reading).read_to_string(&mut found).ok()?;
+    if has_ended {
+        File::from(reader).read_to_string(&mut found).ok()?;
     }
     Some(found).filter(|found| !found.is_empty())
 }
@@ -79,25 +80,24 @@ impl Search<'_> {
         if !self.namespaces.insert(namespace) {
             return None;
         }
-        let mounts = std::fs::read_to_string(process.join("mountinfo")).ok()?;
-        let overlays = mounts.lines().filter(|mount| mount.contains(" - overlay "));
-        // The root of the mount in its filesystem, and its place.
-        let mut places = overlays.filter_map(|mount| {
-            let mut fields = mount.split(' ').skip(3);
-            (fields.next()? == "/").then(|| unescape(fields.next().unwrap_or_default()))
-        });
-        let place = places.find(|place| {
-            let path = place.trim_start_matches('/');
+        let mounts = Mount::parse_table(&std::fs::read(process.join("mountinfo")).ok()?);
+        let mut overlays = mounts
+            .iter()
+            .filter(|mount| mount.kind == "overlay" && mount.root == Path::new("/"));
+        let overlay = overlays.find(|mount| {
+            let path = mount.point.strip_prefix("/").unwrap_or(&mount.point);
             self.is_on(&process.join("root").join(path), Path::new("/"))
         })?;
-        Some(format!("{name} has it mounted on {place}; umount it there"))
+        let point = overlay.point.display();
+        Some(format!("{name} has it mounted on {point}; umount it there"))
     }
 
     /// Whether the file at `path` lies on the overlay, in which it is at `inside`.
     ///
-    /// Nothing shows which UPPER an overlay has that is not mounted. But it shows the times and the
-    /// mode of what is in UPPER, or else in LOWER. Every process in a subhost is first seen by its
-    /// root directory, so that a file of LOWER is not taken for another subhost's.
+    /// No file of /proc has the UPPER of an overlay that is not mounted. But a file on the overlay
+    /// has the times and the mode of the file in UPPER, or else in LOWER. The root directory of
+    /// each process is examined first, so that a file of LOWER is not mistaken for that of another
+    /// subhost.
     fn is_on(&mut self, path: &Path, inside: &Path) -> bool {
         let Ok(below) = inside.strip_prefix("/") else {
             return false; // a pipe, a socket

@@ -1,16 +1,14 @@
-//! The root itself: an overlay, a bind mount, or what is mounted there already.
+//! The root: an overlay, a bind mount, or an existing tree.
 
 use crate::claims::{Claims, Directory, Use};
-use crate::mapped::{Mapped, look};
-use anyhow::{Context, Result, anyhow, ensure};
-use nix::errno::Errno;
+use crate::idmap::Idmap;
+use crate::overlay::{self, open_path};
+use anyhow::{Context, Result, ensure};
 use ob_document::Document;
-use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree};
-use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use ob_sys::mount::{Depth, attach, clone_tree};
 use std::path::{Path, PathBuf};
 
-/// How the root comes about.
+/// The sources of the root, by the three ways of `subhost.conf(5)`.
 pub enum Layers {
     /// UPPER differs from LOWER: an overlay.
     Overlay {
@@ -18,20 +16,22 @@ pub enum Layers {
         upper: PathBuf,
         work: PathBuf,
     },
-    /// UPPER is LOWER, LIVE another place: UPPER is bound there.
+    /// UPPER is LOWER, and LIVE another directory: a bind mount of UPPER.
     Bind { source: PathBuf },
-    /// All three are the same: it is mounted, or needs no mount.
-    There,
+    /// UPPER, LOWER and LIVE are one directory: no mount.
+    Existing,
 }
 
 impl Layers {
-    /// Finds from the plan which it is, and how it uses which directories. Refuses what the kernel
-    /// would refuse, in words.
+    /// Chooses the layers by the plan, and returns them with the directories to lock.
+    ///
+    /// # Errors
+    /// Fails if the kernel would refuse to mount the directories, or if the mount would do harm.
     pub fn plan(document: &Document) -> Result<(Self, Claims)> {
         let directory = |variable| Directory::of(document, variable);
         let (lower, upper, live) = (directory("LOWER")?, directory("UPPER")?, directory("LIVE")?);
         if upper.path == lower.path && upper.path == live.path {
-            return Ok((Layers::There, Claims(vec![(live, Use::Exclusive)])));
+            return Ok((Layers::Existing, Claims(vec![(live, Use::Exclusive)])));
         }
         ensure!(
             !live.is_mount_point()?,
@@ -52,14 +52,14 @@ impl Layers {
             work.identity.0 == upper.identity.0,
             "{work} is not on the filesystem of {upper}"
         );
-        // Inside, the mount on LIVE would hide them.
+        // The mount on LIVE would hide a directory in it.
         upper.stands_beside(&live)?;
         work.stands_beside(&live)?;
         for written in [&upper, &work] {
-            // The kernel says "too many levels of symbolic links".
+            // The kernel fails with ELOOP, "too many levels of symbolic links".
             ensure!(
                 !lower.is_in(written),
-                "{lower} is {written}, or lies in it: what is written would change the layer below"
+                "{lower} is {written}, or lies in it: every write would change the layer below"
             );
         }
         let layers = Layers::Overlay {
@@ -67,7 +67,8 @@ impl Layers {
             upper: upper.path.clone(),
             work: work.path.clone(),
         };
-        // One that is LIVE has a lock. The root directory needs none, since the host writes there anyway.
+        // LOWER needs no second lock if it is LIVE, and none if it is the root directory, since the
+        // host writes there at any time.
         let lower = Some(lower).filter(|lower| !lower.is(&live) && !lower.is_host_root());
         let claims = [live, upper, work].map(|directory| (directory, Use::Alone));
         let claims = claims
@@ -76,107 +77,63 @@ impl Layers {
         Ok((layers, Claims(claims.collect())))
     }
 
-    /// Whether it is we who mount it.
-    pub fn are_mounted_here(&self) -> bool {
-        !matches!(self, Layers::There)
+    /// Whether [`Layers::mount`] makes a mount without an id mapping.
+    pub fn needs_mount(&self) -> bool {
+        !matches!(self, Layers::Existing)
     }
 
-    /// What the root is, in words.
-    pub fn in_words(&self, live: &Path) -> String {
+    /// Describes the root for the log.
+    pub fn describe(&self, live: &Path) -> String {
         match self {
             Layers::Overlay { lower, upper, .. } => {
                 format!("an overlay of {} on {}", upper.display(), lower.display())
             }
             Layers::Bind { source } => source.display().to_string(),
-            Layers::There => format!("what is at {} already", live.display()),
+            Layers::Existing => format!("the existing {}", live.display()),
         }
     }
 
-    /// The tree that what is written inside goes to.
-    pub fn written_to(&self, document: &Document) -> Result<PathBuf> {
+    /// Returns the tree that keeps the writes of the subhost.
+    pub fn writable_tree(&self, document: &Document) -> Result<PathBuf> {
         match self {
             Layers::Overlay { upper, .. } => Ok(upper.clone()),
             Layers::Bind { source } => Ok(source.clone()),
-            Layers::There => Ok(document.path("LIVE")?.to_owned()),
+            Layers::Existing => Ok(document.path("LIVE")?.to_owned()),
         }
     }
 
-    /// Mounts it on `live`, with its owners as inside where the subhost has a user namespace; tells whether there was anything to
-    /// mount.
-    pub fn mount(&self, name: &str, live: &Path, mapped: Option<&Mapped>) -> Result<bool> {
-        let (tree, what) = match (self, mapped) {
-            (Layers::There, None) => return Ok(false),
-            (Layers::There, Some(mapped)) => {
+    /// Mounts the root on `live`, idmapped if there is an `idmap`. Returns whether there was
+    /// anything to mount.
+    pub fn mount(&self, name: &str, live: &Path, idmap: Option<&Idmap>) -> Result<bool> {
+        let (tree, what) = match (self, idmap) {
+            (Layers::Existing, None) => return Ok(false),
+            (Layers::Existing, Some(idmap)) => {
                 let what = format!("LIVE={}", live.display());
-                (mapped.layer(live, Depth::Recursive, &what)?, "map LIVE")
+                (
+                    idmap.clone_layer(live, Depth::Recursive, &what)?,
+                    "map LIVE",
+                )
             }
-            (Layers::Bind { source }, None) => {
-                (clone_tree(look(source)?, c"", Depth::One)?, "bind UPPER")
-            }
-            (Layers::Bind { source }, Some(mapped)) => {
+            (Layers::Bind { source }, None) => (
+                clone_tree(open_path(source)?, c"", Depth::One)?,
+                "bind UPPER",
+            ),
+            (Layers::Bind { source }, Some(idmap)) => {
                 let what = format!("UPPER={}", source.display());
-                (mapped.layer(source, Depth::One, &what)?, "bind UPPER")
+                (idmap.clone_layer(source, Depth::One, &what)?, "bind UPPER")
             }
-            (Layers::Overlay { lower, upper, work }, mapped) => {
-                let tree = match mapped {
-                    None => overlay(name, lower, upper, work, 0),
-                    Some(mapped) => mapped.overlay(name, lower, upper, work),
+            (Layers::Overlay { lower, upper, work }, idmap) => {
+                let tree = match idmap {
+                    None => overlay::create(name, lower, upper, work, 0),
+                    Some(idmap) => idmap.create_overlay(name, lower, upper, work),
                 };
                 let tree = tree.with_context(|| format!("mount overlay on {}", live.display()))?;
                 (tree, "mount overlay")
             }
         };
-        look(live)
+        open_path(live)
             .and_then(|target| attach(tree, target))
             .with_context(|| format!("{what} on {}", live.display()))?;
         Ok(true)
     }
-}
-
-/// Makes an overlay, not yet attached anywhere.
-pub fn overlay(
-    name: &str,
-    lower: &Path,
-    upper: &Path,
-    work: &Path,
-    attributes: Attributes,
-) -> Result<OwnedFd> {
-    let overlay = Filesystem::new(c"overlay").context("the kernel has no overlay filesystem")?;
-    let layers = [
-        (c"lowerdir", lower),
-        (c"upperdir", upper),
-        (c"workdir", work),
-    ];
-    let mut opened = Vec::new();
-    let made = (|| {
-        overlay.set(c"source", name)?;
-        for (key, path) in layers {
-            // Older kernels read commas, colons and backslashes as their own, and take no more than 255 bytes; the
-            // descriptor's name has none of them.
-            let text = path.to_str().filter(|text| text.len() < 256);
-            if let Some(text) = text.filter(|text| !text.contains(['\\', ',', ':'])) {
-                overlay.set(key, text)?;
-            } else {
-                let layer = File::open(path).map_err(|_| Errno::ENOENT)?;
-                let alias = format!("/proc/self/fd/{}", layer.as_raw_fd());
-                overlay.set(key, alias.as_str())?;
-                opened.push(layer);
-            }
-        }
-        overlay.create()?;
-        overlay.mount(attributes)
-    })();
-    made.map_err(|error: Errno| {
-        let complaint = overlay.complaint();
-        let complaint = complaint.trim_start_matches("overlay: ");
-        match (complaint, error) {
-            // What the log of the kernel says, by the one reason that is left after our checks.
-            ("", Errno::EINVAL) => anyhow!(
-                "the kernel refuses UPPER={} (is its filesystem read-only, or one that cannot be an upper layer?)",
-                upper.display()
-            ),
-            ("", error) => error.into(),
-            (complaint, error) => anyhow!("{complaint}: {}", error.desc()),
-        }
-    })
 }

@@ -2,12 +2,18 @@
 #![forbid(unsafe_code)]
 
 mod alive;
+mod api_fs;
 mod claims;
-mod furnish;
+mod contents;
+mod dev;
 mod holder;
+mod hooks;
+mod idmap;
 mod layers;
-mod mapped;
+mod ledger;
+mod mounts;
 mod octal;
+mod overlay;
 mod prepare;
 mod propagate;
 mod ranges;
@@ -15,26 +21,22 @@ mod readonly;
 mod root;
 mod share;
 mod steps;
+mod subids;
 mod unmount;
 
 use anyhow::{Context, Result, bail};
+use contents::{mount_api_fs_for_hook, mount_contents};
+use idmap::Idmap;
 use layers::Layers;
 use lexopt::prelude::*;
-use mapped::Mapped;
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use mounts::Mounts;
 use ob_confine::protect::ReadOnly;
-use ob_confine::userns::{IdRange, UsernsSetting};
-use ob_document::{Document, Hook, Tool, Usage, filter, log, undo};
-use ob_sys::identity::set_fs_ids;
-use ob_sys::process::set_cloexec_from;
-use root::Root;
-use share::{Outcome, Share};
+use ob_document::{Document, Hook, Tool, Usage, filter, log, one_line, undo};
+use prepare::{count_pairs, is_prepared, prepare};
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
-use unmount::{FACTS, mount_id, unmount};
+use std::process::ExitCode;
+use unmount::{FACTS, unmount};
 
 const TOOL: Tool = Tool {
     name: "ob-mount",
@@ -68,7 +70,7 @@ fn main() -> ExitCode {
 }
 
 fn run(tool: &Tool, mut parser: lexopt::Parser) -> Result<ExitCode> {
-    // Directories that the caller's umask would close to others are the subhost's /etc and /dev.
+    // A umask of 077 would make /etc and /dev unusable for the users of the subhost.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let (mut undoing, mut dry) = (false, false);
     let mut other: Option<(&str, OsString)> = None;
@@ -95,252 +97,145 @@ fn run(tool: &Tool, mut parser: lexopt::Parser) -> Result<ExitCode> {
             |document| share::into_running(document, &share.to_string_lossy()),
             |_| Ok(()),
         ),
-        Some(("prepare", upper)) => prepare::prepare(Path::new(&upper), cables())
-            .with_context(|| format!("prepare {}", upper.display()))
+        Some(("prepare", upper)) => prepare_for_hook(Path::new(upper)),
+        Some((_, live)) => mount_api_fs_for_hook(Path::new(live), |warning| TOOL.warn(warning))
             .map(|()| ExitCode::SUCCESS),
-        Some((_, live)) => furnish_alone(Path::new(&live)),
     }
 }
 
-/// The stage: checks all it can before anything is made, then makes the root and what lies on it, from below upwards.
+/// Writes etc/network/interfaces in `upper` for a hook, with CABLES of the environment.
+fn prepare_for_hook(upper: &Path) -> Result<ExitCode> {
+    let cables = std::env::var("CABLES").unwrap_or_default();
+    prepare(upper, count_pairs(cables.split_whitespace()))
+        .with_context(|| format!("prepare {}", upper.display()))
+        .map(|()| ExitCode::SUCCESS)
+}
+
+/// Mounts the root and its contents, and notes them in the document. Checks the plan before it
+/// changes anything. After a failure it unmounts what it has mounted.
 fn mount(document: &mut Document) -> Result<()> {
     document.forget(FACTS);
     let (layers, claims) = Layers::plan(document)?;
-    for hook in ["PREMOUNT", "POSTMOUNT", "INIT"] {
-        if let Some(command) = Hook::of(document, hook) {
-            command.check().context(hook)?;
-        }
-    }
-    shares(document)?;
+    hooks::check(document)?;
+    contents::shares(document)?;
     let read_only = ReadOnly::of(document)?;
-    for warning in document.list("warnings").unwrap_or_default() {
-        log::append(
-            &Tool {
-                name: "ob-conf",
-                ..TOOL
-            },
-            document,
-            warning,
-        );
-    }
-    claims.keep()?;
+    log_warnings(document);
+    claims.lock_for_subhost()?;
     alive::ensure_ended(&claims, document.path("LOWER")?)?;
-    let mapped = Mapped::of(document, &layers)?;
+    let writable = layers.writable_tree(document)?;
+    let idmap = allocate_ids(document, &writable)?;
 
-    let upper = document.path("UPPER")?.to_owned();
-    if layers.are_mounted_here() {
-        match Hook::of(document, "PREMOUNT") {
-            Some(hook) => run_hook(document, &hook, "PREMOUNT", &[&upper])?,
-            None if read_only == ReadOnly::Volatile => {} // what is made there is to be forgotten, too
-            None => tolerate(document, prepare::prepare(&upper, pairs(document)), &upper),
-        }
+    if layers.needs_mount() {
+        prepare_upper(document, read_only)?;
     }
-
     let live = document.path("LIVE")?.to_owned();
-    let mut mounts = Vec::new();
-    // As each is seen before the next one lies on it.
-    let mut ids = Vec::new();
-    let mut identify = |mounts: &[PathBuf]| {
-        let new = &mounts[ids.len()..];
-        ids.extend(new.iter().map(|path| mount_id(path)));
-    };
-    if layers.mount(document.name(), &live, mapped.as_ref())? {
-        mounts.push(live.clone());
-        identify(&mounts);
+    let mut mounts = Mounts::default();
+    if layers.mount(document.name(), &live, idmap.as_ref())? {
+        mounts.push(&live);
     }
     document.set("root", document.text("LIVE")?.to_owned());
-    let outcome = (|| {
-        if read_only == ReadOnly::Volatile {
-            forget(document, &live, &upper, mapped.as_ref()).context("READONLY=volatile")?;
-            mounts.push(live.clone());
-            identify(&mounts);
-        }
-        let dressed = dress(document, &live, &upper, mapped.as_ref(), &mut mounts);
-        identify(&mounts);
-        dressed?;
-        if read_only == ReadOnly::Yes
-            && readonly::make_read_only(&live, layers.are_mounted_here()).context("READONLY=yes")?
-        {
-            mounts.push(live.clone());
-            identify(&mounts);
-        }
-        Ok(())
-    })();
-    let list: Vec<String> = mounts
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+    let outcome = mount_on_root(document, &layers, read_only, idmap.as_ref(), &mut mounts);
     if outcome.is_ok() {
-        log::append(
-            &TOOL,
-            document,
-            &format!("{} is the root", layers.in_words(&live)),
-        );
-        for mount in &list {
-            log::trace(&TOOL, document, &format!("mounted {mount}"));
-        }
+        log_mounts(document, &layers.describe(&live), &mounts);
     }
-    document.set("mounts", list);
-    document.set("mountids", ids);
+    mounts.note(document);
     if outcome.is_err() {
         let _ = unmount(document);
     }
     outcome
 }
 
-/// What lies on the root: the devices or what POSTMOUNT makes of them, then the shares.
-fn dress(
-    document: &Document,
-    live: &Path,
-    upper: &Path,
-    mapped: Option<&Mapped>,
-    mounts: &mut Vec<PathBuf>,
-) -> Result<()> {
-    let root = Root::open(live)?;
-    if mapped.is_some() {
-        // The log is the host's: made before we make files as root inside.
-        drop(log::open(document.path("LOG")?)?);
-    }
-    let _acting = mapped.map(Mapped::act_as_root).transpose()?;
-    match Hook::of(document, "POSTMOUNT") {
-        Some(hook) => run_hook(document, &hook, "POSTMOUNT", &[live, upper])?,
-        None => {
-            let size = document.optional("RAM_SIZE").unwrap_or("50M");
-            mounts.extend(furnish::furnish(
-                &root,
-                size,
-                mapped.map(|mapped| mapped.ids),
-                |trouble| note(document, trouble),
-            )?);
-        }
-    }
-    if document.has("INIT") {
-        // A script of one's own may name it, as it could with the shell scripts that these tools come from.
-        if let Err(error) = furnish::provide_reaper(&root) {
-            note(
-                document,
-                &format!("/.reaper: {}", ob_document::one_line(&error)),
-            );
-        }
-    }
-    let lower = document.path("LOWER").ok();
-    for (share, parsed) in shares(document)? {
-        match parsed.mount(&root, lower, mapped)? {
-            Outcome::Mounted(path) => mounts.push(path),
-            Outcome::IsLower => {}
-            Outcome::Missing => note(
-                document,
-                &format!("SHARE={share}: there is no such file on the host; not shared"),
-            ),
-        }
-    }
-    log_absent_masks(document, &root)
-}
-
-/// Logs which paths of MASK are not there. The file that was meant may have another name: root inside
-/// can rename the directories above it.
-fn log_absent_masks(document: &Document, root: &Root) -> Result<()> {
-    for path in document.list("MASK")? {
-        // Mounted later, by ob-unshare.
-        let is_of_kernel = ["/proc", "/sys"]
-            .iter()
-            .any(|of| Path::new(path).starts_with(of));
-        let found = root.find(Path::new(path), OFlag::O_PATH);
-        if !is_of_kernel && matches!(found, Err(Errno::ENOENT | Errno::ENOTDIR)) {
-            note(
-                document,
-                &format!(
-                    "MASK={path}: there is no such file, so nothing is covered; was it renamed?"
-                ),
-            );
-        }
-    }
-    Ok(())
-}
-
-/// What is shared, each with its text in the plan.
-fn shares(document: &Document) -> Result<Vec<(&str, Share)>> {
-    let writable = document.list("SHARE")?.into_iter();
-    let writable = writable.map(|share| Ok((share, Share::parse(share)?)));
-    let read_only = document.list("SHARE_RO")?.into_iter();
-    let read_only = read_only.map(|share| Ok((share, Share::parse_read_only(share)?)));
-    writable.chain(read_only).collect()
-}
-
-/// Has memory take what is written to the root. What is made before a mount is made there as well, if UPPER has it not.
-fn forget(document: &Document, live: &Path, upper: &Path, mapped: Option<&Mapped>) -> Result<()> {
-    let wanted = !document.has("PREMOUNT") && !readonly::is_prepared(upper);
-    readonly::make_volatile(document.name(), live, mapped, |memory| {
-        if wanted {
-            tolerate(document, prepare::prepare(memory, pairs(document)), memory);
-        }
-    })
-}
-
-/// Runs a hook with its output in the log. Its status is only told there: hooks that end in a failed test boot today.
-fn run_hook(document: &Document, hook: &Hook, name: &str, arguments: &[&Path]) -> Result<()> {
-    let log = log::open(document.path("LOG")?)?;
-    set_cloexec_from(3)?;
-    let mut hook = hook.with_plan(document, arguments);
-    if let Some(ids) = IdRange::of(document)? {
-        hook.env("USERNS", ids.to_string()); // which it is, where the plan only says auto
-    }
-    let status = hook
-        .stdout(Stdio::from(log.try_clone()?))
-        .stderr(Stdio::from(log))
-        .status()
-        .with_context(|| format!("run {name}"))?;
-    if !status.success() {
-        note(document, &format!("{name} ended with {status}"));
-    }
-    Ok(())
-}
-
-/// An UPPER that cannot be written to may still boot: whether it can is for the mount to say.
-fn tolerate(document: &Document, outcome: Result<()>, upper: &Path) {
-    if let Err(error) = outcome {
-        let error = error.context(format!("prepare {}", upper.display()));
-        note(document, &ob_document::one_line(&error));
-    }
-}
-
-/// Tells the log, where there is one.
-fn note(document: &Document, text: &str) {
-    let log: Result<File> = document.path("LOG").and_then(log::open);
-    if let Ok(mut log) = log {
-        log::line(&mut log, &format!("{}: {text}", TOOL.name));
-    }
-}
-
-/// How many links eth0, eth1… there will be inside.
-fn pairs(document: &Document) -> usize {
-    let words = document.list("CABLES").unwrap_or_default();
-    words.iter().filter(|word| !word.contains("=.")).count()
-}
-
-/// The same for a hook that calls us by hand, with the plan in the environment.
-fn cables() -> usize {
-    let cables = std::env::var("CABLES").unwrap_or_default();
-    cables
-        .split_whitespace()
-        .filter(|word| !word.contains("=."))
-        .count()
-}
-
-fn furnish_alone(live: &Path) -> Result<ExitCode> {
-    let size = std::env::var("RAM_SIZE").unwrap_or_else(|_| "50M".to_owned());
-    let wish =
-        std::env::var("USERNS").map_or(Ok(UsernsSetting::No), |text| UsernsSetting::parse(&text));
-    let ids = match wish.context("USERNS")? {
-        UsernsSetting::Range(ids) => Some(ids),
-        _ => None,
+/// Logs the warnings of ob-conf, which has no log yet when it finds them.
+fn log_warnings(document: &Document) {
+    let ob_conf = Tool {
+        name: "ob-conf",
+        ..TOOL
     };
-    let root = Root::open(live)?;
-    let acting = ids.map(|ids| set_fs_ids(ids.user(0), ids.group(0)));
-    let _acting = acting.transpose().context("act as root inside")?;
-    furnish::furnish(&root, &size, ids, |trouble| {
-        TOOL.warn(trouble);
+    for warning in document.list("warnings").unwrap_or_default() {
+        log::append(&ob_conf, document, warning);
+    }
+}
+
+/// Allocates the ids of a subhost with a user namespace, and logs warnings.
+fn allocate_ids(document: &mut Document, writable: &Path) -> Result<Option<Idmap>> {
+    let mut warnings = Vec::new();
+    let idmap = Idmap::allocate(document, writable, &mut warnings);
+    for warning in warnings {
+        note(document, &warning);
+    }
+    idmap
+}
+
+/// Runs PREMOUNT, or else writes etc/network/interfaces in UPPER. With READONLY=volatile the latter
+/// is done in memory, by [`mount_volatile_layer`].
+fn prepare_upper(document: &Document, read_only: ReadOnly) -> Result<()> {
+    let upper = document.path("UPPER")?;
+    match Hook::of(document, "PREMOUNT") {
+        Some(hook) => hooks::run(document, &hook, "PREMOUNT", &[upper], |warning| {
+            note(document, warning);
+        })?,
+        None if read_only == ReadOnly::Volatile => {}
+        None => try_prepare(document, upper),
+    }
+    Ok(())
+}
+
+/// Writes etc/network/interfaces. Only logs a failure: if UPPER is unusable, the mount fails and
+/// reports the reason.
+fn try_prepare(document: &Document, upper: &Path) {
+    let pairs = count_pairs(document.list("CABLES").unwrap_or_default());
+    if let Err(error) = prepare(upper, pairs) {
+        let error = error.context(format!("prepare {}", upper.display()));
+        note(document, &one_line(&error));
+    }
+}
+
+/// Mounts the contents of the root, and does what READONLY asks for. Adds each mount to `mounts`,
+/// also if a later mount fails.
+fn mount_on_root(
+    document: &Document,
+    layers: &Layers,
+    read_only: ReadOnly,
+    idmap: Option<&Idmap>,
+    mounts: &mut Mounts,
+) -> Result<()> {
+    let live = document.path("LIVE")?;
+    if read_only == ReadOnly::Volatile {
+        mount_volatile_layer(document, live, idmap).context("READONLY=volatile")?;
+        mounts.push(live);
+    }
+    let mut points: Vec<PathBuf> = Vec::new();
+    let outcome = mount_contents(document, idmap, &mut points, |warning| {
+        note(document, warning);
+    });
+    points.iter().for_each(|point| mounts.push(point));
+    outcome?;
+    if read_only == ReadOnly::Yes
+        && readonly::make_read_only(live, layers.needs_mount()).context("READONLY=yes")?
+    {
+        mounts.push(live);
+    }
+    Ok(())
+}
+
+/// Mounts a layer in memory on the root, and writes etc/network/interfaces there, if neither UPPER
+/// nor a PREMOUNT provides it.
+fn mount_volatile_layer(document: &Document, live: &Path, idmap: Option<&Idmap>) -> Result<()> {
+    let is_wanted = !document.has("PREMOUNT") && !is_prepared(document.path("UPPER")?);
+    readonly::make_volatile(document.name(), live, idmap, |memory| {
+        if is_wanted {
+            try_prepare(document, memory);
+        }
     })
-    .with_context(|| format!("furnish {}", live.display()))?;
-    Ok(ExitCode::SUCCESS)
+}
+
+fn log_mounts(document: &Document, root: &str, mounts: &Mounts) {
+    note(document, &format!("{root} is the root"));
+    for point in mounts.points() {
+        log::trace(&TOOL, document, &format!("mounted {point}"));
+    }
+}
+
+fn note(document: &Document, text: &str) {
+    log::append(&TOOL, document, text);
 }

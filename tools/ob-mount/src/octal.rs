@@ -1,7 +1,10 @@
-//! Text of one line, as the kernel writes paths in `/proc/PID/mountinfo`: what would end the line
-//! is a backslash and three octal digits.
+//! Paths in lines of text, with an octal code for each character that would end the line. Paths in
+//! `/proc/PID/mountinfo` have the same codes.
 
-/// Writes control characters and backslashes in octal.
+use ob_sys::mountinfo;
+
+/// Replaces control characters and backslashes by a backslash and three octal digits, so that the
+/// text is one line.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
@@ -14,27 +17,10 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// Reads it again. A backslash without three octal digits stands for itself.
+/// Reverses [`escape`]. A backslash without three octal digits stays.
 pub fn unescape(text: &str) -> String {
-    let mut parts = text.split('\\');
-    let mut read = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let digits = part
-            .get(..3)
-            .filter(|digits| digits.bytes().all(|c| c.is_ascii_digit()));
-        let code = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code.filter(u8::is_ascii) {
-            Some(code) => {
-                read.push(char::from(code));
-                read += &part[3..];
-            }
-            None => {
-                read.push('\\');
-                read += part;
-            }
-        }
-    }
-    read
+    let plain = mountinfo::unescape(text.as_bytes());
+    String::from_utf8(plain).unwrap_or_else(|_| text.to_owned())
 }
 
 #[cfg(test)]
@@ -42,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_text_is_one_line_and_comes_back() {
+    fn escaped_text_is_one_line_and_unescapes_to_itself() {
         for text in [
             "",
             "/a b",

@@ -1,6 +1,7 @@
-//! Mounts that reach a running subhost with a user namespace by propagation.
+//! Mounts that propagate to a running subhost with a user namespace.
 
-use crate::mapped::{enter_scratch, look};
+use crate::idmap::enter_scratch;
+use crate::overlay::open_path;
 use crate::root::Root;
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{OFlag, open, openat, readlinkat};
@@ -8,25 +9,29 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use ob_sys::mount::{Depth, attach, clone_peer, mount_of, set_propagation};
+use ob_sys::mountinfo::Mount;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// How many directories a mount may be deep.
+/// How deep a directory may lie in its mount.
 const DEEPEST: usize = 4096;
 
-/// The way between the mount namespace of a subhost and a private one of the host's user namespace.
+/// The mount namespace of a subhost, and a private mount namespace that belongs to the user
+/// namespace of the host.
 pub struct Crossing<'a> {
-    /// The private one.
+    /// The private mount namespace.
     ours: File,
-    /// `/proc/self` of the host: the one inside is made by root inside.
+    /// `/proc/self` of the host. Root inside can mount another filesystem on /proc
+    /// of the subhost.
     process: OwnedFd,
+    /// A pidfd of the subhost.
     pid_1: &'a OwnedFd,
 }
 
 impl<'a> Crossing<'a> {
-    /// Opens the way back to the mount namespace that this process is in, which must be private.
+    /// Opens the mount namespace of this process, which must be private.
     pub fn from_here_to(pid_1: &'a OwnedFd) -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(Crossing {
@@ -36,18 +41,18 @@ impl<'a> Crossing<'a> {
         })
     }
 
-    /// Takes this process into the mount namespace of the subhost.
+    /// Moves this process to the mount namespace of the subhost.
     pub fn join(&self) -> Result<()> {
         setns(self.pid_1, CloneFlags::CLONE_NEWNS).context("join its mount namespace")
     }
 
     /// Attaches a copy of `tree` to `target`, a file or directory below `root`, in the mount
-    /// namespace of the subhost, where this process is.
+    /// namespace of the subhost, which this process must have joined.
     ///
     /// The kernel locks the flags of a mount (read-only, nodev and so on) when it propagates to a
-    /// mount namespace of another user namespace (`attach_recursive_mnt` in fs/namespace.c), and not
-    /// when a process attaches it there. So the mount below `target` gets a peer on our side for as
-    /// long as this takes, and `tree` is attached to the peer.
+    /// mount namespace of another user namespace (`attach_recursive_mnt` in fs/namespace.c), but
+    /// not when a process attaches it there. So the mount below `target` gets a temporary peer in
+    /// the private mount namespace, and `tree` is attached to the peer.
     pub fn attach_locked(&self, root: &Root, tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
         let link = format!("fd/{}", target.as_raw_fd());
         let path = PathBuf::from(readlinkat(&self.process, link.as_str())?);
@@ -60,7 +65,7 @@ impl<'a> Crossing<'a> {
             set_propagation(&below, Depth::One, libc::MS_PRIVATE)?;
         }
         attached?;
-        // It came as a shared mount, with no peer but the one on our side.
+        // It is a shared mount, whose only peer is in the private mount namespace.
         let copy = root.find(&path, OFlag::O_PATH)?;
         Ok(set_propagation(copy, Depth::Recursive, libc::MS_PRIVATE)?)
     }
@@ -69,40 +74,35 @@ impl<'a> Crossing<'a> {
         const PLACE: &str = "peer";
         let peer = clone_peer(target, c"", Depth::One)?;
         setns(&self.ours, CloneFlags::CLONE_NEWNS)?;
-        // A peer gets nothing mounted on it as long as it is attached nowhere.
+        // The kernel mounts nothing on a detached mount.
         enter_scratch()?;
-        let here = look(Path::new("."))?;
+        let here = open_path(Path::new("."))?;
         if is_directory(target)? {
             mkdirat(&here, PLACE, Mode::S_IRWXU)?;
         } else {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC;
             openat(&here, PLACE, flags, Mode::S_IRUSR)?;
         }
-        attach(&peer, look(Path::new(PLACE))?)?;
+        attach(&peer, open_path(Path::new(PLACE))?)?;
         Ok(attach(tree, &peer)?)
     }
 
-    /// Whether the mount with this number, in the mount namespace that this process is in, is shared.
+    /// Whether the mount `id` in the mount namespace of this process is shared.
     fn is_shared(&self, id: u64) -> Result<bool> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let mut table = String::new();
+        let mut table = Vec::new();
         openat(&self.process, "mountinfo", flags, Mode::empty())
             .map(File::from)?
-            .read_to_string(&mut table)
+            .read_to_end(&mut table)
             .context("read the table of mounts")?;
-        let id = id.to_string();
-        let line = table
-            .lines()
-            .find(|line| line.split(' ').next() == Some(&id));
-        let fields = line.context("its mount is gone")?.split(' ');
-        Ok(fields
-            .take_while(|field| *field != "-")
-            .any(|field| field.starts_with("shared:")))
+        let mounts = Mount::parse_table(&table);
+        let mount = mounts.iter().find(|mount| mount.id == id);
+        Ok(mount.context("its mount is gone")?.peer_group.is_some())
     }
 }
 
-/// Opens the root of the mount that `target`, at `path` below `root`, lies on. Root inside may rename
-/// directories meanwhile: then another mount is found, or none, and this fails.
+/// Opens the root of the mount that contains `target`, which is at `path` below `root`. Fails if
+/// root inside renames directories at the same time, so that `path` leads to another mount.
 fn root_of_mount(root: &Root, path: &Path, target: &OwnedFd) -> Result<OwnedFd> {
     let mount = mount_of(target)?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;

@@ -1,11 +1,9 @@
-//! A root that keeps nothing: read-only, or with a memory that ends with the subhost.
+//! READONLY: a read-only root, and one that loses all writes when the subhost stops.
 
-use crate::layers::overlay;
-use crate::mapped::{Mapped, look};
-use crate::root::Root;
+use crate::idmap::Idmap;
+use crate::overlay::{self, open_path};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, fstat, mkdirat};
@@ -13,8 +11,8 @@ use ob_sys::mount::{Depth, Filesystem, attach, clone_tree, set_attributes};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-/// Makes the root on `live` read-only; what was mounted on it stays as it is. Tells whether that took another mount, as it does
-/// where the root is a plain directory, or somebody else's mount.
+/// Makes the root on `live` read-only, but not the mounts on it. Returns whether this made another
+/// mount: unless the root is `ours`, a mount of this stage, a bind mount covers it.
 pub fn make_read_only(live: &Path, ours: bool) -> Result<bool> {
     let read_only = |tree: &OwnedFd| {
         set_attributes(tree, Depth::One, MOUNT_ATTR_RDONLY, 0, None).map_err(|error| match error {
@@ -22,7 +20,7 @@ pub fn make_read_only(live: &Path, ours: bool) -> Result<bool> {
             error => error.into(),
         })
     };
-    let root = look(live)?;
+    let root = open_path(live)?;
     if ours {
         return read_only(&root).map(|()| false);
     }
@@ -32,36 +30,33 @@ pub fn make_read_only(live: &Path, ours: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// Lays an overlay on the root at `live` that takes in memory what is written. `prepare` is given the directory that does so, before
-/// anything is in it.
+/// Mounts an overlay on the root at `live`, with an upper layer in memory. Calls `prepare` with the
+/// directory of the upper layer while that is empty.
 ///
-/// The layer below is the finished root, be it itself an overlay, a bind mount, or mapped.
+/// The lower layer is the finished root: a directory or any kind of mount.
 pub fn make_volatile(
     name: &str,
     live: &Path,
-    mapped: Option<&Mapped>,
+    idmap: Option<&Idmap>,
     prepare: impl FnOnce(&Path),
 ) -> Result<()> {
-    let below = look(live)?;
-    let _acting = mapped.map(Mapped::act_as_root).transpose()?;
-    let memory = memory(&below).context("make a place in memory")?;
-    // An overlay takes layers by path alone; this one has a path for as long as it is being made.
+    let below = open_path(live)?;
+    let _ids = idmap.map(Idmap::set_fs_ids).transpose()?;
+    let memory = create_memory(&below).context("make an upper layer in memory")?;
+    // overlayfs takes its layers by path, so the tmpfs is on `live` until the overlay exists.
     attach(&memory, &below)?;
     prepare(&live.join("upper"));
     let lower = format!("/proc/self/fd/{}", below.as_raw_fd());
-    let attributes = if mapped.is_some() {
-        MOUNT_ATTR_NODEV
-    } else {
-        0
-    };
+    let attributes = idmap.map_or(0, |_| MOUNT_ATTR_NODEV);
     let (upper, work) = (live.join("upper"), live.join("work"));
-    let made = overlay(name, Path::new(&lower), &upper, &work, attributes);
+    let overlay = overlay::create(name, Path::new(&lower), &upper, &work, attributes);
     umount2(live, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
-    Ok(attach(made?, below)?)
+    Ok(attach(overlay?, below)?)
 }
 
-/// A tmpfs with the directories that an overlay writes to; the root of the one that it writes for is like `below`.
-fn memory(below: &OwnedFd) -> Result<OwnedFd> {
+/// Creates a detached tmpfs with the upper layer and the work directory of an overlay. The mode of
+/// the upper layer, which becomes that of the root, is the mode of `below`.
+fn create_memory(below: &OwnedFd) -> Result<OwnedFd> {
     let tmpfs = Filesystem::new(c"tmpfs")?;
     tmpfs.set(c"source", "volatile")?;
     tmpfs.set(c"mode", "700")?;
@@ -71,13 +66,4 @@ fn memory(below: &OwnedFd) -> Result<OwnedFd> {
     mkdirat(&tree, "upper", mode)?;
     mkdirat(&tree, "work", Mode::S_IRWXU)?;
     Ok(tree)
-}
-
-/// Whether UPPER has what [`crate::prepare::prepare`] makes.
-pub fn is_prepared(upper: &Path) -> bool {
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-    Root::open(upper).is_ok_and(|root| {
-        root.find(Path::new("etc/network/interfaces"), flags)
-            .is_ok()
-    })
 }

@@ -1,4 +1,5 @@
-//! Paths below UPPER and LIVE, resolved as the subhost itself would: a link in there never leads the host astray.
+//! Paths below UPPER and LIVE, resolved with `RESOLVE_IN_ROOT`, so that no symbolic link in them
+//! leads to a file of the host, openat2(2).
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -9,11 +10,11 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// A directory that is the root of what is looked up in it.
+/// A directory that is the root directory for paths.
 pub struct Root(OwnedFd);
 
 impl Root {
-    /// Opens the directory `path` of the host.
+    /// Opens the directory `path` of the host as a root.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = openat(AT_FDCWD, path, flags, Mode::empty())
@@ -21,21 +22,21 @@ impl Root {
         Ok(Root(fd))
     }
 
-    /// Opens what is at `path` in it. `ENOENT`: nothing is.
+    /// Opens the file at `path`. Fails with the errors of openat2(2).
     pub fn find(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         loop {
             match openat2(&self.0, path, how) {
-                // The kernel cannot be sure that it stayed inside while something is renamed; it asks us to look again.
+                // Try again: a concurrent rename may have led `..` out of the root, openat2(2).
                 Err(Errno::EAGAIN) => {}
                 found => return found,
             }
         }
     }
 
-    /// Opens the directory `path`, made with mode 0755 where it is not there, its parents too.
+    /// Opens the directory `path`. Makes it and its parents with mode 0755 if they are missing.
     pub fn make_directories(&self, path: &Path) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let path = Path::new("/").join(path);
@@ -47,7 +48,7 @@ impl Root {
             return Err(Errno::ENOENT);
         };
         let parent = self.make_directories(parent)?;
-        // mkdir does not follow a link at its last component, and there is no other component.
+        // mkdirat(2) does not follow a symbolic link as the last component, which is the only one.
         match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
             Ok(()) => openat(
                 &parent,
@@ -55,13 +56,14 @@ impl Root {
                 flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
                 Mode::empty(),
             ),
-            // Made by somebody else meanwhile, or a link that leads nowhere.
+            // Another process made it, or it is a dangling symbolic link.
             Err(Errno::EEXIST) => self.find(&path, flags),
             Err(error) => Err(error),
         }
     }
 
-    /// Opens a file to mount on, made empty with mode 0644 where there is none, its directories too.
+    /// Opens the file `path` as a mount point. Makes an empty file with mode 0644, and its parents,
+    /// if they are missing.
     pub fn make_file(&self, path: &Path) -> nix::Result<OwnedFd> {
         match self.find(path, OFlag::O_PATH) {
             Err(Errno::ENOENT) => {}
@@ -71,7 +73,8 @@ impl Root {
         self.find(path, OFlag::O_PATH)
     }
 
-    /// Creates the file `path` for writing, its directories too. `EEXIST`: something is there, be it a link to nowhere.
+    /// Creates the file `path` for writing, and its missing parents. Fails with `EEXIST` if it
+    /// exists, also as a dangling symbolic link.
     pub fn create(&self, path: &Path, mode: u32) -> nix::Result<File> {
         let parent = self.make_directories(path.parent().unwrap_or(Path::new("/")))?;
         let name: &OsStr = path.file_name().ok_or(Errno::EISDIR)?;
@@ -87,7 +90,7 @@ impl AsFd for Root {
     }
 }
 
-/// The path at which the host sees an open file, for the document and for messages.
+/// Returns the path of an open file on the host, for the document and for messages.
 pub fn path_of(fd: impl AsFd) -> PathBuf {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())).unwrap_or_default()
 }

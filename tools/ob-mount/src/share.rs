@@ -1,15 +1,15 @@
-//! Directories and files of the host in the subhost.
+//! Shares: directories and files of the host that are bind-mounted in a subhost.
 
-use crate::mapped::Mapped;
+use crate::idmap::Idmap;
+use crate::overlay::open_path;
 use crate::propagate::Crossing;
 use crate::root::{Root, path_of};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
 use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY, S_IFDIR, S_IFMT};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::fstat;
 use ob_document::steps::command;
 use ob_document::{Document, Usage, state};
 use ob_sys::mount::{Depth, attach, clone_tree, set_attributes};
@@ -19,26 +19,26 @@ use std::path::{Path, PathBuf};
 /// One SHARE: `HOST[:DEST[:OPTIONS]]`.
 pub struct Share {
     host: PathBuf,
-    /// Where it is put, from the subhost's root.
+    /// The mount point, from the root of the subhost.
     inside: PathBuf,
     read_only: bool,
-    /// Whether its owners are as inside, and what root makes there is root's on the host.
+    /// Whether it is an idmapped mount, so that root inside is root of the host there.
     mapped: bool,
     depth: Depth,
 }
 
-/// What has become of a SHARE of the plan.
+/// The result of a share of the plan.
 pub enum Outcome {
-    /// It is mounted at this path of the host's.
+    /// It is mounted at this path on the host.
     Mounted(PathBuf),
-    /// It is LOWER itself, which the subhost has anyway.
+    /// It is LOWER, which the subhost has as its root.
     IsLower,
     /// The host has no such file.
     Missing,
 }
 
 impl Share {
-    /// Reads one.
+    /// Parses a word of SHARE.
     pub fn parse(text: &str) -> Result<Self> {
         let share = ob_document::Share::parse(text).with_context(|| format!("SHARE={text}"))?;
         ensure!(
@@ -59,7 +59,7 @@ impl Share {
         })
     }
 
-    /// Reads one of SHARE_RO, which is read-only whatever its options are.
+    /// Parses a word of SHARE_RO, which is read-only with any options.
     pub fn parse_read_only(text: &str) -> Result<Self> {
         Ok(Share {
             read_only: true,
@@ -67,31 +67,31 @@ impl Share {
         })
     }
 
-    /// Puts it below `root`. A missing host path leaves nothing inside.
+    /// Mounts it below `root`. Makes no mount point if the file is missing on the host.
     pub fn mount(
         &self,
         root: &Root,
         lower: Option<&Path>,
-        mapped: Option<&Mapped>,
+        idmap: Option<&Idmap>,
     ) -> Result<Outcome> {
-        let source = match open(&self.host, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+        let source = match open_path(&self.host) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(Outcome::Missing),
             source => source.with_context(|| format!("share {}", self.host.display()))?,
         };
         if lower.is_some_and(|lower| path_of(&source) == lower) {
             return Ok(Outcome::IsLower);
         }
-        let tree = self.copy(&source, mapped)?;
-        let path = self.put(root, &source, tree)?;
+        let tree = self.clone_source(&source, idmap)?;
+        let path = self.attach(root, &source, tree)?;
         Ok(Outcome::Mounted(path))
     }
 
-    /// What [`Share::mount`] would do below `live`, as commands.
+    /// Appends to `steps` the commands for what [`Share::mount`] does below `live`.
     pub fn describe(&self, live: &str, lower: Option<&Path>, steps: &mut Vec<String>) {
         let host = self.host.display().to_string();
         let inside = format!("{live}{}", self.inside.display());
         if !self.host.exists() {
-            steps.push(format!("# {host} is not there, and not shared"));
+            steps.push(format!("# {host} does not exist, and is not shared"));
             return;
         }
         if self.host.canonicalize().ok().as_deref() == lower {
@@ -109,14 +109,14 @@ impl Share {
         steps.push(command(["mount", bind, "-o", mode, &host, &inside]));
     }
 
-    /// Makes the detached mount of it.
-    fn copy(&self, source: &OwnedFd, mapped: Option<&Mapped>) -> Result<OwnedFd> {
+    /// Clones its source as a detached mount with the attributes of the share.
+    fn clone_source(&self, source: &OwnedFd, idmap: Option<&Idmap>) -> Result<OwnedFd> {
         let context = || format!("share {}", self.host.display());
         let tree = clone_tree(source, c"", self.depth).with_context(context)?;
-        if let Some(mapped) = mapped.filter(|_| self.mapped) {
-            mapped.map(&tree, self.depth, &self.host.display().to_string())?;
+        if let Some(idmap) = idmap.filter(|_| self.mapped) {
+            idmap.apply(&tree, self.depth, &self.host.display().to_string())?;
             if is_directory(source)? {
-                // Owned by root inside, a device in there would be open to it.
+                // Root inside owns a device node in it, and could open that.
                 set_attributes(&tree, self.depth, MOUNT_ATTR_NODEV, 0, None)
                     .with_context(context)?;
             }
@@ -132,15 +132,15 @@ impl Share {
         Ok(tree)
     }
 
-    /// Puts the mount on its place.
-    fn put(&self, root: &Root, source: &OwnedFd, tree: OwnedFd) -> Result<PathBuf> {
+    /// Attaches `tree` to the mount point, and returns the path of that on the host.
+    fn attach(&self, root: &Root, source: &OwnedFd, tree: OwnedFd) -> Result<PathBuf> {
         let target = self.target(root, source)?;
         let path = path_of(&target);
         attach(tree, target).with_context(|| self.context())?;
         Ok(path)
     }
 
-    /// Opens its place, made where it is not there: a directory for a directory, else an empty file.
+    /// Opens the mount point. Makes a missing mount point: a directory, or an empty file.
     fn target(&self, root: &Root, source: &OwnedFd) -> Result<OwnedFd> {
         let target = if is_directory(source)? {
             root.make_directories(&self.inside)
@@ -159,10 +159,11 @@ fn is_directory(source: &OwnedFd) -> Result<bool> {
     Ok(fstat(source)?.st_mode & S_IFMT == S_IFDIR)
 }
 
-/// Puts a share into the running subhost of `document`: copied here, where its path means something, and attached there.
+/// Mounts a share in the running subhost of `document`. Clones it in the mount namespace of the
+/// caller, to which its path belongs, and attaches the clone in that of the subhost.
 ///
-/// A subhost with a user namespace gets it by propagation, see [`Crossing::attach_locked`]: root
-/// inside can remount what is attached there directly.
+/// If the subhost has a user namespace, the mount propagates to it, see
+/// [`Crossing::attach_locked`]: root inside could remount a mount that is attached directly.
 pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
     let (host, rest) = share.split_once(':').unwrap_or((share, ""));
     let host = Path::new(host).canonicalize().map_err(|error| {
@@ -173,21 +174,21 @@ pub fn into_running(document: &mut Document, share: &str) -> Result<()> {
     })?;
     let share = Share::parse(&format!("{}:{rest}", host.display()))?;
     let pid_1 = state::open_own_pid1(document).context("it is not running")?;
-    let mapped = Mapped::of_running(document)?;
-    // Private from here on, so that the copy is so on a kernel before 5.12 as well.
+    let idmap = Idmap::of_running(document)?;
+    // Before Linux 5.12 clone_tree cannot make the clone private, so its source must be private.
     unshare(CloneFlags::CLONE_NEWNS)?;
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
     let crossing = Crossing::from_here_to(&pid_1)?;
-    let source = open(&share.host, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-        .with_context(|| format!("share {}", share.host.display()))?;
-    let tree = share.copy(&source, mapped.as_ref())?;
+    let source =
+        open_path(&share.host).with_context(|| format!("share {}", share.host.display()))?;
+    let tree = share.clone_source(&source, idmap.as_ref())?;
     crossing.join()?;
     let root = Root::open(Path::new("/"))?;
-    let acting = mapped.as_ref().map(Mapped::act_as_root).transpose()?;
+    let ids = idmap.as_ref().map(Idmap::set_fs_ids).transpose()?;
     let target = share.target(&root, &source)?;
-    drop(acting);
-    if mapped.is_none() {
+    drop(ids);
+    if idmap.is_none() {
         return attach(tree, target).with_context(|| share.context());
     }
     let attached = crossing.attach_locked(&root, &tree, &target);

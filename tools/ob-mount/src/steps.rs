@@ -1,8 +1,10 @@
-//! The dry run: what the stage would do, as commands.
+//! The dry run: the commands that do what the stage does.
 
+use crate::contents::{RAM_SIZE, shares};
 use crate::layers::Layers;
+use crate::prepare::{count_pairs, is_prepared};
 use crate::unmount::FACTS;
-use crate::{alive, furnish, pairs, readonly, shares};
+use crate::{alive, api_fs};
 use anyhow::{Context, Result};
 use ob_conf::conf::Conf;
 use ob_confine::protect::ReadOnly;
@@ -11,12 +13,12 @@ use ob_document::Document;
 use ob_document::steps::{command, hook, leave_to, word};
 use std::path::Path;
 
-/// Checks what can be checked, and tells of each mount with what is needed for it. Notes the root as it would be.
+/// Checks the plan, and appends the commands of each mount to `steps`. Notes the root in the
+/// document.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
     document.forget(FACTS);
-    let commands = commands(document);
-    let wish = UsernsSetting::of(document)?;
-    if wish == UsernsSetting::No {
+    let commands = set_by_commands(document);
+    if UsernsSetting::of(document)? == UsernsSetting::No {
         if !commands.is_empty() {
             let conf = word(document.text("CONFIG")?);
             steps.push(format!(
@@ -24,15 +26,17 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
                 commands.join(" ")
             ));
         }
-        return mounts(document, &commands, steps);
+        return describe_mounts(document, &commands, steps);
     }
-    let mut told = Vec::new();
-    mounts(document, &commands, &mut told)?;
-    leave_to("ob-mount", document, &told, steps)
+    // No command makes idmapped mounts, so the commands become comments of the stage.
+    let mut comments = Vec::new();
+    describe_mounts(document, &commands, &mut comments)?;
+    leave_to("ob-mount", document, &comments, steps)
 }
 
-/// The variables that commands of the configuration give a value to: they may mount what it names.
-fn commands(document: &Document) -> Vec<String> {
+/// Returns the variables whose values commands in the configuration print. Such a command may mount
+/// the directory that it prints.
+fn set_by_commands(document: &Document) -> Vec<String> {
     let conf = document.path("CONFIG").and_then(Conf::read);
     let Ok(conf) = conf else {
         return Vec::new();
@@ -46,18 +50,19 @@ fn commands(document: &Document) -> Vec<String> {
     names
 }
 
-/// The layers; as the plan has them, where a command will only mount them.
-fn layers(document: &Document, commands: &[String]) -> Result<Layers> {
+/// Chooses the layers. If a directory is missing that a command of the configuration will mount,
+/// returns the layers of the plan unchecked.
+fn plan_layers(document: &Document, commands: &[String]) -> Result<Layers> {
     let planned = Layers::plan(document).and_then(|(layers, claims)| {
         let _marks = claims.lock(false)?;
         alive::ensure_ended(&claims, document.path("LOWER")?)?;
         Ok(layers)
     });
     let path = |variable| document.path(variable).map(Path::to_owned);
-    let unseen = ["LOWER", "UPPER", "WORK"].iter().any(|layer| {
+    let is_missing = ["LOWER", "UPPER", "WORK"].iter().any(|layer| {
         commands.iter().any(|name| name == layer) && path(layer).is_ok_and(|path| !path.exists())
     });
-    if !unseen || planned.is_ok() {
+    if !is_missing || planned.is_ok() {
         return planned;
     }
     let (lower, upper) = (path("LOWER")?, path("UPPER")?);
@@ -68,50 +73,112 @@ fn layers(document: &Document, commands: &[String]) -> Result<Layers> {
     Ok(Layers::Overlay { lower, upper, work })
 }
 
-/// The mounts, one by one.
-fn mounts(document: &mut Document, commands: &[String], steps: &mut Vec<String>) -> Result<()> {
-    let layers = layers(document, commands)?;
+/// Appends the commands in the order in which the stage does its work.
+fn describe_mounts(
+    document: &mut Document,
+    commands: &[String],
+    steps: &mut Vec<String>,
+) -> Result<()> {
+    let layers = plan_layers(document, commands)?;
     let read_only = ReadOnly::of(document)?;
     let live = document.text("LIVE")?.to_owned();
-    let upper = document.text("UPPER")?.to_owned();
-    let wish = UsernsSetting::of(document)?;
+    let upper = document.path("UPPER")?;
+    steps.extend(ob_document::closed(upper).map(|closed| format!("# {closed}")));
 
-    steps.extend(ob_document::closed(Path::new(&upper)).map(|closed| format!("# {closed}")));
-    if layers.are_mounted_here() {
-        if let Some(hook) = hook(document, "PREMOUNT", &[&upper])? {
+    if layers.needs_mount() {
+        let upper = document.text("UPPER")?;
+        if let Some(hook) = hook(document, "PREMOUNT", &[upper])? {
             steps.push(hook);
-        } else if read_only != ReadOnly::Volatile && !readonly::is_prepared(Path::new(&upper)) {
-            let cables = format!("CABLES={}", vec!["="; pairs(document)].join(" "));
-            steps.push(command(["env", &cables, "ob-mount", "--prepare", &upper]));
+        } else if read_only != ReadOnly::Volatile {
+            describe_prepare(document, upper, steps)?;
         }
     }
-    match wish {
+    describe_root(document, &layers, &live, steps)?;
+    if read_only == ReadOnly::Volatile {
+        describe_volatile(document, &live, steps)?;
+    }
+    describe_contents(document, &live, steps)?;
+    if read_only == ReadOnly::Yes {
+        if !layers.needs_mount() {
+            steps.push(command(["mount", "--rbind", &live, &live]));
+        }
+        steps.push(command(["mount", "-o", "remount,bind,ro", &live]));
+    }
+    document.set("root", live);
+    Ok(())
+}
+
+/// Appends the command that writes etc/network/interfaces in `directory`, unless UPPER has it.
+fn describe_prepare(document: &Document, directory: &str, steps: &mut Vec<String>) -> Result<()> {
+    if !is_prepared(document.path("UPPER")?) {
+        let pairs = count_pairs(document.list("CABLES")?);
+        let cables = format!("CABLES={}", vec!["="; pairs].join(" "));
+        steps.push(command([
+            "env",
+            &cables,
+            "ob-mount",
+            "--prepare",
+            directory,
+        ]));
+    }
+    Ok(())
+}
+
+fn describe_root(
+    document: &Document,
+    layers: &Layers,
+    live: &str,
+    steps: &mut Vec<String>,
+) -> Result<()> {
+    match UsernsSetting::of(document)? {
         UsernsSetting::No => {}
         UsernsSetting::Auto => {
             steps.push("the layers are mapped to a free range of ids".to_owned());
         }
         UsernsSetting::Range(ids) => steps.push(format!("the layers are mapped to the ids {ids}")),
     }
-    match &layers {
-        Layers::There => {}
+    match layers {
+        Layers::Existing => {}
         Layers::Bind { source } => {
-            steps.push(command(["mount", "--bind", text(source)?, &live]));
+            steps.push(command(["mount", "--bind", text(source)?, live]));
         }
         Layers::Overlay { lower, upper, work } => {
             let options = options(text(lower)?, text(upper)?, text(work)?);
-            steps.push(overlay(document.name(), &options, &live));
+            steps.push(overlay(document.name(), &options, live));
         }
     }
-    if read_only == ReadOnly::Volatile {
-        forget(document, &live, steps);
+    Ok(())
+}
+
+/// READONLY=volatile: while the tmpfs with the upper layer covers LIVE, descriptor 8 leads to the
+/// root below.
+fn describe_volatile(document: &Document, live: &str, steps: &mut Vec<String>) -> Result<()> {
+    const BELOW: &str = "/proc/self/fd/8";
+    let (upper, work) = (format!("{live}/upper"), format!("{live}/work"));
+    steps.push(format!("exec 8<{}", word(live)));
+    steps.push(command([
+        "mount", "-t", "tmpfs", "-o", "mode=700", "volatile", live,
+    ]));
+    steps.push(format!(
+        "mkdir -m \"$(stat -Lc %a {BELOW})\" {}",
+        word(&upper)
+    ));
+    steps.push(command(["mkdir", "-m", "700", &work]));
+    if !document.has("PREMOUNT") {
+        describe_prepare(document, &upper, steps)?;
     }
-    match hook(document, "POSTMOUNT", &[&live, &upper])? {
+    let options = options(BELOW, &upper, &work);
+    steps.push(overlay(document.name(), &options, live));
+    Ok(())
+}
+
+fn describe_contents(document: &Document, live: &str, steps: &mut Vec<String>) -> Result<()> {
+    match hook(document, "POSTMOUNT", &[live, document.text("UPPER")?])? {
         Some(hook) => steps.push(hook),
-        None => furnish::describe(
-            Path::new(&live),
-            document.optional("RAM_SIZE").unwrap_or("50M"),
-            steps,
-        ),
+        None => {
+            let size = document.optional("RAM_SIZE").unwrap_or(RAM_SIZE);
+            api_fs::describe(Path::new(live), size, steps);
+        }
     }
     if hook(document, "INIT", &[])?.is_some() {
         steps.push(format!(
@@ -121,35 +188,17 @@ fn mounts(document: &mut Document, commands: &[String], steps: &mut Vec<String>)
     }
     let lower = document.path("LOWER").ok();
     for (_, share) in shares(document)? {
-        share.describe(&live, lower, steps);
+        share.describe(live, lower, steps);
     }
-    if read_only == ReadOnly::Yes {
-        if !layers.are_mounted_here() {
-            steps.push(command(["mount", "--rbind", &live, &live]));
-        }
-        steps.push(command(["mount", "-o", "remount,bind,ro", &live]));
-    }
-    document.set("root", live);
     Ok(())
-}
-
-/// The layer in memory: for a moment it lies on LIVE, and what was there is reached by a descriptor.
-fn forget(document: &Document, live: &str, steps: &mut Vec<String>) {
-    let (upper, work) = (format!("{live}/upper"), format!("{live}/work"));
-    steps.push(format!("exec 8<{}", word(live)));
-    steps.push(command([
-        "mount", "-t", "tmpfs", "-o", "mode=700", "volatile", live,
-    ]));
-    steps.push(command(["mkdir", "-m", "755", &upper, &work]));
-    let options = options("/proc/self/fd/8", &upper, &work);
-    steps.push(overlay(document.name(), &options, live));
 }
 
 fn overlay(name: &str, options: &str, live: &str) -> String {
     command(["mount", "-t", "overlay", name, "-o", options, live])
 }
 
-/// The kernel's own way to write such paths.
+/// Returns the options of an overlay, with a backslash before each character that has a meaning to
+/// overlayfs in a path.
 fn options(lower: &str, upper: &str, work: &str) -> String {
     let escape = |path: &str| {
         let path = path.replace('\\', r"\\");

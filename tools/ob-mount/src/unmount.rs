@@ -1,4 +1,4 @@
-//! Undoing: the mounts that a document notes, as far as they are those of its subhost.
+//! Undo: unmounts the mounts in a document, if they belong to its subhost.
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
@@ -7,18 +7,20 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use ob_document::{Document, state};
 use ob_sys::mount::mount_of;
+use ob_sys::mountinfo::Mount;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-/// The facts that this stage makes.
+/// The facts that this stage notes.
 pub const FACTS: &[&str] = &["root", "mounts", "mountids", "userns"];
 
-/// Directories of the host that are the root of no subhost, whatever a document says.
+/// Directories of the host that no document may name as the root of a subhost.
 const OF_HOST: [&str; 12] = [
     "/", "/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/var",
 ];
 
-/// Unmounts the mounts that are noted, last first, and removes the facts. One that is gone is no error.
+/// Unmounts the mounts of the fact `mounts`, last first, and removes the facts of this stage.
+/// Ignores mounts that are gone.
 pub fn unmount(document: &mut Document) -> Result<()> {
     let outcome = unmount_noted(document);
     document.forget(FACTS);
@@ -48,12 +50,10 @@ fn unmount_noted(document: &Document) -> Result<()> {
     outcome
 }
 
-/// Unmounts what is at `path`, if that is a mount of the subhost.
-///
-/// `id` is that of the mount as it was noted, 0 if a stage has noted none.
+/// Unmounts the mount at `path`, if it is the mount `id`, or if `id` is 0, which means unknown.
 fn unmount_one(live: &Path, path: &Path, id: u64) -> Result<()> {
     let root = match open_inside(live, &inside(live, path)?) {
-        // A link is no mount point.
+        // A symbolic link cannot be a mount point.
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
         root => root?,
     };
@@ -62,8 +62,9 @@ fn unmount_one(live: &Path, path: &Path, id: u64) -> Result<()> {
     }
     let here = mount_of(&root).map(|mount| mount.id);
     let root = format!("/proc/self/fd/{}", root.as_raw_fd());
-    // What is unmounted from a mount is unmounted from its peers as well: after `mount --rbind /dev` on a
-    // host whose root is shared, umount2 would take /dev/pts from the host, mount_namespaces(7).
+    // An unmount propagates to the peers of the parent mount, mount_namespaces(7): after
+    // `mount --rbind /dev` on a host whose root is shared, umount2 would also unmount /dev/pts of
+    // the host.
     if here.is_err() || here.is_ok_and(|here| has_peer_outside(live, here)) {
         let alone = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         match mount(
@@ -77,77 +78,42 @@ fn unmount_one(live: &Path, path: &Path, id: u64) -> Result<()> {
             Err(error) => return Err(error).context("make it private"),
         }
     }
-    // Detached rather than refused when busy: what still looks into it keeps it until it has done so.
+    // A process that uses the mount must not block the undo.
     match umount2(root.as_str(), MntFlags::MNT_DETACH) {
-        // Not the root of a mount.
+        // EINVAL: it is not the root of a mount.
         Ok(()) | Err(Errno::EINVAL) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether the mount with the number `id`, or one on it, has a peer that is not below `live`, as far
-/// as can be seen. A peer below `live` is a copy which the kernel made with it, and unmounts with it.
+/// Whether the mount `id`, or a mount on it, has a peer outside `live`, or may have such a peer. A
+/// peer below `live` is a copy that the kernel made with the mount, and unmounts with it.
 fn has_peer_outside(live: &Path, id: u64) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo");
-    table.is_err() || table.is_ok_and(|table| peer_outside(&table, live, id))
+    std::fs::read("/proc/self/mountinfo").map_or(true, |table| {
+        peer_outside(&Mount::parse_table(&table), live, id)
+    })
 }
 
-fn peer_outside(table: &str, live: &Path, id: u64) -> bool {
-    let mounts: Vec<Mount> = table.lines().filter_map(Mount::of).collect();
+fn peer_outside(mounts: &[Mount], live: &Path, id: u64) -> bool {
     let mut tree = vec![id];
     let mut groups = Vec::new();
-    // A mount is made after the one that it lies on, but may have been moved: no order is to be relied on.
+    // The order of the table says nothing: a mount may have been moved on one that is younger.
     while let Some(id) = tree.pop() {
-        groups.extend(
-            mounts
-                .iter()
-                .filter(|mount| mount.id == id)
-                .filter_map(|mount| mount.group),
-        );
-        tree.extend(
-            mounts
-                .iter()
-                .filter(|mount| mount.parent == id)
-                .map(|mount| mount.id),
-        );
+        let this = mounts.iter().filter(|mount| mount.id == id);
+        groups.extend(this.filter_map(|mount| mount.peer_group));
+        let children = mounts.iter().filter(|mount| mount.parent == id);
+        tree.extend(children.map(|mount| mount.id));
     }
     let mut others = mounts.iter().filter(|mount| !mount.point.starts_with(live));
-    others.any(|mount| mount.group.is_some_and(|group| groups.contains(&group)))
+    others.any(|mount| {
+        mount
+            .peer_group
+            .is_some_and(|group| groups.contains(&group))
+    })
 }
 
-/// A line of proc_pid_mountinfo(5).
-struct Mount<'a> {
-    id: u64,
-    parent: u64,
-    point: PathBuf,
-    /// Its peer group, `shared:N`.
-    group: Option<&'a str>,
-}
-
-impl<'a> Mount<'a> {
-    fn of(line: &'a str) -> Option<Self> {
-        let mut fields = line.split(' ');
-        let (id, parent) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        let point = fields.nth(2)?;
-        let mut optional = fields.skip(1).take_while(|field| *field != "-");
-        // As in the table: blank, tab, newline and backslash are in octal digits.
-        let escapes = [
-            ("\\040", " "),
-            ("\\011", "\t"),
-            ("\\012", "\n"),
-            ("\\134", "\\"),
-        ];
-        let plain = |text: String, (code, plain)| text.replace(code, plain);
-        Some(Mount {
-            id,
-            parent,
-            point: escapes.into_iter().fold(point.to_owned(), plain).into(),
-            group: optional.find(|field| field.starts_with("shared:")),
-        })
-    }
-}
-
-/// The way from LIVE to `path`, without links that somebody inside may have put there.
+/// Returns the path of `path` relative to LIVE. Fails if it has no plain path below LIVE, or if
+/// LIVE is a directory of the host.
 fn inside(live: &Path, path: &Path) -> Result<PathBuf> {
     let is_plain = |path: &Path| {
         let mut parts = path.components();
@@ -160,10 +126,10 @@ fn inside(live: &Path, path: &Path) -> Result<PathBuf> {
         .any(|directory| resolved == Path::new(directory));
     ensure!(
         is_plain(live) && !is_of_host,
-        "LIVE={} is no root of a subhost",
+        "LIVE={} cannot be the root of a subhost",
         live.display()
     );
-    // The paths of mounts below LIVE are noted as the kernel shows them.
+    // The document has the paths of mounts below LIVE as the kernel returned them.
     let below = path.strip_prefix(live).or(path.strip_prefix(&resolved));
     let below = below.ok().filter(|_| is_plain(path));
     let below = below.with_context(|| format!("it is not below LIVE={}", live.display()))?;
@@ -182,8 +148,8 @@ fn open_inside(live: &Path, inside: &Path) -> nix::Result<OwnedFd> {
     openat2(&live, inside, how)
 }
 
-/// The number of the mount at `path`, 0 if it cannot be known. The kernel gives it again when that
-/// mount has ended.
+/// Returns the number of the mount at `path`, or 0 if it is unknown. The kernel uses the number
+/// again after the mount is gone.
 pub fn mount_id(path: &Path) -> u64 {
     let mount = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).and_then(mount_of);
     mount.map_or(0, |mount| mount.id)
@@ -194,18 +160,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_below_live_are_copies_and_others_are_not() {
+    fn peer_outside_ignores_peers_below_live() {
         let table = "1 0 8:1 / / rw shared:1 - ext4 a rw\n\
             2 1 0:5 / /dev rw shared:2 - devtmpfs b rw\n3 1 8:1 /x /a\\040b/live rw shared:1 - ext4 a rw\n\
             7 3 8:1 /x /a\\040b/live ro shared:9 - ext4 a rw\n4 7 0:5 / /a\\040b/live/dev rw shared:2 - devtmpfs b rw\n\
             5 7 0:6 / /a\\040b/live/run rw shared:7 - tmpfs d rw\n6 1 0:6 / /a\\040b/live/run rw shared:7 - tmpfs d rw\n";
-        let outside = |id| peer_outside(table, Path::new("/a b/live"), id);
+        let mounts = Mount::parse_table(table.as_bytes());
+        let outside = |id| peer_outside(&mounts, Path::new("/a b/live"), id);
         assert!(outside(4) && outside(7) && outside(3));
         assert!(!outside(5) && !outside(8));
     }
 
     #[test]
-    fn only_clean_paths_below_live_are_inside() {
+    fn inside_accepts_only_plain_paths_below_live() {
         let inside = |live: &str, path: &str| inside(Path::new(live), Path::new(path)).ok();
         assert_eq!(inside("/a/live", "/a/live"), Some(PathBuf::new()));
         assert_eq!(inside("/a/live", "/a/live/dev/pts"), Some("dev/pts".into()));

@@ -2,16 +2,16 @@
 //! such a stage.
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::stat::{major, minor};
 use nix::sys::statfs::{FsType, NSFS_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use ob_confine::protect::{ReadOnly, is_protected};
 use ob_confine::userns::{IdRange, is_own};
 use ob_document::{Document, netns};
+use ob_sys::mountinfo::Mount;
 use ob_sys::namespace::owner;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// That of linux/magic.h, which nix lacks.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
@@ -75,27 +75,20 @@ fn is_volatile(root: &Path) -> Result<bool> {
     if kind != OVERLAYFS_SUPER_MAGIC {
         return Ok(is_memory(kind));
     }
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = Mount::parse_table(&std::fs::read("/proc/self/mountinfo")?);
     let Some(upper) = upper_layer(&mounts, root.metadata()?.dev()) else {
         return Ok(false);
     };
-    // That of ob-mount was in LIVE for as long as the overlay was made, or was given as a descriptor.
-    let is_of_ob_mount =
-        Path::new(&upper) == root.join("upper") || upper.starts_with("/proc/self/fd/");
-    let is_in_memory = || statfs(upper.as_str()).is_ok_and(|fs| is_memory(fs.filesystem_type()));
+    // ob-mount attaches its upper layer to LIVE until the overlay exists, or gives a descriptor.
+    let is_of_ob_mount = upper == root.join("upper") || upper.starts_with("/proc/self/fd");
+    let is_in_memory = || statfs(&upper).is_ok_and(|fs| is_memory(fs.filesystem_type()));
     Ok(is_of_ob_mount || is_in_memory())
 }
 
-/// The path of the upper layer of the overlay with the number `device`, by a table of proc_pid_mountinfo(5).
-fn upper_layer(mounts: &str, device: u64) -> Option<String> {
-    let device = format!("{}:{}", major(device), minor(device));
-    let mut overlays = mounts.lines().filter_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        (mount.split(' ').nth(2)? == device).then(|| filesystem.rsplit(' ').next())?
-    });
-    let mut options = overlays.next()?.split(',');
-    let upper = options.find_map(|option| option.strip_prefix("upperdir="))?;
-    Some(upper.replace("\\040", " ").replace("\\134", "\\"))
+/// Returns the path of the upper layer of the overlay with the device number `device`.
+fn upper_layer(mounts: &[Mount], device: u64) -> Option<PathBuf> {
+    let mut overlays = mounts.iter().filter(|mount| mount.device == device);
+    Some(overlays.next()?.option("upperdir")?.into())
 }
 
 /// Refuses a document that would give a protected subhost the network of the host without saying so.
@@ -145,9 +138,10 @@ mod tests {
     fn upper_layer_is_found_by_the_number_of_the_overlay() {
         let mounts = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n\
             2 1 0:40 / /a rw shared:1 - overlay a rw,lowerdir=/,upperdir=/a\\040b/u,workdir=/w\n";
-        let upper = |minor| upper_layer(mounts, makedev(0, minor));
-        assert_eq!(upper(40).as_deref(), Some("/a b/u"));
+        let mounts = Mount::parse_table(mounts.as_bytes());
+        let upper = |minor| upper_layer(&mounts, makedev(0, minor));
+        assert_eq!(upper(40).as_deref(), Some(Path::new("/a b/u")));
         assert_eq!(upper(41), None);
-        assert_eq!(upper_layer(mounts, makedev(8, 1)), None);
+        assert_eq!(upper_layer(&mounts, makedev(8, 1)), None);
     }
 }

@@ -98,38 +98,38 @@ fn r03_layers_of_one_plan_must_stand_apart() {
     for (plan, words) in [
         (
             "WORK=root",
-            &["WORK=", "and UPPER=", "lie one in the other"][..],
+            &["WORK=", "and UPPER=", "must not contain one another"][..],
         ),
         (
             "WORK=root/in",
-            &["WORK=", "and UPPER=", "lie one in the other"],
+            &["WORK=", "and UPPER=", "must not contain one another"],
         ),
         (
             "UPPER=work/in",
-            &["WORK=", "and UPPER=", "lie one in the other"],
+            &["WORK=", "and UPPER=", "must not contain one another"],
         ),
         (
             "WORK=link/in",
-            &["WORK=", "and UPPER=", "lie one in the other"],
+            &["WORK=", "and UPPER=", "must not contain one another"],
         ),
         (
             "WORK=alias",
-            &["WORK=", "and UPPER=", "lie one in the other"],
+            &["WORK=", "and UPPER=", "must not contain one another"],
         ),
         (
             "LIVE=root",
-            &["UPPER=", "and LIVE=", "lie one in the other"],
+            &["UPPER=", "and LIVE=", "must not contain one another"],
         ),
-        ("LIVE=work", &["WORK=", "and LIVE=", "lie one in the other"]),
+        ("LIVE=work", &["WORK=", "and LIVE=", "must not contain one another"]),
         (
             "LIVE=root/in",
-            &["UPPER=", "and LIVE=", "lie one in the other"],
+            &["UPPER=", "and LIVE=", "must not contain one another"],
         ),
         (
             "UPPER=live/in",
-            &["UPPER=", "and LIVE=", "lie one in the other"],
+            &["UPPER=", "and LIVE=", "must not contain one another"],
         ),
-        ("LIVE=.", &["UPPER=", "and LIVE=", "lie one in the other"]),
+        ("LIVE=.", &["UPPER=", "and LIVE=", "must not contain one another"]),
         ("LOWER=root/in", &["LOWER=", "is UPPER=", "or lies in it"]),
         ("LOWER=link", &["LOWER=", "is UPPER=", "or lies in it"]),
         ("LOWER=alias", &["LOWER=", "is UPPER=", "or lies in it"]),
@@ -568,7 +568,7 @@ fn r11_damaged_line_is_logged_and_its_range_not_given() {
         let log = world.read("/tmp/overlay-a.log");
         let is_cut = !damaged.ends_with('\n');
         assert!(
-            is_cut || log.contains("is damaged; mend or remove it"),
+            is_cut || log.contains("is damaged; correct or remove it"),
             "{log}"
         );
         assert!(!log.contains('\u{1b}'), "{log}");
