@@ -42,7 +42,7 @@ from. With operands lists these; the status is then 1 unless all of them run.
 
 Examples:
   ob-list -l
-  ob-list --documents mta | ob-unshare --undo --then 'ob-cable --undo'
+  ob-list --documents mta | ob-room --undo --cleanup 'ob-cable --undo'
 ",
     failed: 1,
 };

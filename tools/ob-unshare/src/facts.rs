@@ -16,9 +16,6 @@ use std::path::Path;
 /// That of linux/magic.h, which nix lacks.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
-/// The facts that this stage makes.
-pub const FACTS: &[&str] = &["pid", "pidns", "start", "cgroup", "guard", "guardstart"];
-
 /// The facts of the earlier stages, checked.
 pub struct Facts {
     /// The ids of its user namespace; none for that of the host.

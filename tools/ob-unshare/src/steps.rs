@@ -1,8 +1,8 @@
 //! The dry run: what the stage would do, as commands.
 
-use crate::facts::{FACTS, require_network};
+use crate::facts::require_network;
 use crate::init::{REAPER_FD, stop_timeout};
-use crate::supervise::{PATH, running};
+use crate::supervise::PATH;
 use anyhow::{Result, bail, ensure};
 use ob_confine::cgroup_limits;
 use ob_confine::protect::{Protection, Seccomp};
@@ -10,6 +10,7 @@ use ob_confine::userns::{IdRange, UsernsSetting};
 use ob_document::Document;
 use ob_document::state::StateDir;
 use ob_document::steps::{command, hook, input, word};
+use ob_shutdown::FACTS;
 use std::path::Path;
 
 /// Checks what can be checked, and tells how pid 1 would be started. Where there is no command for it, that is told as a remark, and
@@ -19,7 +20,7 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
     let name = document.name().to_owned();
     let home = StateDir::of(&name);
     if home.is_locked() {
-        bail!("{}", running(&home));
+        bail!("{}", home.in_use_message());
     }
     let root = document.path("root")?;
     ensure!(root.is_dir(), "{} is not a directory", root.display());
@@ -103,7 +104,7 @@ fn by_ourselves(
 /// The control group, where the shell that starts pid 1 then is, too.
 fn group(document: &Document, name: &str, steps: &mut Vec<String>) -> Result<()> {
     let limits = cgroup_limits::of(document)?;
-    let Some(tree) = crate::cgroup::tree() else {
+    let Some(tree) = crate::cgroup_parent::tree() else {
         if let Some((limit, _)) = limits.first() {
             bail!("{}: the host has no cgroup2 tree", limit.name);
         }
@@ -116,7 +117,7 @@ fn group(document: &Document, name: &str, steps: &mut Vec<String>) -> Result<()>
         );
     }
     if !limits.is_empty() {
-        crate::limits::require(&tree, &limits)?;
+        crate::cgroup_parent::require(&tree, &limits)?;
     }
     let tree = tree.display();
     let group = format!("{tree}/{name}");

@@ -1,13 +1,13 @@
 //! The stage: starts pid 1, tells of it, and stays: to keep the log, to end the subhost when told to, to pass on its end.
 
+use crate::cgroup_events::LimitEvents;
 use crate::confine::Confinement;
-use crate::facts::{FACTS, Facts};
+use crate::facts::Facts;
 use crate::init::{REAPER_FD, Reaper, stop_timeout, text};
 use crate::inside::{self, NAMESPACES, Plan};
 use crate::logger::Logger;
 use crate::relay::Relay;
-use crate::watch::Watch;
-use crate::{cgroup, end, userns};
+use crate::{cgroup, userns};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -21,6 +21,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 use ob_document::state::{self, Lock, StateDir};
 use ob_document::{Document, Tool, netns, receive, send};
+use ob_shutdown::{FACTS, ending::end_pid1};
 use ob_sys::fdstore::FdStore;
 use ob_sys::process::{Child, Namespaces, pidfd_open, pidfd_signal, spawn};
 use std::ffi::{CString, OsString};
@@ -132,7 +133,7 @@ impl Held {
         let own = if kept.iter().any(|lock| home.is_lock(lock)) {
             None
         } else {
-            Some(home.lock()?.with_context(|| running(&home))?)
+            Some(home.lock()?.with_context(|| home.in_use_message())?)
         };
         Ok(Held {
             host,
@@ -149,7 +150,7 @@ impl Held {
     /// Removes the control group, and the state if no guard does. A group that is still busy needs
     /// the state, by which it is found again.
     fn clean_up(&self, document: &Document, home: &StateDir) -> Result<()> {
-        if cgroup::remove(document).is_ok() && !self.is_guarded() {
+        if ob_shutdown::cgroup::remove(document).is_ok() && !self.is_guarded() {
             home.remove()?;
         }
         Ok(())
@@ -170,20 +171,6 @@ impl std::fmt::Display for NotBegun {
 }
 
 impl std::error::Error for NotBegun {}
-
-/// What keeps a second one of a name from starting.
-pub fn running(home: &StateDir) -> String {
-    let document = home.document().ok().flatten();
-    let fact = |key| {
-        let document = document.as_ref()?;
-        Some(document.variables().find(|(name, _)| *name == key)?.1)
-    };
-    let conf = fact("CONFIG").map_or_else(String::new, |conf| format!(" of {conf}"));
-    match fact("pid") {
-        Some(pid) => format!("it runs already, as pid {pid}{conf}"),
-        None => format!("it is starting or ending already, by another command{conf}"),
-    }
-}
 
 /// Starts pid 1 and notes it in the document. Returns once it has become what it is to be.
 fn begin(
@@ -358,7 +345,7 @@ fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
     subhost
         .logger
         .say(&format!("pid 1 has started, as {}", subhost.child.pid));
-    let mut watch = Watch::of(document)?;
+    let mut watch = LimitEvents::of(document)?;
     loop {
         let mut events = vec![
             PollFd::new(subhost.child.pidfd.as_fd(), PollFlags::POLLIN),
@@ -390,7 +377,7 @@ fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
         if ready[1] && signals.read_signal()?.is_some() {
             subhost.logger.say("told to end");
             let pid_1 = subhost.child.pidfd.try_clone()?;
-            if let Err(error) = end::end_pid_1(document, pid_1) {
+            if let Err(error) = end_pid1(document, pid_1) {
                 subhost.logger.say(&ob_document::one_line(&error));
             }
         }
@@ -412,7 +399,7 @@ fn supervise(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)))
 }
 
-fn tell(watch: &mut Watch, logger: &mut Logger, end: bool) {
+fn tell(watch: &mut LimitEvents, logger: &mut Logger, end: bool) {
     for news in watch.news(end) {
         logger.say(&news);
     }

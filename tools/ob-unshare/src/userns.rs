@@ -1,6 +1,5 @@
 //! Pid 1 in a user namespace: born of a child that has gone there, and could not come back.
 
-use crate::hurry::children;
 use crate::inside::{self, Plan};
 use crate::supervise::in_namespaces;
 use anyhow::{Context, Result, anyhow};
@@ -14,6 +13,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{Pid, chroot, fchdir, fchown, pipe2};
 use ob_confine::userns::{IdRange, is_own};
 use ob_document::one_line;
+use ob_shutdown::children;
 use ob_sys::namespace::owner;
 use ob_sys::process::{Child, pidfd_open, spawn};
 use std::fs::File;

@@ -1,18 +1,23 @@
 //! The limits of a subhost: where its control group may lie so that they work, and their values.
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use ob_confine::cgroup_limits::Limit;
 use ob_sys::file::get_xattr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Where a cgroup2 tree is mounted: alone, or beside version 1. To read the table of mounts instead would take longer
+/// with every subhost that runs.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
 /// A limit and the value that the kernel is to get.
 pub type Limits = Vec<(&'static Limit, String)>;
 
 /// The group below a group with limits for its children where the processes are that are no child's: the supervisor, and what
 /// else a unit has.
-const LEAF: &str = "supervisor";
+const SUPERVISOR_GROUP: &str = "supervisor";
 
 /// Returns the group in which that of the subhost is to be made, with all controllers on that the limits need.
 ///
@@ -20,8 +25,8 @@ const LEAF: &str = "supervisor";
 /// unit that we are in, if that is delegated, or a new scope, in which the supervisor then is.
 pub fn prepare_parent(tree: &Path, name: &str, limits: &Limits) -> Result<PathBuf> {
     require(tree, limits)?;
-    let parent = if is_systemds() {
-        match own_unit(tree)? {
+    let parent = if is_systemd_booted() {
+        match delegated_unit(tree)? {
             Some(unit) => {
                 move_to_leaf(&unit)?;
                 unit
@@ -42,6 +47,14 @@ pub fn prepare_parent(tree: &Path, name: &str, limits: &Limits) -> Result<PathBu
         }
     }
     Ok(parent)
+}
+
+/// Returns the mount point of the cgroup2 tree, if the host has one.
+pub fn tree() -> Option<PathBuf> {
+    MOUNTS
+        .iter()
+        .find(|path| statfs(**path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC))
+        .map(PathBuf::from)
 }
 
 /// Sets the limits of `group`.
@@ -85,17 +98,17 @@ pub fn require(tree: &Path, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-fn is_systemds() -> bool {
+fn is_systemd_booted() -> bool {
     Path::new("/run/systemd/system").exists()
 }
 
 /// Our own group if it is a unit with `Delegate=yes`, also seen from its leaf. No higher one: that would be another manager's.
-pub fn own_unit(tree: &Path) -> Result<Option<PathBuf>> {
-    if !is_systemds() {
+pub fn delegated_unit(tree: &Path) -> Result<Option<PathBuf>> {
+    if !is_systemd_booted() {
         return Ok(None);
     }
     let own = group_of("self", tree)?;
-    let own = if own.ends_with(LEAF) {
+    let own = if own.ends_with(SUPERVISOR_GROUP) {
         own.parent().unwrap_or(&own).to_owned()
     } else {
         own
@@ -116,8 +129,13 @@ fn group_of(process: &str, tree: &Path) -> Result<PathBuf> {
 
 /// Moves all processes of the unit into a leaf: a group with limits for its children may have none itself.
 fn move_to_leaf(unit: &Path) -> Result<()> {
-    let leaf = unit.join(LEAF);
-    let context = || format!("move the processes of {} to {LEAF}", unit.display());
+    let leaf = unit.join(SUPERVISOR_GROUP);
+    let context = || {
+        format!(
+            "move the processes of {} to {SUPERVISOR_GROUP}",
+            unit.display()
+        )
+    };
     match std::fs::create_dir(&leaf) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(error).with_context(context);
@@ -170,7 +188,7 @@ fn scope(tree: &Path, name: &str) -> Result<PathBuf> {
     }
     let joined = (|| {
         let scope = group_of(&holder.id().to_string(), tree)?;
-        let leaf = scope.join(LEAF);
+        let leaf = scope.join(SUPERVISOR_GROUP);
         std::fs::create_dir(&leaf).with_context(|| format!("make {}", leaf.display()))?;
         std::fs::write(leaf.join("cgroup.procs"), "0")
             .with_context(|| format!("go to {}", leaf.display()))?;

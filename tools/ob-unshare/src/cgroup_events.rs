@@ -55,7 +55,7 @@ const COUNTS: &[Count] = &[
 ];
 
 /// The limits of one subhost that count.
-pub struct Watch {
+pub struct LimitEvents {
     counters: Vec<Counter>,
 }
 
@@ -66,12 +66,12 @@ struct Counter {
     told: u64,
 }
 
-impl Watch {
+impl LimitEvents {
     /// Begins to watch the limits of the document; none if it has none.
     pub fn of(document: &Document) -> Result<Self> {
         let mut counters = Vec::new();
         if !LIMITS.iter().any(|limit| document.has(limit.name)) {
-            return Ok(Watch { counters });
+            return Ok(LimitEvents { counters });
         }
         let group: &Path = document.path("cgroup")?;
         for count in COUNTS {
@@ -86,7 +86,7 @@ impl Watch {
                 counters.push(counter);
             }
         }
-        Ok(Watch { counters })
+        Ok(LimitEvents { counters })
     }
 
     /// The files that become ready (`POLLPRI`) when something is to be told.
