@@ -101,10 +101,10 @@ impl LimitEvents {
 
     /// What has happened since it was told last. Only when a number has doubled, so that a subhost at its limit does not fill its
     /// log, or at the `end`.
-    pub fn news(&mut self, end: bool) -> Vec<String> {
+    pub fn lines(&mut self, is_last: bool) -> Vec<String> {
         let changed = self.counters.iter_mut().filter_map(|one| {
             let number = one.number().unwrap_or(one.told);
-            let due = number > one.told && (end || number >= one.told * 2);
+            let due = number > one.told && (is_last || number >= one.told * 2);
             due.then(|| {
                 one.told = number;
                 one.one_line()

@@ -4,7 +4,6 @@ use crate::confine::Confinement;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
@@ -171,7 +170,7 @@ fn find(command: &CStr) -> nix::Result<CString> {
     if command.to_bytes().contains(&b'/') {
         return Ok(command.to_owned());
     }
-    let mut directories = super::supervise::PATH.split(':');
+    let mut directories = ob_document::inside::PATH.split(':');
     directories
         .find_map(|directory| {
             let path = [directory.as_bytes(), b"/", command.to_bytes()].concat();
@@ -181,10 +180,3 @@ fn find(command: &CStr) -> nix::Result<CString> {
         })
         .ok_or(Errno::ENOENT)
 }
-
-/// The time namespace has no name among nix's flags.
-pub const NAMESPACES: ob_sys::process::Namespaces = libc::CLONE_NEWPID
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWTIME;

@@ -5,12 +5,17 @@ mod cgroup;
 mod cgroup_events;
 mod cgroup_parent;
 mod confine;
+mod environment;
 mod facts;
 mod init;
 mod inside;
+mod locks;
 mod logger;
+mod monitor;
 mod old_options;
 mod relay;
+mod spawn;
+mod start;
 mod steps;
 mod supervise;
 mod userns;
@@ -90,9 +95,9 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
         });
     }
     if request.command.is_empty() {
-        return Ok(stage.report(supervise::start(&stage, &[])));
+        return Ok(stage.report(supervise::run(&stage, &[])));
     }
-    supervise::start(tool, &request.command)
+    supervise::run(tool, &request.command)
 }
 
 fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {

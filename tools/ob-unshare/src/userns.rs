@@ -1,7 +1,7 @@
 //! Pid 1 in a user namespace: born of a child that has gone there, and could not come back.
 
 use crate::inside::{self, Plan};
-use crate::supervise::in_namespaces;
+use crate::spawn::spawn_in_namespaces;
 use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{OFlag, open};
 use nix::libc;
@@ -83,7 +83,7 @@ fn bear(ids: IdRange, plan: &Plan, namespace: OwnedFd, run: impl Fn() -> u8) -> 
     }
     ids.join(namespace)?;
     let more = libc::CLONE_NEWCGROUP | libc::CLONE_PARENT;
-    Ok(in_namespaces(more, None, run)?.pid)
+    Ok(spawn_in_namespaces(more, None, run)?.pid)
 }
 
 /// Covers files of the root in a mount namespace that belongs to the host still: mounts that come from there into one of another
