@@ -1,4 +1,4 @@
-//! Removes control groups of subhosts, and tells them from control groups that other programs created.
+//! Removes control groups of subhosts, and recognises control groups of other programs.
 
 use anyhow::{Result, bail};
 use ob_confine::cgroup_limits::group;
@@ -14,11 +14,13 @@ const MARK: &CStr = c"user.overlay-boot";
 
 /// Marks a new group as created by `ob-unshare`.
 pub fn mark(path: &Path) {
-    // cgroupfs has user.* attributes since Linux 5.7. Without the mark, `remove` leaves groups below this one.
+    // cgroupfs has user.* attributes since Linux 5.7. Without the mark, `remove` does not remove
+    // groups below this group.
     let _ = set_xattr(path, MARK, b"1");
 }
 
-/// Returns whether `ob-unshare` created the group: it has the mark, or the state file of the subhost names it.
+/// Returns whether `ob-unshare` created the group: it has the mark, or the state file of the
+/// subhost names it.
 #[must_use]
 pub fn is_ours(document: &Document, path: &Path) -> bool {
     is_marked(path) || is_noted(document, path)
@@ -35,8 +37,9 @@ fn is_noted(document: &Document, path: &Path) -> bool {
 
 /// Removes the group of the document and the groups below it. Leaves a group of another program.
 ///
-/// A killed process stays in its group until the kernel has freed it, so rmdir(2) is tried again for a few seconds.
-/// Halfway, `cgroup.kill` kills processes that nothing else has ended (Linux 5.14, cgroups(7)).
+/// A killed process stays in its group until the kernel has freed it, so rmdir(2) is tried again
+/// for a few seconds. Halfway, `cgroup.kill` kills processes that nothing else has ended (Linux
+/// 5.14, cgroups(7)).
 ///
 /// # Errors
 /// The group is still busy.
@@ -47,8 +50,8 @@ pub fn remove(document: &Document) -> Result<()> {
     match (is_marked(&path), is_noted(document, &path)) {
         (true, true) => {}
         (false, false) => return Ok(()),
-        // The creator was killed before it set the mark, or the state file is gone: other programs may have
-        // processes in the group. Remove it only if it is empty.
+        // The creator was killed before it set the mark, or the state file is gone: other programs
+        // may have processes in the group. Remove it only if it is empty.
         _ => {
             retry(|| std::fs::remove_dir(&path).is_ok());
             return Ok(());
@@ -90,7 +93,8 @@ fn retry(is_done: impl Fn() -> bool) -> bool {
     })
 }
 
-/// Removes a group and the groups below it, and returns whether it is gone. A group with processes stays.
+/// Removes a group and the groups below it, and returns whether it is gone. A group with processes
+/// stays.
 fn remove_tree(path: &Path) -> bool {
     // unlink(2) fails on the files of a group; rmdir(2) removes them with it.
     tree::remove(path, false).is_ok()

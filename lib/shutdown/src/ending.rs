@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 /// How long pid 1 may take to exit when it is the last process.
 const PID1_ALONE_GRACE: Duration = Duration::from_millis(200);
 
-/// How long pid 1 may take to end the subhost by itself, as the reaper does, before the shutdown helper is started.
-/// The helper takes longer than all the rest.
+/// How long pid 1 may take to end the subhost by itself, as the reaper does, before the shutdown
+/// helper is started. The helper takes longer than all the rest.
 const PID1_GRACE: Duration = Duration::from_millis(20);
 
 /// The facts that differ between two boots of a subhost.
@@ -32,9 +32,9 @@ pub struct Ending {
     is_killed: bool,
 }
 
-/// Returns the documents without those of subhosts that have ended.
+/// Replaces the documents of subhosts that have ended by `None`.
 ///
-/// If the state file belongs to another boot of the subhost than the document, there is nothing to end.
+/// A subhost has ended if the state file belongs to another boot than the document.
 #[must_use]
 pub fn current(documents: &[Document]) -> Vec<Option<&Document>> {
     let documents = documents.iter();
@@ -51,7 +51,8 @@ fn is_of_another_boot(document: &Document) -> bool {
     state.is_some_and(|state| BOOT_FACTS.iter().any(|fact| differs(&state, fact)))
 }
 
-/// Ends the subhosts, and those that are starting. Their guards clean up. Returns a result for each document.
+/// Ends the subhosts, also if they are starting. Their guards clean up. Returns a result for each
+/// document.
 #[must_use]
 pub fn end(documents: &[Document]) -> Vec<Result<()>> {
     let documents = current(documents);
@@ -66,7 +67,7 @@ pub fn end_pid1(document: &Document, pid1: OwnedFd) -> Result<()> {
     result(document, &ending[0])
 }
 
-/// Sends TERM to pid 1 of each subhost. The result has `None` for each one that does not run.
+/// Sends TERM to pid 1 of each subhost. The result is `None` for a subhost that does not run.
 #[must_use]
 pub fn begin(documents: &[Option<&Document>]) -> Vec<Option<Ending>> {
     // The more subhosts end at the same time, the longer each of them takes.
@@ -79,7 +80,7 @@ pub fn begin(documents: &[Option<&Document>]) -> Vec<Option<Ending>> {
     begun.collect()
 }
 
-/// Waits until the subhosts have ended, and cancels the boot of those that had no pid 1 yet.
+/// Waits until the subhosts have ended, and cancels the boot of subhosts without a pid 1.
 ///
 /// `endings` are the results of [`begin`] for `documents`. Returns a result for each document.
 #[must_use]
@@ -101,7 +102,8 @@ pub fn wait_for_exit(
     ended.collect()
 }
 
-/// Waits until each pid 1 has exited, or one of them cannot be killed. Those that have exited are `None` then.
+/// Waits until each pid 1 has exited, or a pid 1 cannot be killed. The `endings` that are finished
+/// become `None`.
 fn wait_for_pid1s(endings: &mut [Option<Ending>]) {
     while endings.iter().any(Option::is_some) {
         wait(endings);
@@ -123,7 +125,8 @@ fn result(document: &Document, ending: &Option<Ending>) -> Result<()> {
 }
 
 impl Ending {
-    /// Sends TERM to pid 1. If it has not exited after `grace`, all other processes get TERM as well.
+    /// Sends TERM to pid 1. If it has not exited after `grace`, all other processes get TERM as
+    /// well.
     fn begin(document: &Document, pid1: OwnedFd, grace: Duration) -> Self {
         let _ = pidfd_signal(&pid1, Signal::SIGTERM);
         let now = Instant::now();
@@ -146,8 +149,8 @@ impl Ending {
             self.signal_all_at = None;
             self.terminator = terminator::start(&self.pid1).ok();
         }
-        // The kernel does not end pid 1 before each process of its pid namespace has been waited for, see
-        // zap_pid_ns_processes(); a child of the terminator is one of these.
+        // The kernel does not end pid 1 before each process of its pid namespace has been waited
+        // for, see zap_pid_ns_processes(); a child of the terminator is one of these.
         if let Some(child) = self.terminator.take_if(|child| is_readable(&child.pidfd)) {
             let ended = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
             if matches!(ended, Ok(WaitStatus::Exited(_, 0))) {

@@ -1,7 +1,7 @@
 //! Finds the guard of a subhost, and the process that stops the subhost.
 //!
-//! The state file names the guard by pid and start time. The file `stopping` in the state directory is locked while
-//! the process that locked it ends the subhost and cleans up.
+//! The state file names the guard by pid and start time. The file `stopping` in the state directory
+//! is locked while the process that locked it ends the subhost and cleans up.
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -17,7 +17,8 @@ const STOPPING: &str = "stopping";
 
 /// Sends TERM to the guard of a subhost that has no pid 1 yet, which cancels the boot.
 ///
-/// A process that does not hold the lock of the subhost is not its guard, whatever the document says.
+/// A process that does not hold the lock of the subhost is not its guard, even if the document
+/// names it.
 pub fn cancel(document: &Document) {
     let state_dir = StateDir::of(document.name());
     let pid = document.number("guard").ok();
@@ -29,7 +30,8 @@ pub fn cancel(document: &Document) {
 
 /// Opens a pidfd of the guard that the document names; `None` if that process has exited.
 ///
-/// The start time is compared after the pidfd is open, so a process that reused the pid is not returned.
+/// The start time is compared after the pidfd is open, so a process that reused the pid is not
+/// returned.
 #[must_use]
 pub fn find(document: &Document) -> Option<OwnedFd> {
     let start = document.number("guardstart").ok()?;
@@ -42,7 +44,8 @@ pub fn find(document: &Document) -> Option<OwnedFd> {
 
 /// Returns whether the guard of `document` has cleaned up and exited.
 ///
-/// The state file shows it: it is gone, or it names another guard. For a subhost without a guard the result is false.
+/// The state file shows it: it is gone, or it names another guard. For a subhost without a guard
+/// the result is false.
 #[must_use]
 pub fn is_gone(state_dir: &StateDir, document: &Document) -> bool {
     let identity = |document: &Document| {
@@ -61,8 +64,8 @@ pub fn is_gone(state_dir: &StateDir, document: &Document) -> bool {
 
 /// Marks the subhost `name` as stopping, until the returned lock is dropped.
 ///
-/// The guard then leaves the cleanup to this process, and ob-list(1) shows the state. Returns `None` if another
-/// process stops the subhost already, or if there is no state directory.
+/// The guard then leaves the cleanup to this process, and ob-list(1) shows the state. Returns
+/// `None` if another process stops the subhost already, or if there is no state directory.
 #[must_use]
 pub fn mark_stopping(name: &str) -> Option<Lock> {
     let file = File::create(StateDir::of(name).file(STOPPING)).ok()?;

@@ -1,6 +1,6 @@
-//! Ends subhosts, for `ob-unshare` and `ob-room`: TERM to every process ([`ending`]), with help from a process in the
-//! pid namespace ([`terminator`]), then KILL; finds and cancels guards ([`guards`]); removes control groups
-//! ([`cgroup`]).
+//! Ends subhosts, for `ob-unshare` and `ob-room`: TERM to every process ([`ending`]), with help
+//! from a process in the pid namespace ([`terminator`]), then KILL; finds and cancels guards
+//! ([`guards`]); removes control groups ([`cgroup`]).
 #![forbid(unsafe_code)]
 
 pub mod cgroup;

@@ -1,9 +1,10 @@
-//! The shutdown helper: sends TERM to every process of a subhost, from inside its pid namespace, where one kill(2)
-//! with pid -1 reaches them all.
+//! The shutdown helper: sends TERM to every process of a subhost, from inside its pid namespace,
+//! where one kill(2) with pid -1 reaches them all.
 //!
-//! It consists of two processes. The first executes a sealed memfd with a copy of this program and joins the namespaces of the
-//! subhost; the second, its child, is born in the pid namespace. Root inside can trace the second one and open what
-//! its `/proc/PID` shows: its root, its executable and its descriptors. So none of these is of the host.
+//! It consists of two processes. The first executes a sealed memfd with a copy of this program and
+//! joins the namespaces of the subhost; the second, its child, is born in the pid namespace. Root
+//! inside can trace the second one and open what its `/proc/PID` shows: its root, its executable
+//! and its descriptors. So none of these is of the host.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -22,7 +23,8 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// The option that makes this program the shutdown helper. Both tools that end subhosts know it, see [`main`].
+/// The option that makes this program the shutdown helper. Both tools that end subhosts know it,
+/// see [`main`].
 pub const OPTION: &str = "watch";
 
 /// The name that `ps` shows inside, and that of the memfd. It is the same for each tool.
@@ -59,7 +61,7 @@ fn sealed_program() -> Result<&'static OwnedFd> {
 
 /// Runs the helper. Its standard input is the pidfd of pid 1.
 pub fn main() -> Result<ExitCode> {
-    // Pid 1 may send the TERM that it gets to every process, this one included.
+    // Pid 1 may send the TERM that it gets to every process, also to this process.
     SigSet::all().thread_block()?;
     let pid1 = dup_inherited(0)?;
     setns(&pid1, CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
@@ -76,7 +78,8 @@ pub fn main() -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!is_alone)))
 }
 
-/// Sends TERM to every process, and waits until only pid 1 and zombies are left. Returns the exit status.
+/// Sends TERM to every process, and waits until only pid 1 and zombies are left. Returns the exit
+/// status.
 fn terminate_all() -> u8 {
     // Neither this process nor pid 1 is among the receivers, kill(2).
     let every_process = Pid::from_raw(-1);
@@ -96,9 +99,10 @@ fn terminate_all() -> u8 {
     }
 }
 
-/// Returns whether all processes of this pid namespace except pid 1 and this one are zombies.
+/// Returns whether all processes in this pid namespace are zombies, except pid 1 and this process.
 ///
-/// Reads a new procfs that is not attached anywhere: the subhost may have mounted anything on /proc.
+/// Reads a new procfs that is not attached anywhere: the subhost may have mounted anything on
+/// /proc.
 fn only_zombies() -> bool {
     let enter = || -> nix::Result<()> {
         let proc = Filesystem::new(c"proc")?;

@@ -1,4 +1,5 @@
-//! Admits a subhost to the room of a guard: takes its lock, starts its log, and writes the first state file.
+//! Admits a subhost to the room of a guard: takes its lock, starts its log, and writes the first
+//! state file.
 
 use crate::cleanup;
 use anyhow::{Context, Result};
@@ -22,7 +23,8 @@ pub struct Subhost {
 impl Subhost {
     /// Takes the lock of the subhost, also for the stages that use `store`, and starts the log.
     ///
-    /// If a killed guard has left something of that subhost, that is cleaned up first, with the cleanup `command`.
+    /// If a killed guard has left something of that subhost, that is cleaned up first, with the
+    /// cleanup `command`.
     pub fn lock(
         tool: &Tool,
         document: &Document,
@@ -36,11 +38,13 @@ impl Subhost {
             let lock = lock.with_context(|| state_dir.in_use_message())?;
             let is_stopped = guards::is_being_stopped(&state_dir);
             let cleaned = cleanup::clean_up_after(&state_dir, name, command);
-            // The cleanup removes the directory with the locked file, so the lock must be taken again.
+            // The cleanup removes the directory with the locked file, so the lock must be taken
+            // again.
             if !cleaned.context("clean up after a predecessor")? {
                 break lock;
             }
-            // If another process stops the subhost, that process would have cleaned up: nothing to report.
+            // If another process stops the subhost, that process would have cleaned up: nothing to
+            // report.
             if !is_stopped {
                 tool.warn(&format!(
                     "{name}: cleaned up what a killed predecessor had left"
@@ -62,7 +66,8 @@ impl Subhost {
         })
     }
 
-    /// Writes a state file that names this process as the guard: from now on the subhost is starting.
+    /// Writes a state file that names this process as the guard: from now on the subhost is
+    /// starting.
     pub fn write_state(&self, document: &Document) -> Result<Document> {
         let mut state = Document::new(&self.name)?;
         for variable in ["CONFIG", "LOG", "confid"] {
@@ -73,7 +78,8 @@ impl Subhost {
         let pid = std::process::id();
         state.set("guard", pid);
         state.set("guardstart", identify(i32::try_from(pid)?)?.1);
-        // The second stage has not started, so a namespace that exists now was not created by this boot.
+        // The second stage has not started, so a namespace that exists now was not created by this
+        // boot.
         if netns::is_foreign(&self.name)? {
             state.set("netfound", true);
         }

@@ -1,4 +1,5 @@
-//! The cleanup command: it gets the documents of subhosts that have ended, and removes what their stages created.
+//! The cleanup command: it gets the documents of subhosts that have ended, and removes what their
+//! stages created.
 
 use anyhow::{Context, Result, bail};
 use ob_document::state::{StateDir, open_own_pid1};
@@ -16,7 +17,8 @@ pub struct Cleanup<'a> {
 impl<'a> Cleanup<'a> {
     /// Starts `command`, if there is one.
     ///
-    /// The command reads standard input to its end before it does anything. So it can start while the subhosts end.
+    /// The command reads standard input to its end before it does anything. So it can start while
+    /// the subhosts end.
     pub fn start(command: Option<&'a str>) -> Result<Option<Self>> {
         let Some(command) = command else {
             return Ok(None);
@@ -52,8 +54,8 @@ impl<'a> Cleanup<'a> {
     }
 }
 
-/// Returns the command for `line`: executed directly if `line` has only blanks, letters, digits and `-_./`, and by
-/// `/bin/sh -c` otherwise. To start a shell takes longer than to run a stage.
+/// Returns the command for `line`: executed directly if `line` has only blanks, letters, digits and
+/// `-_./`, and by `/bin/sh -c` otherwise. To start a shell takes longer than to run a stage.
 fn parse(line: &str) -> Command {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || " -_./".contains(c);
     let mut words = line.split(' ').filter(|word| !word.is_empty());
@@ -73,8 +75,8 @@ fn parse(line: &str) -> Command {
 
 /// Gives the documents to the cleanup command, then removes control groups and state directories.
 ///
-/// Only for the process that holds the locks of these subhosts. If the command fails, the state directories stay, so
-/// that the next attempt finds what is left.
+/// Only for the process that holds the locks of these subhosts. If the command fails, the state
+/// directories stay, so that the next attempt can clean up.
 pub fn finish(cleanup: Option<Cleanup>, documents: &[&Document]) -> Result<()> {
     if let Some(cleanup) = cleanup {
         cleanup.finish(documents)?;

@@ -1,7 +1,9 @@
-//! The guard: stays outside of the room of one subhost, in the background, and cleans up when the room has ended.
+//! The guard: stays outside of the room of one subhost, in the background, and cleans up when the
+//! room has ended.
 //!
-//! The caller waits for the document and exits. The guard, its child, is the subreaper of all processes in the room. The
-//! first process of the room, a child of the guard, starts the stages as its siblings and executes the last one.
+//! The caller waits for the document and exits. The guard, its child, is the subreaper of all
+//! processes in the room. The first process of the room, a child of the guard, starts the stages as
+//! its siblings and executes the last one.
 
 use crate::admit::Subhost;
 use crate::pipeline::{Cut, Pipeline};
@@ -33,7 +35,8 @@ const STRAGGLER_GRACE: Duration = Duration::from_secs(2);
 
 /// The exit status of the guard if it has reported itself why there is no subhost.
 const REPORTED: i32 = 1;
-/// The exit status of the guard if a signal asked it to end, and no process of the boot has reported that.
+/// The exit status of the guard if a signal asked it to end, and no process of the boot has
+/// reported that.
 pub const EXIT_INTERRUPTED: i32 = 2;
 /// The exit status of the guard if a process of the boot was killed, which nothing has reported.
 pub const EXIT_STAGE_KILLED: i32 = 3;
@@ -46,9 +49,10 @@ pub struct Guard<'a> {
     tool: &'a Tool,
     cleanup: Option<&'a str>,
     store: FdStore,
-    /// The pipe to the caller: it gets the state when the subhost is admitted, then the output of the last stage.
+    /// The pipe to the caller: it gets the state when the subhost is admitted, then the output of
+    /// the last stage.
     status_tx: Option<OwnedFd>,
-    /// The output of the first stage, and what was read of it.
+    /// The output of the first stage, and the bytes that were read from it.
     printed: Option<(File, Vec<u8>)>,
     /// The input of the second stage.
     admitted: Option<OwnedFd>,
@@ -69,7 +73,8 @@ impl<'a> Guard<'a> {
         })
     }
 
-    /// Runs the pipeline in the room, waits for the end of the room, and cleans up. Returns the exit status.
+    /// Runs the pipeline in the room, waits for the end of the room, and cleans up. Returns the
+    /// exit status.
     ///
     /// This process must be a child of the caller that has nothing else to do.
     pub fn run(&mut self, pipeline: &Pipeline) -> u8 {
@@ -85,10 +90,10 @@ impl<'a> Guard<'a> {
 
     /// Starts the first process of the room. Returns the descriptor that reports signals.
     fn start_room(&mut self, pipeline: &Pipeline) -> Result<SignalFd> {
-        // In its own session, the subhost gets no signal from the terminal of the caller.
+        // In a new session, the subhost gets no signal from the terminal of the caller.
         let _ = setsid();
-        // Orphans in the room become children of this process, PR_SET_CHILD_SUBREAPER(2const). So the room has ended
-        // when this process has no child.
+        // Orphans in the room become children of this process, PR_SET_CHILD_SUBREAPER(2const). So
+        // the room has ended when this process has no child.
         set_child_subreaper(true).context("become the reaper of the room")?;
         let signals = block_termination_signals(&[Signal::SIGCHLD])?;
         let (reading, printed) = pipe2(OFlag::O_CLOEXEC)?;
@@ -105,7 +110,8 @@ impl<'a> Guard<'a> {
         Ok(signals)
     }
 
-    /// Enters the room and executes the pipeline, which prints to the caller. Returns only if that fails.
+    /// Enters the room and executes the pipeline, which prints to the caller. Returns only if that
+    /// fails.
     fn run_stages(&self, pipeline: &Pipeline, cut: Cut) -> Error {
         match self.enter_room() {
             Ok(()) => pipeline.run(self.tool, &self.store, cut),
@@ -118,7 +124,8 @@ impl<'a> Guard<'a> {
         if let Some(status_tx) = &self.status_tx {
             dup2_stdout(status_tx)?;
         }
-        // NAME is not known yet: ob-cable finds an existing namespace of that name through this guard.
+        // NAME is not known yet: ob-cable finds an existing namespace of that name through this
+        // guard.
         room::enter(Depth::One)
     }
 
@@ -161,8 +168,8 @@ impl<'a> Guard<'a> {
         Ok(())
     }
 
-    /// Reports the admitted subhost to the caller, closes every descriptor that the caller might wait for, and sets
-    /// the title that ps(1) shows.
+    /// Reports the admitted subhost to the caller, closes every descriptor that the caller might
+    /// wait for, and sets the title that ps(1) shows.
     fn detach_from_caller(
         &mut self,
         subhost: &Subhost,
@@ -225,7 +232,8 @@ impl<'a> Guard<'a> {
         }
     }
 
-    /// Waits for a signal, for output of the first stage, or until `timeout`. Returns whether there is output.
+    /// Waits for a signal, for output of the first stage, or until `timeout`. Returns whether there
+    /// is output.
     fn wait(&self, signals: &SignalFd, timeout: PollTimeout) -> bool {
         let mut events = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let document = self.printed.as_ref();

@@ -1,5 +1,6 @@
-//! Runs a command in a room: a private mount namespace that shares /run/netns with the host. With a guard, a process
-//! outside of the room, the stages of one subhost run in it, and the guard cleans up when the room has ended.
+//! Runs a command in a room: a private mount namespace that shares /run/netns with the host. With a
+//! guard, a process outside of the room, the stages of one subhost run in it, and the guard cleans
+//! up when the room has ended.
 #![forbid(unsafe_code)]
 
 mod admit;
@@ -84,7 +85,8 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     if !request.guard {
         return room::become_command(tool, &request.command);
     }
-    // A failure of the tool itself has the status 125 if it runs a command, like env(1), and 1 otherwise.
+    // A failure of the tool itself has the status 125 if it runs a command, like env(1), and 1
+    // otherwise.
     let tool = Tool { failed: 1, ..TOOL };
     let pipeline = Pipeline::of(&request.command)?;
     let outcome = wait_ready::run_guarded(

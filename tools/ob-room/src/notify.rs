@@ -1,4 +1,5 @@
-//! Reports to a supervisor that the subhost is up: with a newline on a descriptor, like s6, and with sd_notify(3).
+//! Reports to a supervisor that the subhost is up: with a newline on a descriptor, like s6, and
+//! with sd_notify(3).
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -12,10 +13,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
-/// How many milliseconds the supervisor may take to read from a full pipe or socket; a write would block for ever.
+/// How many milliseconds the supervisor may take to read from a full pipe or socket; a write would
+/// block for ever.
 const BOUND: u16 = 5000;
 
-/// Writes a newline to `descriptor`, and sends READY=1 to the socket in the environment variable `NOTIFY_SOCKET`.
+/// Writes a newline to `descriptor`, and sends READY=1 to the socket in the environment variable
+/// `NOTIFY_SOCKET`.
 pub fn ready(descriptor: Option<RawFd>) -> Result<()> {
     if let Some(number) = descriptor {
         write_newline(number).with_context(|| format!("notify descriptor {number}"))?;

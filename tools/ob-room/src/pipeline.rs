@@ -1,4 +1,5 @@
-//! Starts the stages of a pipeline, like a shell. A shell would take longer to start than all of them.
+//! Starts the stages of a pipeline, like a shell. A shell would take longer to start than all of
+//! them.
 
 use crate::room::become_program;
 use anyhow::{Context, Error, Result};
@@ -24,8 +25,8 @@ pub struct Pipeline<'a> {
     last: &'a [OsString],
 }
 
-/// The descriptors in place of the pipe between the first and the second stage: the guard reads the document from one,
-/// and writes it to the other when the subhost is locked.
+/// The descriptors in place of the pipe between the first and the second stage: the guard reads the
+/// document from one, and writes it to the other when the subhost is locked.
 pub struct Cut {
     /// Standard output of the first stage.
     pub printed: OwnedFd,
@@ -35,7 +36,7 @@ pub struct Cut {
 
 impl<'a> Pipeline<'a> {
     /// Parses the stages in `words`, separated by `|`. A [`Usage`] error if one is empty or there
-    /// are fewer than two: the first prints the document that the others work on.
+    /// are fewer than two: the first prints the document for the next stages.
     pub fn of(words: &'a [OsString]) -> Result<Self> {
         let stages: Vec<_> = words.split(|word| word == BAR).collect();
         let usage = |text: &str| Usage(text.to_owned());
@@ -52,8 +53,9 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Starts the stages in the room of `store`. This process executes the last one; the others are its siblings, so
-    /// that all have the same parent. Returns only if a stage cannot start; the stages before it then get SIGPIPE.
+    /// Starts the stages in the room of `store`. This process executes the last one. The other
+    /// stages are its siblings: all have the same parent. Returns only if a stage cannot start; the
+    /// stages before it then get SIGPIPE.
     pub fn run(&self, tool: &Tool, store: &FdStore, cut: Cut) -> Error {
         match self.start(tool, store, cut) {
             Err(error) => error,

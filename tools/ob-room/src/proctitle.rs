@@ -13,7 +13,8 @@ pub fn set_proctitle(title: &str) -> Result<()> {
         .1
         .split(' ')
         .collect();
-    // arg_start and arg_end, fields 48 and 49 of proc_pid_stat(5). The first field after the name is the third.
+    // arg_start and arg_end, fields 48 and 49 of proc_pid_stat(5). The first field after the name
+    // is the third.
     let (start, end): (u64, u64) = match fields.get(45..47) {
         Some([start, end]) => (start.parse()?, end.parse()?),
         _ => bail!("parse /proc/self/stat"),

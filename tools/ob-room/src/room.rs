@@ -17,22 +17,24 @@ use std::process::{Command, ExitCode, Stdio};
 /// Up to how many pinned namespaces a copy of the mounts takes less time than to unmount them.
 const FEW: usize = 200;
 
-/// Moves this process to a new mount namespace. Its mounts are slaves of those of the host, mount_namespaces(7), but
-/// /run/netns is a peer: a network namespace that is named in the room is named on the host.
+/// Moves this process to a new mount namespace. Its mounts are slaves of the mounts of the host,
+/// mount_namespaces(7), but /run/netns is a peer: a network namespace that is named in the room is
+/// named on the host.
 ///
-/// `depth` is whether existing names are copied too: a thousand subhosts have a thousand mounts there. A guarded room
-/// has none of them, and [`netns::open_pinned`] opens a namespace through the guard.
+/// `depth` is whether existing names are copied too: a thousand subhosts have a thousand mounts
+/// there. A guarded room does not copy them; [`netns::open_pinned`] opens a namespace through the
+/// guard.
 pub fn enter(depth: Depth) -> Result<()> {
     netns::prepare_directory()?;
     let directory = File::open(netns::DIRECTORY)?;
-    // A copy of a shared mount is its peer only if it is made before the mount is a slave.
+    // A copy of a shared mount is its peer only if it is created before the mount becomes a slave.
     let shared = clone_peer(directory, c"", depth).context("copy /run/netns")?;
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
     let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
         .context("make the mounts of the room slaves of the mounts of the host")?;
-    // Names that are unmounted here need not be copied for pid 1. But umount2(2) waits for an RCU grace period, which
-    // takes longer than to copy a few.
+    // Names that are unmounted here need not be copied for pid 1. But umount2(2) waits for an RCU
+    // grace period, which takes longer than to copy a few.
     if std::fs::read_dir(netns::DIRECTORY).map_or(0, Iterator::count) > FEW {
         let _ = umount2(netns::DIRECTORY, MntFlags::MNT_DETACH);
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Ends the subhosts of the documents, takes their locks, and cleans up with `command`.
 ///
-/// Subhosts that are starting end too. Returns a result for each document; the facts of ended subhosts are removed
-/// from the documents.
+/// Subhosts that are starting end too. Returns a result for each document; the facts of ended
+/// subhosts are removed from the documents.
 pub fn undo(documents: &mut [Document], command: Option<&str>) -> Vec<Result<()>> {
     let outcomes = end_and_clean_up(documents, command);
     for document in documents {
@@ -60,8 +60,8 @@ fn end_and_clean_up(documents: &[Document], command: Option<&str>) -> Vec<Result
 
 /// Waits until guard and supervisor have released the lock of the subhost, and takes it.
 ///
-/// Returns `None` if nothing is left to clean up: another process has cleaned up, and may have booted a subhost of the
-/// same name.
+/// Returns `None` if nothing is left to clean up: another process has cleaned up, and may have
+/// booted a subhost of the same name.
 fn wait_for_lock(state_dir: &StateDir, document: &Document) -> Result<Option<Lock>> {
     let deadline = Instant::now() + STAGE_GRACE + KILL_TIMEOUT + stop_timeout(document);
     let mut pause = Duration::from_micros(100);
@@ -81,7 +81,8 @@ fn wait_for_lock(state_dir: &StateDir, document: &Document) -> Result<Option<Loc
     }
 }
 
-/// Sleeps for `pause`, or until the guard has exited; then `guard` is `None`. The guard usually holds the lock longest.
+/// Sleeps for `pause`, or until the guard has exited; then `guard` is `None`. The guard usually
+/// holds the lock longest.
 fn sleep(pause: Duration, guard: &mut Option<OwnedFd>) {
     let Some(pidfd) = guard else {
         return std::thread::sleep(pause);

@@ -21,11 +21,13 @@ use std::process::ExitCode;
 
 /// Runs `pipeline` in a guarded room, and waits until the last stage has printed the document.
 ///
-/// Returns 0 then, and 1 if every process of the room has exited without. With `foreground` it stays until the room has
-/// ended. TERM, INT and HUP end the subhost. When the subhost is up, a newline is written to the descriptor `notify`,
-/// and READY=1 is sent to the socket of sd_notify(3).
+/// Returns 0 then, and 1 if every process of the room has exited without. With `foreground` it
+/// stays until the room has ended. TERM, INT and HUP end the subhost. When the subhost is up, a
+/// newline is written to the descriptor `notify`, and READY=1 is sent to the socket of
+/// sd_notify(3).
 ///
-/// The document that the first stage prints names the subhost. At the end the guard runs the command `cleanup`.
+/// The document that the first stage prints names the subhost. At the end the guard runs the
+/// command `cleanup`.
 pub fn run_guarded(
     tool: &Tool,
     pipeline: &Pipeline,
@@ -35,7 +37,8 @@ pub fn run_guarded(
 ) -> Result<ExitCode> {
     let (status_rx, status_tx) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let mut guard = Guard::new(tool, cleanup, status_tx)?;
-    // Blocked before the guard starts: a signal that ends this process alone would leave the boot without a caller.
+    // Blocked before the guard starts: a signal that ends this process alone would leave the boot
+    // without a caller.
     let signals = block_termination_signals(&[])?;
     let child = spawn(0, None, || guard.run(pipeline)).context("start the guard")?;
     drop(guard);
@@ -51,7 +54,8 @@ pub fn run_guarded(
     }
 }
 
-/// Waits until the subhost is up, and reports that. With `foreground`, or if the boot fails, waits for the guard too.
+/// Waits until the subhost is up, and reports that. With `foreground`, or if the boot fails, waits
+/// for the guard too.
 fn wait_ready(
     mut status: Lines,
     signals: &SignalFd,
@@ -102,7 +106,8 @@ impl Lines {
         Lines { pipe, read }
     }
 
-    /// Reads the next line; returns `None` at the end of the pipe. Meanwhile, TERM, INT and HUP are sent to the guard.
+    /// Reads the next line; returns `None` at the end of the pipe. Meanwhile, TERM, INT and HUP are
+    /// sent to the guard.
     fn next(&mut self, signals: &SignalFd, guard: &Child) -> Result<Option<String>> {
         let mut buffer = [0; 4096];
         loop {
@@ -129,7 +134,8 @@ fn wait_for_guard(guard: &Child, signals: &SignalFd) -> Result<WaitStatus> {
     )?)
 }
 
-/// Waits until `awaited` is readable, and returns true, or for a signal, which is sent to the guard as TERM.
+/// Waits until `awaited` is readable, and returns true, or for a signal, which is sent to the guard
+/// as TERM.
 fn wait_for(awaited: impl AsFd, signals: &SignalFd, guard: &Child) -> Result<bool> {
     let mut events = [
         PollFd::new(awaited.as_fd(), PollFlags::POLLIN),

@@ -13,7 +13,8 @@ use std::path::Path;
 
 /// Creates the group of the subhost, sets its limits, and notes it in the document as `cgroup`.
 ///
-/// Returns `None` if the subhost has no limits and there is no cgroup2 tree, or none that can be written to.
+/// Returns `None` if the subhost has no limits and there is no cgroup2 tree, or none that can be
+/// written to.
 ///
 /// # Errors
 /// A limit cannot be set, or another program has created a group of that name.
@@ -44,13 +45,14 @@ pub fn make(document: &mut Document) -> Result<Option<File>> {
     Ok(Some(File::open(&path).with_context(context)?))
 }
 
-/// Creates the group at `path`, after it has removed the one that a killed predecessor has left.
+/// Creates the group at `path`, and removes the group of a killed predecessor first.
 fn make_group(document: &Document, path: &Path) -> Result<()> {
     ensure!(
         !path.exists() || is_ours(document, path) && remove_if_empty(path),
         "it is in use by something else; set another NAME, or rmdir it if nothing needs it"
     );
-    // Noted before the group exists: if this process is killed, the process that cleans up finds the group.
+    // Noted before the group exists: if this process is killed, the process that cleans up finds
+    // the group.
     let state_dir = StateDir::of(document.name());
     state_dir.note(document, &["cgroup"])?;
     match mkdir(path, Mode::from_bits_truncate(0o755)) {

@@ -6,7 +6,7 @@ use ob_document::{Document, inside};
 /// The variables of the caller that pid 1 gets, if they are set.
 pub const PASSED: [&str; 3] = ["LANG", "TERM", "TZ"];
 
-/// Returns the variables, as `NAME=VALUE`, that do not depend on the caller. Those of SETENV are not among them.
+/// Returns the variables, as `NAME=VALUE`, that depend neither on the caller nor on SETENV.
 ///
 /// `reaper` is the path of the reaper inside, for the script that INIT prints.
 pub fn variables(document: &Document, reaper: &str) -> Vec<String> {

@@ -1,4 +1,5 @@
-//! What the supervisor holds as long as it runs: the locks of the subhost, and the mount namespace of the host.
+//! What the supervisor holds as long as it runs: the locks of the subhost, and the mount namespace
+//! of the host.
 
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
@@ -18,7 +19,8 @@ pub struct Locks {
 }
 
 impl Locks {
-    /// Takes the locks out of the fd store of the room, and locks the state directory if no guard has.
+    /// Takes the locks out of the fd store of the room, and locks the state directory if no guard
+    /// has.
     ///
     /// # Errors
     /// Another subhost of that name runs, starts or ends.
@@ -48,7 +50,8 @@ impl Locks {
         self.own.is_none()
     }
 
-    /// Joins the mount namespace of the host. The mounts of the room end, as pid 1 has copies of them.
+    /// Joins the mount namespace of the host. The mounts of the room end, as pid 1 has copies of
+    /// them.
     pub fn leave_room(&self) -> Result<()> {
         match &self.host {
             Some(host) => setns(host, CloneFlags::CLONE_NEWNS).context("leave the room"),

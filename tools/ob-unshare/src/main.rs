@@ -1,4 +1,5 @@
-//! The last stage: starts a subhost in new namespaces and supervises it. With `--undo` it ends subhosts.
+//! The last stage: starts a subhost in new namespaces and supervises it. With `--undo` it ends
+//! subhosts.
 #![forbid(unsafe_code)]
 
 mod cgroup;
@@ -78,7 +79,8 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
         print!("{}", init::default_text_of_environment());
         return Ok(ExitCode::SUCCESS);
     }
-    // A failure of the tool itself has the status 125 if it runs a command, like env(1), and 1 otherwise.
+    // A failure of the tool itself has the status 125 if it runs a command, like env(1), and 1
+    // otherwise.
     let stage = Tool { failed: 1, ..TOOL };
     if request.dry {
         return Ok(stage.report(ob_document::steps::plan(steps::describe)));

@@ -14,7 +14,8 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-/// Waits until pid 1 has exited, and returns its exit status; 128 plus the number of a signal that has killed it.
+/// Waits until pid 1 has exited, and returns its exit status; 128 plus the number of a signal that
+/// has killed it.
 ///
 /// TERM, INT and HUP end the subhost.
 pub fn wait(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
@@ -34,7 +35,7 @@ pub fn wait(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
             break;
         }
         if ready.signals && signals.read_signal()?.is_some() {
-            subhost.logger.say("told to end");
+            subhost.logger.say("ending the subhost after a signal");
             let pid1 = subhost.child.pidfd.try_clone()?;
             if let Err(error) = end_pid1(document, pid1) {
                 subhost.logger.say(&one_line(&error));
@@ -104,7 +105,8 @@ fn log_limit_events(limits: &mut LimitEvents, logger: &mut Logger, is_last: bool
     }
 }
 
-/// Copies available output to the log, and returns whether there was any. Closes the pipe at its end.
+/// Copies available output to the log, and returns whether there was any. Closes the pipe at its
+/// end.
 fn copy_output(subhost: &mut Subhost) -> bool {
     let Some(output) = &mut subhost.output else {
         return false;

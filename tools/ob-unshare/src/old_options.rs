@@ -21,7 +21,8 @@ pub fn exec_room(arguments: impl Iterator<Item = OsString>) -> Result<()> {
     Err(Error::from(room.exec())).context("run ob-room")
 }
 
-/// Returns the arguments of `ob-room` for those of an earlier version; `None` if they have no option that moved.
+/// Returns the arguments of `ob-room` for arguments of an earlier version, or `None` if no option
+/// has moved.
 fn translate(mut arguments: impl Iterator<Item = OsString>) -> Option<Vec<OsString>> {
     let (mut is_room, mut options) = (false, Vec::new());
     let mut cleanup: Option<OsString> = None;
@@ -45,7 +46,8 @@ fn translate(mut arguments: impl Iterator<Item = OsString>) -> Option<Vec<OsStri
         return None;
     }
     if let Some(line) = &mut cleanup {
-        // LINE was always a line for a shell. ob-room gives a line to the shell if it has other than plain words.
+        // LINE was always a line for a shell. ob-room gives a line to the shell if it has other
+        // than plain words.
         line.push("\n");
         if is_room {
             options.insert(0, "--guard".into());

@@ -65,8 +65,8 @@ impl std::error::Error for StartError {}
 
 /// Starts pid 1, and notes it in the document. Returns when pid 1 has executed its program.
 ///
-/// `command` is this program; if it is empty, a shell runs the script of INIT. `is_guarded` is whether a guard holds
-/// the lock of the subhost.
+/// `command` is this program; if it is empty, a shell runs the script of INIT. `is_guarded` is
+/// whether a guard holds the lock of the subhost.
 pub fn start(
     document: &mut Document,
     command: &[OsString],
@@ -171,8 +171,8 @@ fn note_pid1(document: &mut Document, pid: Pid, is_guarded: bool) -> Result<()> 
     Ok(())
 }
 
-/// Marks the name of the network namespace as created for this subhost, unless the document says that it existed
-/// before. With a guard this is not needed: the guard has looked before the boot.
+/// Marks the name of the network namespace as created for this subhost, unless the document says
+/// that it existed before. With a guard this is not needed: the guard has looked before the boot.
 fn mark_network(document: &Document) -> Result<()> {
     let name = document.name();
     let is_named = document
@@ -184,8 +184,8 @@ fn mark_network(document: &Document) -> Result<()> {
     Ok(())
 }
 
-/// Creates a pipe with descriptors above those that pid 1 gets, so that a failed execve(2) can be reported after
-/// the descriptors are in place.
+/// Creates a pipe with descriptors above the descriptors of pid 1, so that a failed execve(2) can
+/// be reported after the descriptors are in place.
 fn high_pipe() -> Result<(OwnedFd, OwnedFd)> {
     let mut low = Vec::new();
     loop {
@@ -197,7 +197,8 @@ fn high_pipe() -> Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Returns the environment of pid 1: that of the subhost, the language and terminal of the caller, and SETENV.
+/// Returns the environment of pid 1: that of the subhost, the language and terminal of the caller,
+/// and SETENV.
 fn environment(
     document: &Document,
     reaper: &Reaper,

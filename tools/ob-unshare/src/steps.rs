@@ -13,7 +13,8 @@ use ob_document::steps::{command, hook, input, word};
 use ob_shutdown::FACTS;
 use std::path::Path;
 
-/// The script of the shell that starts pid 1. It is executed on the host; pid 1 executes a program of the subhost.
+/// The script of the shell that starts pid 1. It is executed on the host; pid 1 executes a program
+/// of the subhost.
 const PIVOT: &str = "cd \"$0\" && mount -t proc -o nosuid,nodev,noexec proc proc && \
                      { mount -t sysfs -o nosuid,nodev,noexec sysfs sys || :; } && \
                      pivot_root . . && umount -l . && cd / && exec \"$@\"";
@@ -77,7 +78,8 @@ fn script(document: &Document) -> Result<String> {
     ]))
 }
 
-/// Returns the words of env(1) with the environment of pid 1. The shell that runs the step is the caller.
+/// Returns the words of env(1) with the environment of pid 1. The shell that runs the step is the
+/// caller.
 fn environment(document: &Document) -> Result<String> {
     let mut words = vec!["env".to_owned(), "-i".to_owned()];
     let common = variables(document, &format!("/proc/self/fd/{REAPER_FD}"));
@@ -126,7 +128,7 @@ fn group(document: &Document, steps: &mut Vec<String>) -> Result<()> {
     if !limits.is_empty() {
         if Path::new("/run/systemd/system").exists() {
             steps.push(
-                "# the group is made where systemd lets it be: in a scope, or a delegated unit"
+                "# under systemd the control group is in a scope, or in a delegated unit"
                     .to_owned(),
             );
         }

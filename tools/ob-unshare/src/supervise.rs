@@ -46,7 +46,8 @@ pub fn run(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     Ok(if is_stage { ExitCode::SUCCESS } else { status })
 }
 
-/// Returns the error; for a `command` that could not be executed, reports it and returns the status of env(1).
+/// Returns the error; for a `command` that could not be executed, reports it and returns the status
+/// of env(1).
 fn fail(tool: &Tool, error: Error, command: &[OsString]) -> Result<ExitCode> {
     let status = error.downcast_ref::<StartError>().map(|error| error.status);
     match status.filter(|_| !command.is_empty()) {
@@ -68,7 +69,8 @@ fn leave_mount_ns_and_report(locks: &Locks, document: &Document, is_stage: bool)
     Ok(())
 }
 
-/// Closes the descriptors of the caller, which may wait for the end of a pipe, and leaves its directory.
+/// Closes the descriptors of the caller, which may wait for the end of a pipe, and leaves its
+/// directory.
 fn redirect_stdio_to_null() -> Result<()> {
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
     dup2_stdin(&null)?;
