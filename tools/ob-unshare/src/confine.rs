@@ -146,7 +146,7 @@ fn cover<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
         )?,
     );
     // Before Linux 6.15, open_tree(2) copies only attached mounts: attached to /proc until all
-    // copies are made. All paths are open before.
+    // copies exist. All paths are open before.
     attach(
         &empty,
         find(Path::new("/proc"), OFlag::empty())?.ok_or(Errno::ENOENT)?,
