@@ -17,7 +17,7 @@ ZSH = $(SHARE)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functio
 # prefixes the completions are installed in /etc/fish.
 FISH = $(if $(filter /usr,$(PREFIX)),$(SHARE)/fish/vendor_completions.d,$(DESTDIR)/etc/fish/completions)
 
-TOOLS = ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff ob-reaper
+TOOLS = ob-conf ob-room ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff ob-reaper
 COMMANDS = $(notdir $(wildcard scripts/overlay-*))
 TYPED = $(filter-out %-init %-premount %-postmount,$(COMMANDS))
 ARCH = $(shell uname -m)

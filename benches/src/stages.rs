@@ -23,7 +23,7 @@ pub fn measure(world: &World, rounds: usize) -> Result<Vec<Stage>> {
         "/bin/sh -c :",
         "ob-conf --version",
         "ob-conf --env CONF NAME LOG CONFIG",
-        "ob-unshare --room true",
+        "ob-room true",
         "ob-conf CONF",
         "ob-mount",
         "ob-cable",

@@ -53,5 +53,5 @@ _overlay() {
 
 # -o default completes a command inside with the files of the host.
 complete -o bashdefault -o default -F _overlay overlay-boot overlay-stop overlay-go overlay-list overlay-log overlay-diff \
-    overlay-share overlay-new overlay-subhosts overlay-diskfile ob-conf ob-mount ob-cable ob-unshare ob-enter ob-list ob-diff \
-    ob-reaper
+    overlay-share overlay-new overlay-subhosts overlay-diskfile ob-conf ob-room ob-mount ob-cable ob-unshare ob-enter \
+    ob-list ob-diff ob-reaper

@@ -34,7 +34,7 @@ function __overlay_typing_option
     string match -q -- '-*' (commandline -ct)
 end
 
-for command in overlay-{boot,stop,go,list,log,diff,share,new,subhosts,diskfile} ob-{conf,mount,cable,unshare,enter,list,diff,reaper}
+for command in overlay-{boot,stop,go,list,log,diff,share,new,subhosts,diskfile} ob-{conf,room,mount,cable,unshare,enter,list,diff,reaper}
     complete -c $command -n __overlay_typing_option -f -a '(__overlay_options)'
 end
 for command in overlay-{stop,list,log,diff} ob-list

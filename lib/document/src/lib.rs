@@ -7,6 +7,7 @@ mod cable;
 mod document;
 mod filter;
 mod hook;
+pub mod inside;
 pub mod log;
 pub mod netns;
 mod ownership;

@@ -117,6 +117,23 @@ impl StateDir {
         Ok(())
     }
 
+    /// Returns the error message for a boot that does not get the lock.
+    ///
+    /// It names the running subhost by pid 1 and configuration, as far as the state file has them.
+    #[must_use]
+    pub fn in_use_message(&self) -> String {
+        let document = self.document().ok().flatten();
+        let fact = |key| {
+            let document = document.as_ref()?;
+            Some(document.variables().find(|(name, _)| *name == key)?.1)
+        };
+        let conf = fact("CONFIG").map_or_else(String::new, |conf| format!(" of {conf}"));
+        match fact("pid") {
+            Some(pid) => format!("it runs already, as pid {pid}{conf}"),
+            None => format!("it is starting or ending already, by another command{conf}"),
+        }
+    }
+
     /// Returns whether a process holds the lock: whether the subhost starts, runs or ends.
     #[must_use]
     pub fn is_locked(&self) -> bool {

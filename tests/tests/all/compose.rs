@@ -47,11 +47,11 @@ fn world() -> (World, String) {
 }
 
 /// Boots with the pipeline, without a room and in a room, checks the subhost, and undoes it. A room
-/// is the private mount namespace of `ob-unshare --room`, which shares /run/netns with the host.
+/// is the private mount namespace of `ob-room`, which shares /run/netns with the host.
 fn boots(pipeline: &str) {
     let (world, conf) = world();
     let before = world.snapshot();
-    for room in ["sh -c", "ob-unshare --room sh -c"] {
+    for room in ["sh -c", "ob-room sh -c"] {
         let script = format!("{STAGES}\nCONF={conf}\n{pipeline} &");
         // The pipeline stays in the background; its output means that the subhost is up.
         let line = format!("document=$({room} \"$SCRIPT\"); printf '%s\\n' \"$document\"");
@@ -69,7 +69,7 @@ fn boots(pipeline: &str) {
         let on_host = world.ok("grep -c /mta/live /proc/self/mountinfo || :");
         assert_eq!(
             on_host == "0",
-            room.contains("--room"),
+            room.contains("ob-room"),
             "{on_host} mounts on the host with {room}"
         );
         let undone = world.ok(UNDO);
@@ -129,7 +129,7 @@ fn ob_unshare_can_be_plain_sh() {
     let (world, conf) = world();
     let before = world.snapshot();
     let script = format!("{STAGES}\nob-conf {conf} | ob-mount | ob-cable | tee made | my_unshare");
-    for room in ["sh -c", "ob-unshare --room sh -c"] {
+    for room in ["sh -c", "ob-room sh -c"] {
         let said = world
             .line(&format!("{room} \"$SCRIPT\""))
             .env("SCRIPT", &script)
@@ -200,7 +200,7 @@ fn foreign_program_can_be_a_stage() {
 fn pipeline_without_ob_cable_keeps_the_network_of_the_host() {
     let (world, conf) = world();
     let before = world.snapshot();
-    for room in ["", "ob-unshare --room"] {
+    for room in ["", "ob-room"] {
         let line = format!(
             "{room} sh -c 'ob-conf {conf} | ob-mount | tee made | ob-unshare -- /bin/sh -c \"readlink /proc/self/ns/net; echo \\$\\$; exit 7\"'"
         );
@@ -233,7 +233,9 @@ fn command_as_pid_1_exits_with_the_status_of_env() {
         ("/plain", 126),
         ("/no/such", 127),
     ] {
-        let done = world.run(&format!("ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | ob-unshare -- \"$@\"' sh {command}"));
+        let done = world.run(&format!(
+            "ob-room sh -c 'ob-conf {conf} | ob-mount | ob-unshare -- \"$@\"' sh {command}"
+        ));
         assert_eq!(done.status, status, "{done:#?}");
         assert_eq!(
             done.err.lines().count(),
@@ -242,14 +244,13 @@ fn command_as_pid_1_exits_with_the_status_of_env() {
         );
     }
     // Pid 1 gets no signal from inside without a handler, but SIGKILL from outside works.
-    let line =
-        format!("ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | ob-unshare -- sleep 1000'");
+    let line = format!("ob-room sh -c 'ob-conf {conf} | ob-mount | ob-unshare -- sleep 1000'");
     let running = world.line(&line).start();
     end_to_end::until("pid 1 to run", || world.is_up("mta"));
     world.ok(&format!("kill -9 {}", world.document("mta")["pid"]));
     assert_eq!(running.wait().status, 128 + 9);
-    assert_eq!(world.run("ob-unshare --room no-such").status, 127);
-    assert_eq!(world.run("ob-unshare --room sh -c 'exit 9'").status, 9);
+    assert_eq!(world.run("ob-room no-such").status, 127);
+    assert_eq!(world.run("ob-room sh -c 'exit 9'").status, 9);
     assert_eq!(
         world.run("ob-unshare -- true </dev/null").status,
         1,
@@ -314,7 +315,7 @@ fn stages_run_one_by_one_in_a_room() {
          ob-cable <2 >3; ip netns exec mta true; d=$(ob-unshare <3 &); printf '%s\\n' \"$d\""
     );
     let document = world
-        .line("ob-unshare --room sh -c \"$SCRIPT\"")
+        .line("ob-room sh -c \"$SCRIPT\"")
         .env("SCRIPT", &script)
         .run()
         .ok();
@@ -365,7 +366,7 @@ fn fault_in_any_stage_prints_one_line() {
     ] {
         // The mounts of earlier stages disappear with the room.
         let pipeline = format!(
-            "ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | tee made | ob-cable | tee -a made | ob-unshare'"
+            "ob-room sh -c 'ob-conf {conf} | ob-mount | tee made | ob-cable | tee -a made | ob-unshare'"
         );
         world.run(&pipeline).fails(1, &words);
         world.ok("tail -n 1 made | ob-cable --undo | cat");
@@ -380,7 +381,7 @@ fn guarded_room_starts_the_stages_of_its_pipeline() {
     world.ok(&format!("overlay-boot {conf} && overlay-stop mta"));
     let before = world.snapshot();
     let run = |stages: &str| {
-        let room = "NAME=mta ob-unshare --room --then 'ob-cable --undo'";
+        let room = "NAME=mta ob-room --guard --cleanup 'ob-cable --undo'";
         world.run(&format!("{room} {stages}"))
     };
     // With a foreign stage; each stage gets its arguments unchanged.
@@ -394,7 +395,17 @@ fn guarded_room_starts_the_stages_of_its_pipeline() {
     assert!(world.read("seen").contains("\"root\":"));
     world.ok("overlay-stop mta; rm seen word");
     let missing = format!("ob-conf {conf} '|' no-such-stage '|' ob-cable '|' ob-unshare");
-    run(&missing).fails(1, &["ob-unshare: run no-such-stage: No such file"]);
+    run(&missing).fails(1, &["ob-room: run no-such-stage: No such file"]);
+    // The options of earlier versions.
+    let old = format!("ob-unshare --room --then 'ob-cable --undo' {missing}");
+    world
+        .run(&old)
+        .fails(1, &["ob-unshare: run no-such-stage: No such file"]);
+    let old = old.replace("no-such-stage", "ob-mount");
+    world.ok(&old);
+    assert!(world.is_up("mta"));
+    world.ok("ob-list -d mta | ob-unshare --undo --then 'exit 1; ob-cable --undo' >/dev/null || ob-unshare --undo --then 'ob-cable --undo' </run/overlay-boot/mta/subhost");
+    world.ok("[ ! -e /run/overlay-boot/mta ] && ob-unshare --room sh -c 'ip netns add shared' && ip netns del shared");
     run(&format!("ob-conf {conf} '|'")).fails(2, &["a stage of the pipeline is empty"]);
     world.until_same(&before);
 }

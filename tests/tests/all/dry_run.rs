@@ -98,6 +98,56 @@ fn steps_of_a_dry_run_boot_a_subhost() {
     }
 }
 
+#[test]
+fn steps_with_hooks_and_init_give_the_same_environment() {
+    if !is_root_or_tell("typed steps") {
+        return;
+    }
+    let world = World::new();
+    world.ok("ip link add br0 type bridge");
+    world.script("mta/pre", "echo $NAME >>$1/hooks");
+    world.script("mta/post", "echo $1 >>$1/hooks");
+    world.script(
+        "mta/init",
+        "cat <<'E'\ntr '\\0' '\\n' </proc/1/environ | sort >/environ; cat /hooks >>/environ; test -e $REAPER && echo reaper >>/environ\nE",
+    );
+    let conf = world.subhost(
+        "mta",
+        "CABLES=br0=\nPREMOUNT=./pre\nPOSTMOUNT=./post\nINIT=./init a*\nSTOP_TIMEOUT=3\nSETENV=COLOUR=blue\nSETENV=TZ=UTC",
+    );
+    for caller in ["", "LANG=C.UTF-8 TERM='v t' TZ=Asia/Tokyo"] {
+        let run = |line: &str| {
+            let env = "env -u LANG -u TERM -u TZ";
+            world.ok(&format!("{env} {caller} {line} </dev/null"));
+            let environ = world.read("mta/root/environ");
+            world.ok("rm mta/root/environ mta/root/hooks");
+            environ
+        };
+        let booted = run(&format!("overlay-boot -f {conf}"));
+        for variable in [
+            "REAPER=",
+            "STOP_TIMEOUT=3",
+            "TZ=UTC",
+            "COLOUR=blue",
+            "reaper",
+        ] {
+            let line = booted.lines().find(|line| line.starts_with(variable));
+            assert!(line.is_some(), "no {variable} in {booted}");
+        }
+        assert_eq!(booted.contains("\nTERM=v t\n"), !caller.is_empty());
+        world.ok(&format!("overlay-boot -n {conf} >steps"));
+        assert_eq!(
+            run("unshare --mount sh -e steps"),
+            booted,
+            "{}",
+            world.read("steps")
+        );
+        world.ok(
+            "rmdir /sys/fs/cgroup/mta /sys/fs/cgroup/unified/mta 2>/dev/null; ip netns del mta",
+        );
+    }
+}
+
 /// Prints the properties of a subhost, seen from pid 1.
 const LOOK: &str = r#"
 pid=$(ob-list --json mta | jq '.[0].pid')

@@ -117,7 +117,7 @@ fn try_block(typist: &mut Typist, block: &Block, before: &str, how: &How) -> Str
         }
         Typed => enter_all(typist, &commands(&block.lines)),
         InRoom => {
-            typist.enter("ob-unshare --room sh");
+            typist.enter("ob-room sh");
             let printed = enter_all(typist, &commands(&block.lines));
             typist.enter("exit");
             printed
@@ -148,8 +148,8 @@ fn enter(typist: &mut Typist, command: &str) -> String {
         return typist.enter_for_a_while(command);
     }
     let is_shell = ["-go mta", "ob-enter mta", " sh", "/live'"];
-    let is_shell = !command.contains("--room sh\n")
-        && command != "ob-unshare --room sh"
+    let is_shell = !command.contains("ob-room sh\n")
+        && command != "ob-room sh"
         && is_shell.iter().any(|end| command.ends_with(end))
         && !command.starts_with("echo ");
     let stays = command.ends_with("| ob-unshare") || command.ends_with("<3 &");

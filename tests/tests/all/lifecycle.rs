@@ -150,7 +150,7 @@ fn next_command_cleans_up_after_all_were_killed() {
         "overlay-stop mta",
         &format!("overlay-stop {conf}"),
         &format!("overlay-boot {conf} && overlay-stop mta"),
-        "ob-list --documents mta | ob-unshare --undo --then 'ob-cable --undo'",
+        "ob-list --documents mta | ob-room --undo --cleanup 'ob-cable --undo'",
     ];
     for victims in victims {
         for cure in cures {

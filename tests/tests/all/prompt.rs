@@ -24,6 +24,7 @@ const TOOLS: &[&str] = &[
     "ob-list",
     "ob-mount",
     "ob-reaper",
+    "ob-room",
     "ob-unshare",
 ];
 
@@ -313,6 +314,9 @@ fn usage_errors_are_one_line_with_status_2() {
         "ob-conf",
         "ob-conf --check",
         "ob-conf x --",
+        "ob-room",
+        "ob-room --undo x",
+        "ob-room --cleanup x true",
         "ob-unshare --room",
         "ob-unshare --then x",
         "ob-cable x",

@@ -14,7 +14,7 @@ fn ignored(world: &World, line: &str) -> String {
 /// Boots `conf` as overlay-boot does.
 fn boot(world: &World, conf: &str) {
     let pipeline = format!("ob-conf {conf} '|' ob-mount '|' ob-cable '|' ob-unshare");
-    let line = format!("ob-unshare --room --then 'ob-cable --undo' {pipeline} >/dev/null");
+    let line = format!("ob-room --guard --cleanup 'ob-cable --undo' {pipeline} >/dev/null");
     ignored(world, &line);
 }
 
@@ -34,7 +34,7 @@ fn r09_ignored_sigchld_boots_enters_and_stops() {
         ignored(
             &world,
             &format!(
-                "ob-list --documents {level} | ob-unshare --undo --then 'ob-cable --undo' >/dev/null"
+                "ob-list --documents {level} | ob-room --undo --cleanup 'ob-cable --undo' >/dev/null"
             ),
         );
         world.assert_same(&before);

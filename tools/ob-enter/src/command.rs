@@ -9,6 +9,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, fchmod, umask};
 use nix::unistd::{AccessFlags, access, fchown, getppid, setsid, write};
+use ob_document::inside;
 use ob_enter::ChildStdio;
 use ob_sys::process::{Descriptors, exec, join_new_session_keyring};
 use ob_sys::terminal::set_controlling;
@@ -18,8 +19,6 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A command to execute in a subhost.
 pub struct Command<'a> {
@@ -232,7 +231,7 @@ fn look_up(program: &std::ffi::CStr) -> Result<CString, Errno> {
         return Ok(program.into());
     }
     let mut reason = Errno::ENOENT;
-    for directory in PATH.split(':').filter(|_| !name.is_empty()) {
+    for directory in inside::PATH.split(':').filter(|_| !name.is_empty()) {
         let path = [directory.as_bytes(), b"/", name].concat();
         let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
         match access(path.as_c_str(), AccessFlags::X_OK) {
@@ -257,17 +256,14 @@ fn environment(account: &Account, name: &str, subhost: &Subhost) -> Vec<CString>
     let shell = Some(account.shell.as_str()).filter(|shell| !shell.is_empty());
     let kept = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_kept));
     let variables = [
-        ("PATH", PATH),
-        ("HOME", &account.home),
+        ("HOME", account.home.as_str()),
         ("USER", &account.name),
         ("LOGNAME", &account.name),
         ("SHELL", shell.unwrap_or("/bin/sh")),
-        ("container", "overlay-boot"),
-        ("NAME", name),
     ];
-    let variables = variables.map(|(name, value)| (name.into(), value.into()));
+    let variables = inside::variables(name).into_iter().chain(variables);
     variables
-        .into_iter()
+        .map(|(name, value)| (name.into(), value.into()))
         .chain(kept)
         .filter(|(name, _)| !is_set(name))
         .chain(set.iter().map(|(name, value)| (name.into(), value.into())))

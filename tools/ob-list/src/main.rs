@@ -46,7 +46,7 @@ lists only these and exits with 1 unless all of them run.
 
 Examples:
   ob-list -l
-  ob-list --documents mta | ob-unshare --undo --then 'ob-cable --undo'
+  ob-list --documents mta | ob-room --undo --cleanup 'ob-cable --undo'
 ",
     failed: 1,
 };

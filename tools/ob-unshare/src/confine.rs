@@ -1,4 +1,5 @@
-//! What the configuration takes from the subhost: paths that are covered or read-only, capabilities, system calls.
+//! Applies the protection of the configuration: masked and read-only paths, capabilities, system
+//! call filters.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -21,15 +22,15 @@ use std::path::Path;
 const READ_ONLY: Attributes =
     MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
-/// The protection of a subhost, ready to be put on.
+/// The protection of a subhost, ready to be applied.
 pub struct Confinement {
     protection: Protection,
     filters: Option<Filters>,
 }
 
 impl Confinement {
-    /// Reads it from the document, and leaves the filters for those who will enter. `mapped`: whether it
-    /// has a user namespace.
+    /// Reads the protection from the document, and writes the system call filters to the state
+    /// directory, for commands that enter. `mapped` is whether the subhost has a user namespace.
     pub fn of(document: &Document, mapped: bool) -> Result<Self> {
         let protection = Protection::of(document, mapped)?;
         let filters = protection.make_filters(&StateDir::of(document.name()))?;
@@ -39,7 +40,7 @@ impl Confinement {
         })
     }
 
-    /// Adds the variables of SETENV, which count before those that are there.
+    /// Adds the variables of SETENV; they replace variables of the same name.
     pub fn extend(&self, environment: &mut Vec<String>) {
         for (name, value) in &self.protection.environment {
             let start = format!("{name}=");
@@ -48,25 +49,28 @@ impl Confinement {
         }
     }
 
-    /// Sets the limits of pid 1, before it is in a user namespace.
-    pub fn limit(&self) -> Result<()> {
+    /// Sets the resource limits of pid 1. Must be called before it joins a user namespace: there it
+    /// cannot raise a limit.
+    pub fn set_rlimits(&self) -> Result<()> {
         self.protection.set_rlimits()
     }
 
-    /// Whether something is masked that lies in the root itself.
+    /// Returns whether a masked path is in the root itself, not in a filesystem of the kernel.
     pub fn masks_files(&self) -> bool {
         let mut masks = self.protection.masks.iter();
         masks.any(|path| !is_of_kernel(path.as_ref()))
     }
 
-    /// Covers that. To be done from outside of a user namespace, whose root could take the cover away else.
+    /// Masks these paths. Must be called outside of the user namespace, whose root could unmount
+    /// the masks otherwise.
     pub fn cover_files(&self) -> Result<()> {
         let masks = self.protection.masks.iter().map(AsRef::as_ref);
-        cover(masks.filter(|path| !is_of_kernel(path))).context("cover what is masked")
+        cover(masks.filter(|path| !is_of_kernel(path))).context("mask the paths of MASK")
     }
 
-    /// Gives the host its name, and covers what is not to be seen or not to be written to. In the subhost's own root; of a subhost
-    /// that `has_users` of its own the files are covered already.
+    /// Sets the host name, makes paths read-only and masks paths, in the root of the subhost. With
+    /// a user namespace (`has_users`), [`Self::cover_files`] has masked the paths of the root
+    /// already.
     pub fn cover(&self, has_users: bool) -> Result<()> {
         let protection = &self.protection;
         if let Some(name) = &protection.hostname {
@@ -76,28 +80,29 @@ impl Confinement {
             make_read_only(path).with_context(|| format!("make {} read-only", path.display()))?;
         }
         if protection.no_devices {
-            close_devices().context("make / a mount without devices")?;
+            set_nodev().context("set nodev on the mount of /")?;
         }
         if protection.no_console {
-            hide_console().context("cover /dev/console")?;
+            mask_console().context("bind /dev/null on /dev/console")?;
         }
         let masks = protection.masks.iter().map(AsRef::as_ref);
-        cover(masks.filter(|path| !has_users || is_of_kernel(path))).context("cover what is masked")
+        cover(masks.filter(|path| !has_users || is_of_kernel(path)))
+            .context("mask the paths of MASK")
     }
 
-    /// The last step before the exec.
-    pub fn put_on(&self) -> Result<()> {
+    /// Drops privileges and loads the filters: the last step before execve(2).
+    pub fn apply(&self) -> Result<()> {
         self.protection.apply(self.filters.as_ref())
     }
 }
 
-/// Whether it is there only where the namespaces of the subhost are shown. Root of a user namespace can mount these anew as they
-/// are, and finds in them what the kernel gives to somebody who is nobody outside.
+/// Returns whether `path` is in procfs or sysfs. Root of a user namespace can mount these again
+/// without masks; the kernel checks its access there against the user namespace of the host.
 fn is_of_kernel(path: &Path) -> bool {
     path.starts_with("/proc") || path.starts_with("/sys")
 }
 
-/// Opens what is at `path`; none if nothing is.
+/// Opens `path`; returns `None` if it does not exist.
 fn find(path: &Path, more: OFlag) -> nix::Result<Option<OwnedFd>> {
     match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | more, Mode::empty()) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
@@ -105,7 +110,7 @@ fn find(path: &Path, more: OFlag) -> nix::Result<Option<OwnedFd>> {
     }
 }
 
-/// Lays a read-only copy of it on itself.
+/// Mounts a read-only copy of `path` on `path`.
 fn make_read_only(path: &Path) -> Result<()> {
     let Some(there) = find(path, OFlag::empty())? else {
         return Ok(());
@@ -115,7 +120,8 @@ fn make_read_only(path: &Path) -> Result<()> {
     Ok(attach(copy, there)?)
 }
 
-/// Lays an empty directory on each directory, an empty file on all else, both read-only.
+/// Mounts an empty read-only directory on each directory, and an empty read-only file on other
+/// files.
 fn cover<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
     let mut found = Vec::new();
     for path in paths {
@@ -139,7 +145,8 @@ fn cover<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
             Mode::empty(),
         )?,
     );
-    // Older kernels copy only what is mounted somewhere: on /proc for the time being, where we have opened all we need.
+    // Before Linux 6.15, open_tree(2) copies only attached mounts: attached to /proc until all
+    // copies exist. All paths are open before.
     attach(
         &empty,
         find(Path::new("/proc"), OFlag::empty())?.ok_or(Errno::ENOENT)?,
@@ -153,7 +160,7 @@ fn cover<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
     Ok(covered?)
 }
 
-/// A filesystem that holds nothing but what covers others.
+/// Creates a tmpfs with an empty file and an empty directory.
 fn empty() -> Result<OwnedFd> {
     let tmpfs = Filesystem::new(c"tmpfs")?;
     tmpfs.set(c"source", "masked")?;
@@ -167,8 +174,8 @@ fn empty() -> Result<OwnedFd> {
     Ok(tree)
 }
 
-/// Sets `nodev` on the mount of the root, unless that is where /dev lies.
-fn close_devices() -> Result<()> {
+/// Sets `nodev` on the mount of the root, unless /dev is in it.
+fn set_nodev() -> Result<()> {
     let look = |path| find(Path::new(path), OFlag::O_DIRECTORY);
     let (Some(root), Some(dev)) = (look("/")?, look("/dev")?) else {
         return Ok(());
@@ -179,9 +186,9 @@ fn close_devices() -> Result<()> {
     Ok(())
 }
 
-/// Lays the subhost's /dev/null on its /dev/console: services may go on writing there, but the console is the host's, and who can
-/// read it reads what is typed there.
-fn hide_console() -> Result<()> {
+/// Mounts /dev/null of the subhost on its /dev/console. Services can still write to the console,
+/// but a reader of the real one would read the input of the console of the host.
+fn mask_console() -> Result<()> {
     let device = |path| -> Result<Option<OwnedFd>> {
         let found = find(Path::new(path), OFlag::O_NOFOLLOW)?;
         Ok(found.filter(|fd| fstat(fd).is_ok_and(|status| status.st_mode & S_IFMT == S_IFCHR)))

@@ -1,5 +1,5 @@
-//! What the plan promises and only earlier stages can have done: looked at before anything is made, since any program can be
-//! such a stage.
+//! Verifies what the plan promises and earlier stages must have done, before anything is created.
+//! Any program can be an earlier stage.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::statfs::{FsType, NSFS_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, fstatfs, statfs};
@@ -13,22 +13,22 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// That of linux/magic.h, which nix lacks.
+/// From linux/magic.h; nix has no constant for it.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
-
-/// The facts that this stage makes.
-pub const FACTS: &[&str] = &["pid", "pidns", "start", "cgroup", "guard", "guardstart"];
 
 /// The facts of the earlier stages, checked.
 pub struct Facts {
-    /// The ids of its user namespace; none for that of the host.
+    /// The ids of the user namespace; `None`: as on the host.
     pub ids: Option<IdRange>,
-    /// Its network namespace; none for that of the caller.
+    /// The network namespace; `None`: as the caller.
     pub net: Option<File>,
 }
 
 impl Facts {
-    /// Reads them. Fails if one that the plan needs is missing, or is not as the plan has it.
+    /// Reads and checks the facts.
+    ///
+    /// # Errors
+    /// A fact that the plan needs is missing, or contradicts the plan.
     pub fn of(document: &Document) -> Result<Self> {
         let ids = IdRange::required(document)?;
         check_root(document, ids)?;
@@ -43,10 +43,10 @@ fn check_root(document: &Document, ids: Option<IdRange>) -> Result<()> {
     let status = root.metadata().with_context(context)?;
     ensure!(status.is_dir(), "{}: it is not a directory", context());
     if let Some(ids) = ids {
-        // An idmapped mount shows the owners of its files as they are inside, each as an id of the host.
+        // An idmapped mount shows the owners of files as ids of the host, shifted into the range.
         ensure!(
             ids.has(status.uid()) && ids.has(status.gid()),
-            "{}: it belongs to the user {} of the host, who is none of userns={ids}; ob-mount maps it",
+            "{}: it belongs to the user {} of the host, which is not in userns={ids}; ob-mount maps it",
             context(),
             status.uid()
         );
@@ -55,20 +55,22 @@ fn check_root(document: &Document, ids: Option<IdRange>) -> Result<()> {
         ReadOnly::No => {}
         ReadOnly::Yes => ensure!(
             statvfs(root)?.flags().contains(FsFlags::ST_RDONLY),
-            "READONLY=yes, but {} can be written to; ob-mount makes it read-only",
+            "READONLY=yes, but {} is writable; ob-mount makes it read-only",
             root.display()
         ),
         ReadOnly::Volatile => ensure!(
             is_volatile(root)?,
-            "READONLY=volatile, but what is written to {} stays; ob-mount puts a layer in memory on it",
+            "READONLY=volatile, but changes to {} are kept; ob-mount adds a layer in memory",
             root.display()
         ),
     }
     Ok(())
 }
 
-/// Whether what is written at `root` is kept in memory, as far as can be seen: of its upper layer the
-/// kernel only shows the path by which it was given.
+/// Returns whether changes below `root` stay in memory.
+///
+/// For an overlay this depends on the upper layer, of which the kernel shows only the path in the
+/// mount options.
 fn is_volatile(root: &Path) -> Result<bool> {
     let is_memory = |kind| kind == TMPFS_MAGIC || kind == RAMFS_MAGIC;
     let kind = statfs(root)?.filesystem_type();
@@ -79,7 +81,7 @@ fn is_volatile(root: &Path) -> Result<bool> {
     let Some(upper) = upper_layer(&mounts, root.metadata()?.dev()) else {
         return Ok(false);
     };
-    // ob-mount attaches its upper layer to LIVE until the overlay exists, or gives a descriptor.
+    // ob-mount attaches its upper layer to LIVE until the overlay exists, or passes a descriptor.
     let is_of_ob_mount = upper == root.join("upper") || upper.starts_with("/proc/self/fd");
     let is_in_memory = || statfs(&upper).is_ok_and(|fs| is_memory(fs.filesystem_type()));
     Ok(is_of_ob_mount || is_in_memory())
@@ -91,7 +93,7 @@ fn upper_layer(mounts: &[Mount], device: u64) -> Option<PathBuf> {
     Some(overlays.next()?.option("upperdir")?.into())
 }
 
-/// Refuses a document that would give a protected subhost the network of the host without saying so.
+/// Fails if a protected subhost would get the network of the host only because `net` is missing.
 pub fn require_network(document: &Document) -> Result<()> {
     ensure!(
         document.has("net") || !is_protected(document)?,
@@ -100,8 +102,8 @@ pub fn require_network(document: &Document) -> Result<()> {
     Ok(())
 }
 
-/// Opens the network namespace. From PROTECT=yes on there must be one; with a user namespace it must
-/// belong to that, whose map is compared when pid 1 joins it.
+/// Opens the network namespace. From PROTECT=yes on there must be one. With a user namespace, it
+/// must be owned by one; the id maps are compared when pid 1 joins that.
 fn network(document: &Document, ids: Option<IdRange>) -> Result<Option<File>> {
     require_network(document)?;
     if !document.has("net") {

@@ -1,4 +1,4 @@
-//! What pid 1 is to do, and the reaper that it becomes.
+//! The script of pid 1, and the reaper that it executes.
 
 use anyhow::{Context, Result, ensure};
 use ob_document::{Document, Hook, log, quote};
@@ -7,26 +7,28 @@ use ob_sys::process::set_cloexec_from;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
-/// What the subhost's shell runs where there is no INIT; scripts/subhost-init tells its story.
+/// The script of pid 1 if the configuration has no INIT; scripts/subhost-init explains it.
 const DEFAULT: &str = include_str!("../../../scripts/subhost-init");
 
-/// The number under which pid 1 finds the reaper.
+/// The descriptor of the reaper in pid 1.
 pub const REAPER_FD: i32 = 9;
 
-/// The longest text: the kernel takes no longer word on a command line.
+/// The longest script: MAX_ARG_STRLEN of execve(2), without the zero byte.
 const LONGEST: usize = 128 * 1024 - 1;
 
-/// How pid 1 reaches the reaper: the path that the caller's REAPER names inside, or a descriptor of our own.
+/// The reaper of a subhost: a path inside, or a descriptor.
 pub struct Reaper {
-    /// What to exec.
+    /// The path to execute.
     pub path: String,
-    /// The sealed copy behind it.
+    /// The sealed memfd that `path` refers to, if it is a descriptor.
     pub copy: Option<OwnedFd>,
 }
 
 impl Reaper {
-    /// Takes what the environment names, or makes a sealed copy of ob-reaper in memory: no file is needed in the root, nothing
-    /// of the host can be reached through `/proc/1/exe`, and nobody inside can change it.
+    /// Returns the path in the variable REAPER, or copies ob-reaper to a sealed memfd.
+    ///
+    /// The root needs no file, `/proc/1/exe` leads to no file of the host, and no process inside
+    /// can change the memfd.
     pub fn provide() -> Result<Self> {
         if let Some(path) = std::env::var("REAPER").ok().filter(|path| !path.is_empty()) {
             return Ok(Reaper { path, copy: None });
@@ -43,7 +45,7 @@ impl Reaper {
     }
 }
 
-/// What pid 1 is to do: what INIT prints, or the default.
+/// Returns the script of pid 1: the output of INIT, or the default.
 pub fn text(document: &Document, reaper: &str) -> Result<String> {
     let Some(hook) = Hook::of(document, "INIT") else {
         let start = document.list("START")?.join(" ");
@@ -86,7 +88,8 @@ fn default_text(name: &str, start: &str, stop_timeout: &str, reaper: &str) -> St
     format!("NAME={name}\nSTART={start}\nSTOP_TIMEOUT={stop_timeout}\nREAPER={reaper}\n{DEFAULT}")
 }
 
-/// The default for the hook overlay-init, which is told of the subhost by its environment.
+/// Returns the default script for the hook overlay-init, which has the variables of the subhost in
+/// its environment.
 pub fn default_text_of_environment() -> String {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let reaper = Some(variable("REAPER")).filter(|path| !path.is_empty());

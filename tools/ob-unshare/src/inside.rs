@@ -1,10 +1,9 @@
-//! The way of pid 1 from its birth in new namespaces to the subhost's own shell. Nothing of the host goes with it.
+//! The steps of pid 1, from its start in new namespaces to the program of the subhost.
 
 use crate::confine::Confinement;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
@@ -20,31 +19,33 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-/// What pid 1 needs to know.
+/// The parameters of pid 1.
 pub struct Plan<'a> {
-    /// The descriptor of its supervisor's process, whose death it is to follow.
+    /// A pidfd of the supervisor. Pid 1 exits with it.
     pub supervisor: OwnedFd,
-    /// Its root, as the room sees it.
+    /// The path of its root, in the room.
     pub root: PathBuf,
-    /// Its network namespace; none for the host's.
+    /// Its network namespace; `None`: as the caller.
     pub net: Option<File>,
-    /// The ids of its user namespace; none for the host's. Then it is born in it, and in both of the above.
+    /// The ids of its user namespace; `None`: as on the host. With ids, pid 1 is started in
+    /// the user namespace, in its root and in its network namespace.
     pub ids: Option<IdRange>,
-    /// The command and its words; the first is looked up on the path inside.
+    /// The command and its arguments. The command is searched in PATH, inside.
     pub command: Vec<CString>,
-    /// `VAR=value`, all of it.
+    /// The environment, as `NAME=VALUE`.
     pub environment: Vec<CString>,
-    /// What it is not to have.
+    /// The protection to apply.
     pub confinement: Confinement,
-    /// Where output and errors go: pipes that were made for it.
+    /// Standard output and standard error: pipes.
     pub output: [BorrowedFd<'a>; 2],
-    /// The reaper, and the number it is to have.
+    /// The reaper, and its descriptor in pid 1.
     pub reaper: Option<(BorrowedFd<'a>, i32)>,
 }
 
-/// Becomes the command of the plan. Returns only if that fails: with the status of env(1), and why.
+/// Executes the command of the plan. Returns only if that fails, with the exit status of env(1) and
+/// the reason.
 pub fn become_pid_1(plan: &Plan) -> (u8, anyhow::Error) {
-    match prepare(plan).and_then(|()| stdin()) {
+    match prepare(plan).and_then(|()| open_stdin()) {
         Err(error) => (125, error),
         Ok(stdin) => run(plan, &stdin),
     }
@@ -53,32 +54,38 @@ pub fn become_pid_1(plan: &Plan) -> (u8, anyhow::Error) {
 fn prepare(plan: &Plan) -> Result<()> {
     die_with(&plan.supervisor)?;
     setsid().context("begin a session")?;
-    // The keys of whoever boots are no affair of the subhost. A kernel without keyrings has none to hide.
+    // Hides the session keyring of the caller, session-keyring(7). Fails only if the kernel has no
+    // keyrings.
     let _ = join_new_session_keyring();
     if plan.ids.is_none() {
-        approach(plan)?;
+        enter_root_and_net(plan)?;
     }
     pivot().with_context(|| format!("make {} the root", plan.root.display()))?;
-    show_namespaces(plan.ids.is_some())?;
-    // The old root lies on the new one, where our working directory still is: no directory is needed to put it.
+    mount_proc_and_sys(plan.ids.is_some())?;
+    // After pivot_root(".", ".") the old root is mounted on the new one, at the working directory,
+    // see pivot_root(2).
     umount2(".", MntFlags::MNT_DETACH).context("detach the old root")?;
     chdir("/")?;
     plan.confinement.cover(plan.ids.is_some())
 }
 
-/// Sets its limits, goes into its network namespace and to its root, the latter in whichever mount namespace we are. Root of a user
-/// namespace may pass neither a door of the host's nor a directory of root alone, such as BASE.
-pub fn approach(plan: &Plan) -> Result<()> {
-    plan.confinement.limit()?;
+/// Sets the resource limits, joins the network namespace, and changes to the root of the subhost.
+///
+/// With a user namespace this must happen before it is joined: afterwards root may neither join a
+/// namespace of the host nor search a directory that only root of the host can search, such as
+/// BASE.
+pub fn enter_root_and_net(plan: &Plan) -> Result<()> {
+    plan.confinement.set_rlimits()?;
     if let Some(net) = &plan.net {
         setns(net, CloneFlags::CLONE_NEWNET).context("join its network namespace")?;
     }
-    chdir(&plan.root).with_context(|| format!("go to {}", plan.root.display()))
+    chdir(&plan.root).with_context(|| format!("change to {}", plan.root.display()))
 }
 
-/// Has the kernel kill us with our supervisor, and makes sure that it was not gone before we said so.
+/// Sets the parent death signal, and fails if the supervisor has exited before.
 ///
-/// Its descriptor tells, and neither its number, which is none in this pid namespace, nor a pipe, of which we have both ends.
+/// The pidfd shows that. getppid(2) returns 0 in a new pid namespace, and this process holds both
+/// ends of every pipe.
 fn die_with(supervisor: impl AsFd) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL).context("set the parent death signal")?;
     let mut end = [PollFd::new(supervisor.as_fd(), PollFlags::POLLIN)];
@@ -87,13 +94,16 @@ fn die_with(supervisor: impl AsFd) -> Result<()> {
     Ok(())
 }
 
-/// Makes the working directory the root of this mount namespace; the old one is on top of it, out of sight.
+/// Makes the working directory the root of this mount namespace. The old root is mounted on top of
+/// it.
 fn pivot() -> Result<()> {
-    // Our copies of the host's mounts are peers of theirs: what we do next must not reach them.
+    // The copies of the mounts of the host are peers of these; without MS_PRIVATE the changes would
+    // reach the host.
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
     match pivot_root(".", ".") {
-        // It is no mount, or the root already, or belongs to another user namespace: a copy of it on itself is one of ours.
+        // EINVAL: the directory is no mount point, or its mount belongs to another user namespace.
+        // EBUSY: it is the root already. A copy of it, attached to itself, can be used.
         Err(Errno::EINVAL | Errno::EBUSY) => {
             let here = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
             let tree = clone_tree(&here, c"", Depth::Recursive)?;
@@ -106,11 +116,14 @@ fn pivot() -> Result<()> {
     Ok(())
 }
 
-/// Mounts what shows the namespaces that we are in: it can only be mounted from within them. A root without /sys does without.
+/// Mounts procfs and sysfs, which show the namespaces of the process that mounts them. If the root
+/// has no /sys, sysfs is left out.
 ///
-/// In a user namespace (`mapped`) the kernel allows it only as long as there is another to be seen; at first that of the old root.
-/// `ip netns exec` takes /sys away and then mounts its own: so it lies there twice, the second a copy, since the kernel mounts nothing on itself.
-fn show_namespaces(mapped: bool) -> Result<()> {
+/// In a user namespace (`mapped`) the kernel allows a new instance only while a full one is
+/// visible, see mount_too_revealing(): at first in the old root. `ip netns exec` unmounts
+/// /sys before it mounts sysfs, so a second mount, a bind, keeps one visible. The kernel refuses to
+/// mount sysfs twice at the same place.
+fn mount_proc_and_sys(mapped: bool) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
         .context("mount proc on /proc")?;
@@ -123,24 +136,27 @@ fn show_namespaces(mapped: bool) -> Result<()> {
             None::<&str>,
         )
         .context("bind /sys on /sys"),
-        // Not ours to mount where the network namespace belongs to another user namespace.
+        // EPERM: the network namespace belongs to another user namespace.
         Ok(()) | Err(Errno::ENOENT | Errno::EPERM) => Ok(()),
         Err(error) => Err(error).context("mount sysfs on /sys"),
     }
 }
 
-/// The subhost's /dev/null, if it is that, else a pipe at its end. Never the host's node, whose mode could be changed through it.
-fn stdin() -> Result<OwnedFd> {
+/// Opens /dev/null of the subhost, if it is the null device, or a pipe without writer.
+///
+/// Not the node of the host: fchmod(2) would change its mode.
+fn open_stdin() -> Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    if let Ok(null) = open("/dev/null", flags, Mode::empty())
-        && fstat(&null).is_ok_and(|status| (major(status.st_rdev), minor(status.st_rdev)) == (1, 3))
-    {
-        return Ok(null);
+    if let Ok(null) = open("/dev/null", flags, Mode::empty()) {
+        let device = fstat(&null).map(|status| (major(status.st_rdev), minor(status.st_rdev)));
+        if device == Ok((1, 3)) {
+            return Ok(null);
+        }
     }
     Ok(pipe2(OFlag::O_CLOEXEC)?.0)
 }
 
-/// Execs the command, looked up on the path inside.
+/// Executes the command, which is searched in PATH, inside.
 fn run(plan: &Plan, stdin: &OwnedFd) -> (u8, anyhow::Error) {
     let [stdout, stderr] = plan.output;
     let descriptors = Descriptors {
@@ -148,10 +164,10 @@ fn run(plan: &Plan, stdin: &OwnedFd) -> (u8, anyhow::Error) {
         extra: plan.reaper,
     };
     let program = find(&plan.command[0]);
-    if let Err(error) = plan.confinement.put_on() {
+    if let Err(error) = plan.confinement.apply() {
         return (125, error);
     }
-    // Only once: exec puts the descriptors in their places, and has none left for a second try.
+    // Not called twice: exec moves the descriptors to their numbers.
     let error = match program {
         Ok(program) => exec(&program, &plan.command, &plan.environment, &descriptors),
         Err(error) => error,
@@ -166,12 +182,12 @@ fn run(plan: &Plan, stdin: &OwnedFd) -> (u8, anyhow::Error) {
     (if missing { 127 } else { 126 }, error)
 }
 
-/// Where the command is: what has a slash is a path, all else is looked up on the path inside.
+/// Returns the path of the command. A command without a slash is searched in PATH, inside.
 fn find(command: &CStr) -> nix::Result<CString> {
     if command.to_bytes().contains(&b'/') {
         return Ok(command.to_owned());
     }
-    let mut directories = super::supervise::PATH.split(':');
+    let mut directories = ob_document::inside::PATH.split(':');
     directories
         .find_map(|directory| {
             let path = [directory.as_bytes(), b"/", command.to_bytes()].concat();
@@ -181,10 +197,3 @@ fn find(command: &CStr) -> nix::Result<CString> {
         })
         .ok_or(Errno::ENOENT)
 }
-
-/// The time namespace has no name among nix's flags.
-pub const NAMESPACES: ob_sys::process::Namespaces = libc::CLONE_NEWPID
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWTIME;

@@ -1,5 +1,5 @@
-//! What the subhost prints, line by line and dated, from a pipe into its log. The subhost never waits for the log's disk: what
-//! cannot be written is dropped and counted.
+//! Writes the output of the subhost to its log, line by line, with the date. The subhost never
+//! waits for the disk: a line that cannot be written is dropped and counted.
 
 use ob_document::{Document, log, printable};
 use std::fs::{File, Metadata};
@@ -10,11 +10,12 @@ use std::path::PathBuf;
 /// The longest line that is kept together.
 const LONGEST: usize = 4096;
 
-/// The mark before a line of the subhost that looks like a line of a tool, or after lost ones.
+/// The prefix for a line of the subhost that begins like a line of a tool, or like a count of lost
+/// lines.
 const MARK: &str = "| ";
 
-/// Returns whether a line begins as our own do: with the name of a tool, or with a number of lost
-/// lines.
+/// Returns whether a line begins like a line of this logger: with the name of a tool, or a count of
+/// lost lines.
 fn is_like_ours(line: &[u8]) -> bool {
     let digits = |line: &[u8]| line.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let lost = line.strip_prefix(b"(");
@@ -26,10 +27,10 @@ fn is_like_ours(line: &[u8]) -> bool {
 pub struct Logger {
     path: PathBuf,
     file: File,
-    /// Bytes in the file, and how many there may be before it is set aside.
+    /// The bytes in the file, and the size at which the file is renamed.
     size: u64,
     largest: u64,
-    /// A line that has not ended yet.
+    /// The start of a line without its end.
     line: Vec<u8>,
     lost: u64,
 }
@@ -49,7 +50,7 @@ impl Logger {
         })
     }
 
-    /// Takes what was read from the subhost, and writes the lines that it completes.
+    /// Adds output of the subhost, and writes the lines that are complete.
     pub fn take(&mut self, bytes: &[u8]) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
@@ -59,13 +60,13 @@ impl Logger {
         }
     }
 
-    /// Writes a line of our own.
+    /// Writes a line of the supervisor.
     pub fn say(&mut self, text: &str) {
         self.flush();
         self.write(format!("ob-unshare: {}", printable(text)).as_bytes());
     }
 
-    /// Writes the line of the subhost as far as it has come.
+    /// Writes the incomplete line of the subhost.
     pub fn flush(&mut self) {
         if self.line.is_empty() {
             return;
@@ -90,7 +91,7 @@ impl Logger {
         if self.size + entry.len() as u64 > self.largest {
             self.set_aside();
         }
-        // One write: a log on a full disk gets no half of a line.
+        // One write(2), so that a full disk does not cut a line.
         match self.file.write(&entry) {
             Ok(written) if written == entry.len() => {
                 self.lost = 0;

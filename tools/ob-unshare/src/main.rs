@@ -1,59 +1,47 @@
-//! Starts a subhost in namespaces of its own and supervises it: the last stage. Also makes the room that the stages stand in,
-//! and ends subhosts.
+//! The last stage: starts a subhost in new namespaces and supervises it. With `--undo` it ends
+//! subhosts.
 #![forbid(unsafe_code)]
 
-mod caller;
 mod cgroup;
+mod cgroup_events;
+mod cgroup_parent;
 mod confine;
-mod end;
+mod environment;
 mod facts;
-mod guard;
-mod hurry;
 mod init;
 mod inside;
-mod limits;
+mod locks;
 mod logger;
-mod notify;
-mod pipeline;
+mod monitor;
+mod old_options;
 mod relay;
-mod room;
+mod spawn;
+mod start;
 mod steps;
 mod supervise;
-mod title;
 mod userns;
-mod watch;
-mod watcher;
 
 use anyhow::{Result, bail};
 use lexopt::prelude::*;
 use ob_document::{Tool, Usage, undo_together};
+use ob_shutdown::{FACTS, ending, terminator};
 use ob_sys::fdstore::FdStore;
 use ob_sys::process::close_inherited;
-use pipeline::Pipeline;
 use std::ffi::OsString;
-use std::os::fd::RawFd;
 use std::process::ExitCode;
 
 const TOOL: Tool = Tool {
     name: "ob-unshare",
     help: "\
-Usage: ob-unshare [-- CMD [ARG...]]        a stage: start the subhost
-       ob-unshare --room CMD [ARG...]      run CMD in a room
-       ob-unshare --room --then LINE CMD '|' CMD...  with a guard
-       ob-unshare --undo [--then LINE]     end subhosts
+Usage: ob-unshare [-- CMD [ARG...]]    a stage: start the subhost
+       ob-unshare --undo               end subhosts
 
 Starts the subhost of the document on stdin in new namespaces, prints the
-document and stays as the supervisor. CMD becomes pid 1. --room runs CMD in a
-private mount namespace that shares /run/netns with the host. --then adds a
-guard: it reads the document of the first CMD, locks the subhost, and at the
-end runs LINE with the document of the last CMD.
+document and stays as the supervisor. CMD becomes pid 1. The options --room
+and --then of earlier versions execute ob-room.
 
-      --room        run CMD in a room
       --undo        end the subhosts of the documents on stdin
   -n, --dry-run     start nothing; check, and add the commands as steps
-      --then LINE   clean up with the shell command LINE
-      --foreground  with a guard: stay until the room has ended
-      --notify-fd N with a guard: write a newline to descriptor N when up
       --init        print the script of pid 1 for a plan without INIT
   -h, --help        print this
   -V, --version     print the version
@@ -72,66 +60,55 @@ fn main() -> ExitCode {
 /// What the command line asks for.
 #[derive(Default)]
 struct Request {
-    room: bool,
     undo: bool,
     dry: bool,
     init: bool,
-    watch: bool,
-    foreground: bool,
-    then: Option<String>,
-    notify: Option<RawFd>,
+    terminator: bool,
     command: Vec<OsString>,
 }
 
 fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
+    old_options::exec_room(std::env::args_os().skip(1))?;
     let request = parse(tool, parser)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let then = request.then.as_deref();
-    if request.watch {
-        return watcher::run();
+    if request.terminator {
+        return terminator::main();
     }
     if request.init {
         print!("{}", init::default_text_of_environment());
         return Ok(ExitCode::SUCCESS);
     }
+    // A failure of the tool itself has the status 125 if it runs a command, like env(1), and 1
+    // otherwise.
+    let stage = Tool { failed: 1, ..TOOL };
     if request.dry {
-        let stage = Tool { failed: 1, ..TOOL };
         return Ok(stage.report(ob_document::steps::plan(steps::describe)));
     }
-    // Both the supervisor and the guard outlive who calls them.
-    let mut kept = FdStore::numbers();
-    kept.extend(request.notify);
-    close_inherited(&kept);
+    // The supervisor outlives its caller, so it must not keep descriptors of the caller open.
+    close_inherited(&FdStore::numbers());
     if request.undo {
-        return undo_together(tool, |documents| end::undo(documents, then));
+        return undo_together(tool, |documents| {
+            let outcomes = ending::end(documents);
+            for document in documents {
+                document.forget(FACTS);
+            }
+            outcomes
+        });
     }
-    // What runs a command fails with 125, as env(1); a stage or a guard with 1.
-    let stage = Tool { failed: 1, ..TOOL };
-    match (request.room, then) {
-        (true, Some(then)) => {
-            let pipeline = Pipeline::of(&request.command)?;
-            let outcome = caller::guard(&pipeline, then, request.foreground, request.notify);
-            Ok(stage.report(outcome))
-        }
-        (true, None) => room::become_command(&request.command),
-        (false, _) if request.command.is_empty() => Ok(stage.report(supervise::start(&stage, &[]))),
-        (false, _) => supervise::start(tool, &request.command),
+    if request.command.is_empty() {
+        return Ok(stage.report(supervise::run(&stage, &[])));
     }
+    supervise::run(tool, &request.command)
 }
 
 fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     let mut request = Request::default();
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("room") => request.room = true,
             Long("undo") => request.undo = true,
             Short('n') | Long("dry-run") => request.dry = true,
             Long("init") => request.init = true,
-            // Of our own, see watcher.rs; it is of no use to anybody else.
-            Long(watcher::WATCH) => request.watch = true,
-            Long("foreground") => request.foreground = true,
-            Long("notify-fd") => request.notify = Some(parser.value()?.parse()?),
-            Long("then") => request.then = Some(parser.value()?.string()?),
+            Long(terminator::OPTION) => request.terminator = true,
             Value(word) if !request.undo => {
                 request.command.push(word);
                 break;
@@ -141,17 +118,11 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     }
     request.command.extend(parser.raw_args()?);
     let usage = |text: &str| Usage(text.to_owned());
-    if request.room && request.command.is_empty() {
-        bail!(usage("--room wants a command"));
+    if request.undo && !request.command.is_empty() {
+        bail!(usage("--undo takes no command"));
     }
-    if request.undo && (request.room || !request.command.is_empty()) {
-        bail!(usage("--undo goes with --then alone"));
-    }
-    if request.dry && (request.room || request.undo || !request.command.is_empty()) {
-        bail!(usage("--dry-run goes alone"));
-    }
-    if request.then.is_some() && !request.room && !request.undo {
-        bail!(usage("--then goes with --room or --undo"));
+    if request.dry && (request.undo || !request.command.is_empty()) {
+        bail!(usage("--dry-run takes no command and no other option"));
     }
     Ok(request)
 }

@@ -1,6 +1,6 @@
-//! What a command that is pid 1 prints. Root inside could change the mode of a file of the host
-//! that it has open, open it anew, or read what is typed at a terminal; so it has a pipe, and a
-//! child of the supervisor copies that to the supervisor's output.
+//! Copies the output of a command that is pid 1. With a descriptor of the caller, root inside could
+//! change the mode of a file of the host, open it again, or read the input of a terminal. So pid 1
+//! gets a pipe, and a child of the supervisor copies it to the output of the supervisor.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -21,7 +21,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Starts to copy to our own standard output and standard error.
+    /// Starts the children that copy to standard output and standard error of this process.
     pub fn new() -> Result<Self> {
         let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
         let identity = |fd: BorrowedFd| fstat(fd).map(|status| (status.st_dev, status.st_ino));
@@ -36,19 +36,19 @@ impl Relay {
         Ok(relay)
     }
 
-    /// The ends that pid 1 gets.
+    /// Returns the ends for pid 1: standard output and standard error.
     pub fn ends(&self) -> [BorrowedFd<'_>; 2] {
         let end = |number: usize| self.ends[number.min(self.ends.len() - 1)].as_fd();
         [end(0), end(1)]
     }
 
-    /// Closes our duplicates of the ends: the children read the end of file when pid 1 has closed
-    /// its own.
+    /// Closes the ends in this process, so that the children reach the end of file when pid 1 has
+    /// closed its ends.
     pub fn close_ends(&mut self) {
         self.ends.clear();
     }
 
-    /// Waits until all has been written, for which TERM, INT and HUP end the waiting.
+    /// Waits until the children have written all output, or for TERM, INT or HUP.
     pub fn finish(&self) -> Result<()> {
         let mask: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
             .into_iter()
@@ -68,7 +68,7 @@ impl Relay {
     fn copy_to(&mut self, target: BorrowedFd) -> Result<()> {
         let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
         let child = spawn(0, None, || {
-            // What asks the supervisor to end is no reason to lose what the subhost prints last.
+            // A signal to the process group must not lose the last output of the subhost.
             let _ = SigSet::all().thread_block();
             let copied = close_all_except(&[reading.as_fd(), target]);
             u8::from(copied.and_then(|()| copy(&reading, target)).is_err())
@@ -80,7 +80,7 @@ impl Relay {
     }
 }
 
-/// Copies to the end of file. A reader that is gone, a full disk: then pid 1 gets EPIPE.
+/// Copies to the end of file. If a write fails, for example on a full disk, pid 1 gets EPIPE.
 fn copy(from: &OwnedFd, to: BorrowedFd) -> nix::Result<()> {
     let mut buffer = [0; 16 * 1024];
     loop {

@@ -1,8 +1,8 @@
-//! The dry run: what the stage would do, as commands.
+//! The dry run: prints what the stage would do, as shell commands.
 
-use crate::facts::{FACTS, require_network};
+use crate::environment::{PASSED, variables};
+use crate::facts::require_network;
 use crate::init::{REAPER_FD, stop_timeout};
-use crate::supervise::{PATH, running};
 use anyhow::{Result, bail, ensure};
 use ob_confine::cgroup_limits;
 use ob_confine::protect::{Protection, Seccomp};
@@ -10,87 +10,103 @@ use ob_confine::userns::{IdRange, UsernsSetting};
 use ob_document::Document;
 use ob_document::state::StateDir;
 use ob_document::steps::{command, hook, input, word};
+use ob_shutdown::FACTS;
 use std::path::Path;
 
-/// Checks what can be checked, and tells how pid 1 would be started. Where there is no command for it, that is told as a remark, and
-/// the stage itself is the command.
+/// The script of the shell that starts pid 1. It is executed on the host; pid 1 executes a program
+/// of the subhost.
+const PIVOT: &str = "cd \"$0\" && mount -t proc -o nosuid,nodev,noexec proc proc && \
+                     { mount -t sysfs -o nosuid,nodev,noexec sysfs sys || :; } && \
+                     pivot_root . . && umount -l . && cd / && exec \"$@\"";
+
+/// Makes all checks that change nothing, and adds the commands that start pid 1 to `steps`.
+///
+/// If no command has the same effect, the step is this stage, after a comment.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
     document.forget(FACTS);
-    let name = document.name().to_owned();
-    let home = StateDir::of(&name);
-    if home.is_locked() {
-        bail!("{}", running(&home));
+    let state_dir = StateDir::of(document.name());
+    if state_dir.is_locked() {
+        bail!("{}", state_dir.in_use_message());
     }
     let root = document.path("root")?;
     ensure!(root.is_dir(), "{} is not a directory", root.display());
     require_network(document)?;
     let remarks = remarks(document)?;
-    let given = steps.iter().any(|step| step.starts_with("document="));
-    if given || !remarks.is_empty() {
-        let mut told = Vec::new();
-        group(document, &name, &mut told)?;
-        told.extend(remarks);
-        return by_ourselves(document, given, &told, steps);
+    let is_given = steps.iter().any(|step| step.starts_with("document="));
+    if is_given || !remarks.is_empty() {
+        let mut comments = Vec::new();
+        group(document, &mut comments)?;
+        comments.extend(remarks);
+        return add_stage(document, is_given, &comments, steps);
     }
-    group(document, &name, steps)?;
+    group(document, steps)?;
+    steps.push(pid1(document)?);
+    Ok(())
+}
 
-    let text = match hook(document, "INIT", &[])? {
-        Some(hook) => hook,
-        None => command([
-            "env",
-            &format!("NAME={name}"),
-            &format!("START={}", document.list("START")?.join(" ")),
-            &format!("STOP_TIMEOUT={}", stop_timeout(document)),
-            "ob-unshare",
-            "--init",
-        ]),
-    };
+/// Returns the command that starts pid 1.
+fn pid1(document: &Document) -> Result<String> {
     let mut namespaces = vec!["unshare"];
     let net = document.optional("net").map(|net| format!("--net={net}"));
     if let Some(net) = &net {
         namespaces = vec!["nsenter", net, "unshare"];
     }
     namespaces.extend("--pid --fork --ipc --uts --time --mount --propagation private".split(' '));
-    let environment = protection(document)?.environment;
-    let environment = environment
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"));
-    let mut clean = vec![
-        "env".to_owned(),
-        "-i".to_owned(),
-        format!("PATH={PATH}"),
-        "HOME=/root".to_owned(),
-        "container=overlay-boot".to_owned(),
-        format!("NAME={name}"),
-    ];
-    clean.extend(environment);
-    // The shell that pivots is the host's; the one that it becomes is the subhost's own.
-    let pivot = "cd \"$0\" && mount -t proc -o nosuid,nodev,noexec proc proc && \
-                 { mount -t sysfs -o nosuid,nodev,noexec sysfs sys || :; } && \
-                 pivot_root . . && umount -l . && cd / && exec \"$@\"";
-    steps.push(format!(
-        "{} sh -c {} {} {} /bin/sh -c \"$({text})\" {REAPER_FD}<\"$(command -v ob-reaper)\"",
+    Ok(format!(
+        // A blank before the script: sh reads "$((" as the start of an arithmetic expansion.
+        "{} sh -c {} {} {} /bin/sh -c \"$( {} )\" {REAPER_FD}<\"$(command -v ob-reaper)\"",
         command(namespaces),
-        word(pivot),
+        word(PIVOT),
         word(document.text("root")?),
-        command(clean.iter().map(String::as_str)),
-    ));
-    Ok(())
+        environment(document)?,
+        script(document)?,
+    ))
 }
 
-/// Where no command does it all: the stage itself, on the document as the others have left it, or as their commands have made it so.
-fn by_ourselves(
+/// Returns the command that prints the script of pid 1.
+fn script(document: &Document) -> Result<String> {
+    if let Some(hook) = hook(document, "INIT", &[])? {
+        return Ok(hook);
+    }
+    Ok(command([
+        "env",
+        &format!("NAME={}", document.name()),
+        &format!("START={}", document.list("START")?.join(" ")),
+        &format!("STOP_TIMEOUT={}", stop_timeout(document)),
+        "ob-unshare",
+        "--init",
+    ]))
+}
+
+/// Returns the words of env(1) with the environment of pid 1. The shell that runs the step is the
+/// caller.
+fn environment(document: &Document) -> Result<String> {
+    let mut words = vec!["env".to_owned(), "-i".to_owned()];
+    let common = variables(document, &format!("/proc/self/fd/{REAPER_FD}"));
+    words.extend(common.iter().map(|variable| word(variable)));
+    words.extend(PASSED.map(|name| format!("${{{name}+\"{name}=${name}\"}}")));
+    // The last assignment to a variable counts.
+    let set = protection(document)?.environment;
+    let set = set
+        .iter()
+        .map(|(name, value)| word(&format!("{name}={value}")));
+    words.extend(set);
+    Ok(words.join(" "))
+}
+
+/// Adds the step that runs this stage, on the document of the earlier stages or of their commands.
+fn add_stage(
     document: &Document,
-    given: bool,
-    told: &[String],
+    is_given: bool,
+    comments: &[String],
     steps: &mut Vec<String>,
 ) -> Result<()> {
-    let told = told
+    let comments = comments
         .iter()
         .map(|step| step.strip_prefix("# ").unwrap_or(step));
-    steps.extend(told.map(|step| format!("# ob-unshare: {step}")));
+    steps.extend(comments.map(|step| format!("# ob-unshare: {step}")));
     let mut line = input(document, steps)?;
-    if !given {
+    if !is_given {
         let root = format!("root={}", document.text("root")?);
         let net = document.optional("net").map(|net| format!("net={net}"));
         let facts = ["ob-conf", "-", &root].into_iter().chain(net.as_deref());
@@ -100,53 +116,42 @@ fn by_ourselves(
     Ok(())
 }
 
-/// The control group, where the shell that starts pid 1 then is, too.
-fn group(document: &Document, name: &str, steps: &mut Vec<String>) -> Result<()> {
+/// Adds the commands that create the control group and move the shell into it.
+fn group(document: &Document, steps: &mut Vec<String>) -> Result<()> {
     let limits = cgroup_limits::of(document)?;
-    let Some(tree) = crate::cgroup::tree() else {
+    let Some(tree) = crate::cgroup_parent::tree() else {
         if let Some((limit, _)) = limits.first() {
             bail!("{}: the host has no cgroup2 tree", limit.name);
         }
         return Ok(());
     };
-    if !limits.is_empty() && Path::new("/run/systemd/system").exists() {
-        steps.push(
-            "# the group is made where systemd lets it be: in a scope, or a delegated unit"
-                .to_owned(),
-        );
-    }
     if !limits.is_empty() {
-        crate::limits::require(&tree, &limits)?;
+        if Path::new("/run/systemd/system").exists() {
+            steps.push(
+                "# under systemd the control group is in a scope, or in a delegated unit"
+                    .to_owned(),
+            );
+        }
+        crate::cgroup_parent::require(&tree, &limits)?;
     }
     let tree = tree.display();
-    let group = format!("{tree}/{name}");
-    for (limit, _) in &limits {
-        steps.push(format!(
-            "echo +{} >{tree}/cgroup.subtree_control",
-            limit.controller
-        ));
-    }
+    let group = format!("{tree}/{}", document.name());
+    let quoted = |file: &str| word(&format!("{group}/{file}"));
+    let enable = |controller: &str| format!("echo +{controller} >{tree}/cgroup.subtree_control");
+    steps.extend(limits.iter().map(|(limit, _)| enable(limit.controller)));
     steps.push(command(["mkdir", &group]));
-    for (limit, value) in &limits {
-        steps.push(format!(
-            "echo {} >{}",
-            word(value),
-            word(&format!("{group}/{}", limit.file))
-        ));
-    }
-    steps.push(format!(
-        "echo $$ >{}",
-        word(&format!("{group}/cgroup.procs"))
-    ));
+    let set = limits.iter();
+    steps.extend(set.map(|(limit, value)| format!("echo {} >{}", word(value), quoted(limit.file))));
+    steps.push(format!("echo $$ >{}", quoted("cgroup.procs")));
     Ok(())
 }
 
-/// The protection as it would be: with a user namespace where the plan asks for one.
+/// Returns the protection of the plan, with a user namespace if the plan has one.
 fn protection(document: &Document) -> Result<Protection> {
     Protection::of(document, UsernsSetting::of(document)? != UsernsSetting::No)
 }
 
-/// What pid 1 gets that no command does.
+/// Returns comments about the protection that no command can set.
 fn remarks(document: &Document) -> Result<Vec<String>> {
     let protection = protection(document)?;
     let mut remarks = Vec::new();
@@ -180,8 +185,8 @@ fn remarks(document: &Document) -> Result<Vec<String>> {
     if protection.no_devices {
         remarks.push("a root in which no device opens".to_owned());
     }
-    let told = remarks
+    let comments = remarks
         .iter()
         .map(|remark| format!("pid 1 also gets {remark}"));
-    Ok(told.collect())
+    Ok(comments.collect())
 }

@@ -1,8 +1,8 @@
-//! Pid 1 in a user namespace: born of a child that has gone there, and could not come back.
+//! Starts pid 1 in a user namespace: an intermediate child joins it, and creates pid 1 as its
+//! sibling.
 
-use crate::hurry::children;
 use crate::inside::{self, Plan};
-use crate::supervise::in_namespaces;
+use crate::spawn::spawn_in_namespaces;
 use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{OFlag, open};
 use nix::libc;
@@ -14,15 +14,18 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{Pid, chroot, fchdir, fchown, pipe2};
 use ob_confine::userns::{IdRange, is_own};
 use ob_document::one_line;
+use ob_shutdown::children;
 use ob_sys::namespace::owner;
 use ob_sys::process::{Child, pidfd_open, spawn};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Starts pid 1, which does `run`, as root of the user namespace with these `ids`, in new namespaces that belong to it.
+/// Starts pid 1, which calls `run`, as root of the user namespace with these `ids`, in new
+/// namespaces that belong to it.
 ///
-/// It is a child of this process all the same, whose death it is to follow.
+/// Pid 1 is a child of this process, clone(2) CLONE_PARENT, so that it gets the parent death
+/// signal.
 pub fn start(
     ids: IdRange,
     plan: &Plan,
@@ -31,40 +34,41 @@ pub fn start(
 ) -> Result<Child> {
     let namespace = namespace(ids, plan.net.as_ref())?;
     for output in plan.output {
-        // Services open /dev/stdout, which asks for rights on the pipe.
-        fchown(output, Some(ids.user(0)), Some(ids.group(0))).context("give it its output")?;
+        // Services open /dev/stdout, for which the kernel checks the mode of the pipe.
+        fchown(output, Some(ids.user(0)), Some(ids.group(0))).context("chown the output pipe")?;
     }
-    let (report, teller) = pipe2(OFlag::O_CLOEXEC)?;
-    // Already in its control group, into which root of the user namespace could put nobody.
-    let midwife = spawn(0, group.map(AsFd::as_fd), || {
-        let born = bear(ids, plan, namespace, run);
-        tell(&teller, born)
+    let (result_rx, result_tx) = pipe2(OFlag::O_CLOEXEC)?;
+    // In the control group from the start: root of the user namespace cannot move a process there.
+    let child = spawn(0, group.map(AsFd::as_fd), || {
+        let pid = fork_in_userns(ids, plan, namespace, run);
+        send_result(&result_tx, &pid)
     });
-    let midwife = midwife.context("start a child to join its user namespace")?;
-    drop(teller);
+    let child = child.context("start a child to join its user namespace")?;
+    drop(result_tx);
     let mut text = String::new();
-    File::from(report).read_to_string(&mut text)?;
-    waitid(Id::PIDFd(midwife.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    File::from(result_rx).read_to_string(&mut text)?;
+    waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
     let pid = text.parse().map_err(|_| {
-        // It may have been born, and nobody could tell us.
+        // Pid 1 may run, and the intermediate child was killed before it could report that.
         for child in children() {
             let _ = kill(child, Signal::SIGKILL);
             let _ = waitpid(child, None);
         }
         match text.as_str() {
-            "" => anyhow!("the child that was to start pid 1 was killed"),
+            "" => anyhow!("the intermediate child that starts pid 1 was killed"),
             why => anyhow!("{why}"),
         }
     })?;
     let pid = Pid::from_raw(pid);
     Ok(Child {
         pid,
-        // Only we can reap it, so the number is still its.
+        // Only this process can wait for pid 1, so its number is not reused before.
         pidfd: pidfd_open(pid)?,
     })
 }
 
-/// The user namespace that the network namespace belongs to; a new one if that is the host's, or there is none.
+/// Opens the user namespace that owns the network namespace. Creates one if that is the user
+/// namespace of the host.
 fn namespace(ids: IdRange, net: Option<&File>) -> Result<OwnedFd> {
     if let Some(net) = net {
         let owner = owner(net).context("find the user namespace of its network namespace")?;
@@ -75,26 +79,33 @@ fn namespace(ids: IdRange, net: Option<&File>) -> Result<OwnedFd> {
     Ok(ids.hold(0)?.open("user")?.into())
 }
 
-/// In the child: goes to the root and into the network while it still may, then to where it may no more.
-fn bear(ids: IdRange, plan: &Plan, namespace: OwnedFd, run: impl Fn() -> u8) -> Result<Pid> {
-    inside::approach(plan)?;
+/// In the intermediate child: enters root and network as root of the host, joins the user
+/// namespace, creates pid 1.
+fn fork_in_userns(
+    ids: IdRange,
+    plan: &Plan,
+    namespace: OwnedFd,
+    run: impl Fn() -> u8,
+) -> Result<Pid> {
+    inside::enter_root_and_net(plan)?;
     if plan.confinement.masks_files() {
         cover(plan).context("MASK")?;
     }
     ids.join(namespace)?;
     let more = libc::CLONE_NEWCGROUP | libc::CLONE_PARENT;
-    Ok(in_namespaces(more, None, run)?.pid)
+    Ok(spawn_in_namespaces(more, None, run)?.pid)
 }
 
-/// Covers files of the root in a mount namespace that belongs to the host still: mounts that come from there into one of another
-/// user namespace cannot be taken away in it.
+/// Masks files of the root, in a mount namespace that belongs to the user namespace of the host. In
+/// a copy that belongs to another user namespace these mounts are locked, mount_namespaces(7): root
+/// there cannot unmount them.
 fn cover(plan: &Plan) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
     let look = |path| open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
     let (root, host) = (look(".")?, look("/")?);
-    // Paths mean what they mean inside.
+    // Paths of MASK are resolved inside the root.
     chroot(".")?;
     let covered = plan.confinement.cover_files();
     fchdir(host)?;
@@ -103,13 +114,14 @@ fn cover(plan: &Plan) -> Result<()> {
     covered
 }
 
-fn tell(teller: impl AsFd, born: Result<Pid>) -> u8 {
-    let text = match &born {
+/// Writes the pid of pid 1, or the error, to `result_tx`. Returns the exit status.
+fn send_result(result_tx: impl AsFd, pid: &Result<Pid>) -> u8 {
+    let text = match pid {
         Ok(pid) => pid.to_string(),
         Err(error) => one_line(error),
     };
-    if let Ok(teller) = teller.as_fd().try_clone_to_owned() {
-        let _ = File::from(teller).write_all(text.as_bytes());
+    if let Ok(result_tx) = result_tx.as_fd().try_clone_to_owned() {
+        let _ = File::from(result_tx).write_all(text.as_bytes());
     }
-    u8::from(born.is_err())
+    u8::from(pid.is_err())
 }

@@ -104,6 +104,12 @@ pub const TOOLS: &[(&str, &[Shown])] = &[
         "ob-unshare.1",
         &[
             ("", InRoom, "var\n"),
+            ("overlay-boot mta.conf", Typed, "\"NAME\":\"mta\""),
+        ],
+    ),
+    (
+        "ob-room.1",
+        &[
             ("", Typed, "42 inside\n"),
             ("", Typed, ""),
             ("overlay-list mta", Typed, "\"NAME\":\"mta\""),
@@ -252,7 +258,7 @@ pub const FILES: &[(&str, &[Shown])] = &[
                 "",
                 Saved(
                     "stage",
-                    "ob-unshare --room sh -c 'ob-conf mta.conf | ob-mount | ./stage | ob-unshare -- ls /sys/class/net'; ip netns del mta",
+                    "ob-room sh -c 'ob-conf mta.conf | ob-mount | ./stage | ob-unshare -- ls /sys/class/net'; ip netns del mta",
                 ),
                 "lo\n",
             ),

@@ -588,7 +588,7 @@ fn f19_working_directory_is_no_place_for_programs() {
             );
             assert_eq!(done.status, 0, "{path}: {done:#?}");
         }
-        let pipeline = format!("ob-conf {conf} | ob-unshare --room true");
+        let pipeline = format!("ob-conf {conf} | ob-room true");
         let line = format!(
             "cd evil; {}",
             pipeline.replace(

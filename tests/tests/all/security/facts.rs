@@ -130,7 +130,7 @@ mod closed {
         let before = world.snapshot_of_idle("one");
         let run = |net: &str| {
             format!(
-                "ob-unshare --room sh -c 'ob-conf {two} | ob-mount | ob-conf - net={net} | ob-unshare -- true'"
+                "ob-room sh -c 'ob-conf {two} | ob-mount | ob-conf - net={net} | ob-unshare -- true'"
             )
         };
         for net in ["/run/netns/hand", "/run/netns/one", "/etc/passwd"] {
@@ -141,7 +141,7 @@ mod closed {
         }
         // In another order ob-cable does not know the range yet.
         let order = format!(
-            "ob-unshare --room sh -c 'ob-conf {two} | ob-cable | ob-mount | ob-unshare -- true'; echo '{{\"NAME\":\"two\"}}' | ob-cable --undo >/dev/null"
+            "ob-room sh -c 'ob-conf {two} | ob-cable | ob-mount | ob-unshare -- true'; echo '{{\"NAME\":\"two\"}}' | ob-cable --undo >/dev/null"
         );
         let done = world.run(&order);
         assert!(done.err.contains("net"), "{done:#?}");
@@ -177,7 +177,7 @@ mod closed {
                 let conf = subhost(&world, "a", &format!("PROTECT={level}\n{cables}"));
                 let run = |stage: &str| {
                     format!(
-                        "ob-unshare --room sh -c 'ob-conf {conf} | ob-mount {stage} | ob-unshare -- readlink /proc/self/ns/net'"
+                        "ob-room sh -c 'ob-conf {conf} | ob-mount {stage} | ob-unshare -- readlink /proc/self/ns/net'"
                     )
                 };
                 refused(&world, &run(""), &["ob-unshare: a: ", "net", "ob-cable"]);
@@ -281,7 +281,7 @@ mod forged {
             format!("{own} | ob-unshare -- true"),
             format!("{own} | ob-unshare -- no-such"),
             "| ob-unshare --undo".to_owned(),
-            "| ob-unshare --undo --then 'ob-cable --undo'".to_owned(),
+            "| ob-room --undo --cleanup 'ob-cable --undo'".to_owned(),
             "| ob-cable --undo".to_owned(),
             "| ob-mount --undo".to_owned(),
         ] {
@@ -373,7 +373,7 @@ mod forged {
 
     const UNDOS: &[&str] = &[
         "ob-unshare --undo",
-        "ob-unshare --undo --then 'ob-cable --undo'",
+        "ob-room --undo --cleanup 'ob-cable --undo'",
         "ob-cable --undo",
         "ob-mount --undo",
     ];
@@ -420,7 +420,7 @@ mod forged {
             for cure in [
                 "overlay-list",
                 "overlay-stop lab",
-                "ob-unshare --undo --then 'ob-cable --undo' </run/overlay-boot/lab/subhost",
+                "ob-room --undo --cleanup 'ob-cable --undo' </run/overlay-boot/lab/subhost",
             ] {
                 world.ok("mkdir -m 700 /run/overlay-boot/lab");
                 world.write("/run/overlay-boot/lab/subhost", &document);
@@ -569,7 +569,7 @@ mod found {
         let before = world.snapshot();
         for end in [
             "overlay-stop web",
-            "ob-list -d web | ob-unshare --undo --then 'ob-cable --undo'",
+            "ob-list -d web | ob-room --undo --cleanup 'ob-cable --undo'",
             "kill -9 $PID",
         ] {
             world.ok(&format!("overlay-boot {conf}"));
@@ -591,7 +591,7 @@ mod found {
             assert_eq!(links(&world), "d0\nh1\nhand0@", "{cure}");
         }
         // Without a guard.
-        for room in ["sh -c", "ob-unshare --room sh -c"] {
+        for room in ["sh -c", "ob-room sh -c"] {
             let pipeline = "ob-conf $C | ob-mount | ob-cable | ob-unshare &".replace("$C", &conf);
             world.ok(&format!("d=$({room} '{pipeline}')"));
             world.ok("read -r d </run/overlay-boot/web/subhost; printf '%s\\n' \"$d\" | ob-unshare --undo | ob-cable --undo | ob-mount --undo");
@@ -613,7 +613,7 @@ mod found {
         let before = world.snapshot();
         world.script("my-cable", "exec ob-conf - net=/run/netns/web");
         let boot = format!(
-            "NAME=web ob-unshare --room --then 'ob-cable --undo' ob-conf {conf} '|' ob-mount '|' $W/my-cable '|' ob-unshare"
+            "NAME=web ob-room --guard --cleanup 'ob-cable --undo' ob-conf {conf} '|' ob-mount '|' $W/my-cable '|' ob-unshare"
         );
         world.ok(&boot);
         assert!(world.inside("web", "ls /sys/class/net").contains("d0"));
@@ -632,7 +632,7 @@ mod found {
         world.script("web/pre", "ip netns add web");
         let stage = world.subhost("web", "");
         let before = world.snapshot();
-        let boot = "NAME=web ob-unshare --room --then 'ob-cable --undo' ob-conf $C '|' ob-mount '|' $W/my-cable '|' $S ob-unshare";
+        let boot = "NAME=web ob-room --guard --cleanup 'ob-cable --undo' ob-conf $C '|' ob-mount '|' $W/my-cable '|' $S ob-unshare";
         let boot = boot.replace("$C", &stage);
         world.ok(&boot.replace("$S", ""));
         world.ok("overlay-stop web");
@@ -784,7 +784,7 @@ mod mixed {
         feed ob-unshare -- true
         feed ob-mount --share "$W/shared:/planted" >/dev/null
         for undo in 'ob-mount --undo' 'ob-cable --undo' 'ob-unshare --undo'; do feed $undo >/dev/null; done
-        feed ob-unshare --undo --then 'ob-cable --undo' >/dev/null
+        feed ob-room --undo --cleanup 'ob-cable --undo' >/dev/null
         rm made"#;
 
     const VICTIMS: [&str; 3] = ["web", "strict", "hand"];

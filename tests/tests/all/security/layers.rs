@@ -192,7 +192,7 @@ fn r03_locks_of_a_room_without_guard_are_kept() {
     world.ok("mkdir a/root/x");
     let holder = world
         .line(&format!(
-            "ob-unshare --room sh -ec 'ob-conf {conf} | ob-mount >made; : >ready; exec sleep 1000'"
+            "ob-room sh -ec 'ob-conf {conf} | ob-mount >made; : >ready; exec sleep 1000'"
         ))
         .start();
     until("the mounts", || world.has("ready"));

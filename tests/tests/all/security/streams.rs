@@ -329,7 +329,7 @@ fn r16_enter_ends_on_term_while_its_reader_waits() {
 /// The line that runs `$COMMAND` as pid 1; `before` starts the last stage.
 fn as_pid_1(conf: &str, before: &str) -> String {
     format!(
-        "ob-unshare --room sh -c 'ob-conf {conf} | ob-mount | ob-cable | {before} ob-unshare -- sh -c \"$COMMAND\"'"
+        "ob-room sh -c 'ob-conf {conf} | ob-mount | ob-cable | {before} ob-unshare -- sh -c \"$COMMAND\"'"
     )
 }
 

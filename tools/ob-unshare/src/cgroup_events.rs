@@ -1,4 +1,4 @@
-//! What the kernel tells of a subhost that has reached its limits, for the log.
+//! Reads how often a subhost has reached the limits of its control group, for the log.
 
 use anyhow::Result;
 use ob_confine::cgroup_limits::LIMITS;
@@ -8,12 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Something that is counted.
+/// A counter of the kernel, cgroups(7), and the words for the log.
 struct Count {
     variable: &'static str,
     file: &'static str,
     key: &'static str,
-    /// What has happened, before the number, after one, and after any other.
+    /// The words before the number, after the number 1, and after other numbers.
     text: [&'static str; 3],
 }
 
@@ -24,15 +24,15 @@ const COUNTS: &[Count] = &[
         key: "oom_kill",
         text: [
             "killed ",
-            " process for want of memory",
-            " processes for want of memory",
+            " process, out of memory",
+            " processes, out of memory",
         ],
     },
     Count {
         variable: "MEMORY_MAX",
         file: "memory.events",
         key: "max",
-        text: ["had memory taken back ", " time", " times"],
+        text: ["had its memory reclaimed ", " time", " times"],
     },
     Count {
         variable: "MEMORY_HIGH",
@@ -54,8 +54,8 @@ const COUNTS: &[Count] = &[
     },
 ];
 
-/// The limits of one subhost that count.
-pub struct Watch {
+/// The counters of one subhost.
+pub struct LimitEvents {
     counters: Vec<Counter>,
 }
 
@@ -63,15 +63,15 @@ struct Counter {
     count: &'static Count,
     limit: String,
     file: File,
-    told: u64,
+    logged: u64,
 }
 
-impl Watch {
-    /// Begins to watch the limits of the document; none if it has none.
+impl LimitEvents {
+    /// Opens the counters of the limits in the document. Without limits it has no counter.
     pub fn of(document: &Document) -> Result<Self> {
         let mut counters = Vec::new();
         if !LIMITS.iter().any(|limit| document.has(limit.name)) {
-            return Ok(Watch { counters });
+            return Ok(LimitEvents { counters });
         }
         let group: &Path = document.path("cgroup")?;
         for count in COUNTS {
@@ -80,33 +80,35 @@ impl Watch {
                     count,
                     limit: limit.to_owned(),
                     file: File::open(group.join(count.file))?,
-                    told: 0,
+                    logged: 0,
                 };
-                counter.number(); // a file that was never read always tells of a change
+                counter.number(); // poll(2) reports a change of a file that was never read
                 counters.push(counter);
             }
         }
-        Ok(Watch { counters })
+        Ok(LimitEvents { counters })
     }
 
-    /// The files that become ready (`POLLPRI`) when something is to be told.
+    /// Returns the files for which poll(2) reports `POLLPRI` when a counter has changed.
     pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        // Statistics tell nobody of a change.
-        let telling = self
+        // The kernel notifies of changes in *.events, not in cpu.stat.
+        let notifying = self
             .counters
             .iter()
             .filter(|one| one.count.file.ends_with("events"));
-        telling.map(|one| one.file.as_fd())
+        notifying.map(|one| one.file.as_fd())
     }
 
-    /// What has happened since it was told last. Only when a number has doubled, so that a subhost at its limit does not fill its
-    /// log, or at the `end`.
-    pub fn news(&mut self, end: bool) -> Vec<String> {
+    /// Returns a line for each counter that has doubled since the previous call; `is_last`: that
+    /// has changed.
+    ///
+    /// A subhost at its limit does not fill its log.
+    pub fn lines(&mut self, is_last: bool) -> Vec<String> {
         let changed = self.counters.iter_mut().filter_map(|one| {
-            let number = one.number().unwrap_or(one.told);
-            let due = number > one.told && (end || number >= one.told * 2);
+            let number = one.number().unwrap_or(one.logged);
+            let due = number > one.logged && (is_last || number >= one.logged * 2);
             due.then(|| {
-                one.told = number;
+                one.logged = number;
                 one.one_line()
             })
         });
@@ -116,24 +118,24 @@ impl Watch {
 
 impl Counter {
     fn number(&self) -> Option<u64> {
-        // From the beginning: reading is what makes the file tell of the next change.
+        // Reading from the start makes poll(2) report the next change.
         let mut buffer = [0; 4096];
         let length = self.file.read_at(&mut buffer, 0).ok()?;
-        let text = str::from_utf8(&buffer[..length]).ok()?;
+        let text = std::str::from_utf8(&buffer[..length]).ok()?;
         value(text, self.count.key)
     }
 
     fn one_line(&self) -> String {
         let [before, one, more] = self.count.text;
-        let after = if self.told == 1 { one } else { more };
+        let after = if self.logged == 1 { one } else { more };
         let number = if self.count.key.ends_with("usec") {
             format!(
                 "{}.{} seconds",
-                self.told / 1_000_000,
-                self.told / 100_000 % 10
+                self.logged / 1_000_000,
+                self.logged / 100_000 % 10
             )
         } else {
-            self.told.to_string()
+            self.logged.to_string()
         };
         format!(
             "{}={} has {before}{number}{after}",
@@ -142,7 +144,7 @@ impl Counter {
     }
 }
 
-/// The number behind `key` in a table of the kernel's.
+/// Returns the number after `key` in a flat keyed file of cgroupfs.
 fn value(table: &str, key: &str) -> Option<u64> {
     let mut lines = table.lines();
     lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())

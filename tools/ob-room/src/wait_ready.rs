@@ -1,6 +1,6 @@
-//! Who asks for a guarded room: waits for the document, and returns.
+//! The caller of a guard: starts the guard, and waits until the subhost is up.
 
-use crate::guard::{Guard, INTERRUPTED, KILLED, take_signals};
+use crate::guard::{EXIT_INTERRUPTED, EXIT_STAGE_KILLED, Guard};
 use crate::notify;
 use crate::pipeline::Pipeline;
 use anyhow::{Context, Result, bail};
@@ -11,74 +11,81 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::pipe2;
-use ob_document::{Document, Silent};
+use ob_document::{Document, Silent, Tool};
+use ob_shutdown::block_termination_signals;
 use ob_sys::process::{Child, pidfd_signal, spawn};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
-/// Runs `pipeline` in a guarded room. Returns when it has printed the document (0), or when it has ended without and nothing is left
-/// of it (1). With `foreground` it stays until the room has ended, passing on the signals that ask for that. Whoever waits at
-/// `notify`, or at the socket of sd_notify(3), is told when it is up.
+/// Runs `pipeline` in a guarded room, and waits until the last stage has printed the document.
 ///
-/// The subhost is the one of the document that the first stage prints.
-pub fn guard(
+/// Returns 0 then, and 1 if every process of the room has exited without. With `foreground` it
+/// stays until the room has ended. TERM, INT and HUP end the subhost. When the subhost is up, a
+/// newline is written to the descriptor `notify`, and READY=1 is sent to the socket of
+/// sd_notify(3).
+///
+/// The document that the first stage prints names the subhost. At the end the guard runs the
+/// command `cleanup`.
+pub fn run_guarded(
+    tool: &Tool,
     pipeline: &Pipeline,
-    then: &str,
+    cleanup: Option<&str>,
     foreground: bool,
     notify: Option<RawFd>,
 ) -> Result<ExitCode> {
-    let (news, teller) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    let mut guard = Guard::new(then, teller)?;
-    // Before there is anything to end, so that none of them ends us alone and leaves the boot to itself.
-    let signals = take_signals(&[])?;
+    let (status_rx, status_tx) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+    let mut guard = Guard::new(tool, cleanup, status_tx)?;
+    // Blocked before the guard starts: a signal that ends this process alone would leave the boot
+    // without a caller.
+    let signals = block_termination_signals(&[])?;
     let child = spawn(0, None, || guard.run(pipeline)).context("start the guard")?;
     drop(guard);
 
-    let mut news = Lines::new(news);
-    let state = news.next(&signals, &child)?;
+    let mut status = Lines::new(status_rx);
+    let state = status.next(&signals, &child)?;
     let name = state.and_then(|line| Document::parse(&line).ok());
     let name = name.map(|document| document.name().to_owned());
-    let outcome = wait(news, &signals, &child, foreground, notify);
+    let outcome = wait_ready(status, &signals, &child, foreground, notify);
     match name {
         Some(name) => outcome.context(name),
         None => outcome,
     }
 }
 
-/// Waits until the subhost is up, and announces that; with `foreground`, or if there is none,
-/// until its guard has ended.
-fn wait(
-    mut news: Lines,
+/// Waits until the subhost is up, and reports that. With `foreground`, or if the boot fails, waits
+/// for the guard too.
+fn wait_ready(
+    mut status: Lines,
     signals: &SignalFd,
     guard: &Child,
     foreground: bool,
     notify: Option<RawFd>,
 ) -> Result<ExitCode> {
-    let document = news.next(signals, guard)?;
-    let announced = document.as_ref().map_or(Ok(()), |document| {
+    let document = status.next(signals, guard)?;
+    let reported = document.as_ref().map_or(Ok(()), |document| {
         let printed = std::io::stdout().write_all(document.as_bytes());
         let printed = printed.context("print the document");
         printed.and_then(|()| notify::ready(notify))
     });
-    if announced.is_err() {
-        // A subhost that cannot be announced would be one that nothing knows of.
+    if reported.is_err() {
+        // The caller would not know that the subhost runs.
         let _ = pidfd_signal(&guard.pidfd, Signal::SIGTERM);
     }
-    drop(news);
-    let up = document.is_some();
-    if up && announced.is_ok() && !foreground {
+    drop(status);
+    let is_up = document.is_some();
+    if is_up && reported.is_ok() && !foreground {
         return Ok(ExitCode::SUCCESS);
     }
-    let end = stay(guard, signals)?;
-    announced?;
-    if up {
+    let end = wait_for_guard(guard, signals)?;
+    reported?;
+    if is_up {
         return Ok(ExitCode::SUCCESS);
     }
     match end {
-        WaitStatus::Exited(_, INTERRUPTED) => bail!("told to end while it was starting"),
-        WaitStatus::Exited(_, KILLED) => bail!("a process of its boot was killed"),
+        WaitStatus::Exited(_, EXIT_INTERRUPTED) => bail!("told to end while it was starting"),
+        WaitStatus::Exited(_, EXIT_STAGE_KILLED) => bail!("a process of its boot was killed"),
         WaitStatus::Signaled(_, signal, _) => {
             bail!("its guard was ended by {}", signal.as_str())
         }
@@ -99,8 +106,8 @@ impl Lines {
         Lines { pipe, read }
     }
 
-    /// Reads the next line; none at the end. Meanwhile passes TERM, INT and HUP on to the guard,
-    /// which then ends.
+    /// Reads the next line; returns `None` at the end of the pipe. Meanwhile, TERM, INT and HUP are
+    /// sent to the guard.
     fn next(&mut self, signals: &SignalFd, guard: &Child) -> Result<Option<String>> {
         let mut buffer = [0; 4096];
         loop {
@@ -118,8 +125,8 @@ impl Lines {
     }
 }
 
-/// Waits for the guard's end, and passes TERM, INT and HUP on to it.
-fn stay(guard: &Child, signals: &SignalFd) -> Result<WaitStatus> {
+/// Waits until the guard has exited. Meanwhile, TERM, INT and HUP are sent to it.
+fn wait_for_guard(guard: &Child, signals: &SignalFd) -> Result<WaitStatus> {
     while !wait_for(&guard.pidfd, signals, guard)? {}
     Ok(waitid(
         Id::PIDFd(guard.pidfd.as_fd()),
@@ -127,7 +134,8 @@ fn stay(guard: &Child, signals: &SignalFd) -> Result<WaitStatus> {
     )?)
 }
 
-/// Waits until there is something at `awaited`: true; or a signal, which is passed on to the guard: false.
+/// Waits until `awaited` is readable, and returns true, or for a signal, which is sent to the guard
+/// as TERM.
 fn wait_for(awaited: impl AsFd, signals: &SignalFd, guard: &Child) -> Result<bool> {
     let mut events = [
         PollFd::new(awaited.as_fd(), PollFlags::POLLIN),

@@ -1,4 +1,5 @@
-//! Telling a supervisor that the subhost is up: s6's way, a newline on a descriptor, and systemd's, sd_notify(3).
+//! Reports to a supervisor that the subhost is up: with a newline on a descriptor, like s6, and
+//! with sd_notify(3).
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -12,12 +13,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
-/// How many milliseconds the supervisor may take to make room for the message. A full pipe or
-/// socket would block for ever.
+/// How many milliseconds the supervisor may take to read from a full pipe or socket; a write would
+/// block for ever.
 const BOUND: u16 = 5000;
 
-/// Writes a newline to `descriptor`, which is then closed with this process, and sends READY=1 to
-/// the socket that the environment names in `NOTIFY_SOCKET`.
+/// Writes a newline to `descriptor`, and sends READY=1 to the socket in the environment variable
+/// `NOTIFY_SOCKET`.
 pub fn ready(descriptor: Option<RawFd>) -> Result<()> {
     if let Some(number) = descriptor {
         write_newline(number).with_context(|| format!("notify descriptor {number}"))?;
@@ -32,7 +33,7 @@ pub fn ready(descriptor: Option<RawFd>) -> Result<()> {
     let sent = address.map_err(anyhow::Error::from).and_then(|address| {
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&address)?;
-        wait_for_room(&socket)?;
+        wait_writable(&socket)?;
         Ok(socket.send(b"READY=1")?)
     });
     sent.with_context(|| format!("notify {}", Path::new(&path).display()))?;
@@ -41,13 +42,13 @@ pub fn ready(descriptor: Option<RawFd>) -> Result<()> {
 
 fn write_newline(number: RawFd) -> Result<()> {
     let fd = dup_inherited(number)?;
-    wait_for_room(&fd)?;
+    wait_writable(&fd)?;
     Ok(File::from(fd).write_all(b"\n")?)
 }
 
-fn wait_for_room(fd: impl AsFd) -> Result<()> {
-    let mut room = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-    match poll(&mut room, PollTimeout::from(BOUND))? {
+fn wait_writable(fd: impl AsFd) -> Result<()> {
+    let mut event = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+    match poll(&mut event, PollTimeout::from(BOUND))? {
         0 => Err(Errno::ETIMEDOUT.into()),
         _ => Ok(()),
     }

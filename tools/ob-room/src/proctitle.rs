@@ -1,22 +1,23 @@
-//! What `ps` shows.
+//! The title of this process in ps(1).
 
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
-/// Writes `title` over our own command line, which is where `ps` reads it.
-pub fn show_as(title: &str) -> Result<()> {
+/// Writes `title` over the command line of this process, which ps(1) reads from /proc/PID/cmdline.
+pub fn set_proctitle(title: &str) -> Result<()> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> = stat
         .rsplit_once(") ")
-        .context("stat")?
+        .context("parse /proc/self/stat")?
         .1
         .split(' ')
         .collect();
-    // Fields 48 and 49, of which the third was the first after the name.
+    // arg_start and arg_end, fields 48 and 49 of proc_pid_stat(5). The first field after the name
+    // is the third.
     let (start, end): (u64, u64) = match fields.get(45..47) {
         Some([start, end]) => (start.parse()?, end.parse()?),
-        _ => bail!("stat"),
+        _ => bail!("parse /proc/self/stat"),
     };
     let length = usize::try_from(end - start)?;
     let mut line = title.as_bytes().to_vec();

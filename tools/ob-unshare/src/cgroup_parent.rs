@@ -1,27 +1,34 @@
-//! The limits of a subhost: where its control group may lie so that they work, and their values.
+//! Finds the parent of the control group of a subhost, and sets the limits of the group.
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use ob_confine::cgroup_limits::Limit;
 use ob_sys::file::get_xattr;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A limit and the value that the kernel is to get.
+/// Where a cgroup2 tree is mounted: alone, or beside version 1. To read the table of mounts instead
+/// would take longer with every subhost that runs.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// Limits, with the value to write to the file of each.
 pub type Limits = Vec<(&'static Limit, String)>;
 
-/// The group below a group with limits for its children where the processes are that are no child's: the supervisor, and what
-/// else a unit has.
-const LEAF: &str = "supervisor";
+/// The child group for the supervisor and other processes of a unit: a group that enables
+/// controllers for its children must not have processes, see "no internal processes" in cgroups(7).
+const SUPERVISOR_GROUP: &str = "supervisor";
 
-/// Returns the group in which that of the subhost is to be made, with all controllers on that the limits need.
+/// Returns the group in which the group of the subhost will be created, and enables the controllers
+/// of its limits.
 ///
-/// Where systemd runs, the tree is systemd's but for what it delegates, and what is made elsewhere it may take down: so it is the
-/// unit that we are in, if that is delegated, or a new scope, in which the supervisor then is.
+/// systemd owns the tree, except what it delegates, and may remove groups elsewhere. So under
+/// systemd it is the unit of this process, if that has `Delegate=yes`, or a new scope, into which
+/// the supervisor moves.
 pub fn prepare_parent(tree: &Path, name: &str, limits: &Limits) -> Result<PathBuf> {
     require(tree, limits)?;
-    let parent = if is_systemds() {
-        match own_unit(tree)? {
+    let parent = if is_systemd_booted() {
+        match delegated_unit(tree)? {
             Some(unit) => {
                 move_to_leaf(&unit)?;
                 unit
@@ -44,6 +51,14 @@ pub fn prepare_parent(tree: &Path, name: &str, limits: &Limits) -> Result<PathBu
     Ok(parent)
 }
 
+/// Returns the mount point of the cgroup2 tree, if the host has one.
+pub fn tree() -> Option<PathBuf> {
+    MOUNTS
+        .iter()
+        .find(|path| statfs(**path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC))
+        .map(PathBuf::from)
+}
+
 /// Sets the limits of `group`.
 pub fn set(group: &Path, limits: &Limits) -> Result<()> {
     for (limit, value) in limits {
@@ -60,11 +75,11 @@ pub fn set(group: &Path, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a limit that nothing here can keep.
+/// Fails if the tree lacks the controller of a limit.
 pub fn require(tree: &Path, limits: &Limits) -> Result<()> {
-    let there = read(&tree.join("cgroup.controllers"))?;
+    let available = read(&tree.join("cgroup.controllers"))?;
     for (limit, _) in limits {
-        if !there
+        if !available
             .split_whitespace()
             .any(|word| word == limit.controller)
         {
@@ -85,22 +100,23 @@ pub fn require(tree: &Path, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-fn is_systemds() -> bool {
+fn is_systemd_booted() -> bool {
     Path::new("/run/systemd/system").exists()
 }
 
-/// Our own group if it is a unit with `Delegate=yes`, also seen from its leaf. No higher one: that would be another manager's.
-pub fn own_unit(tree: &Path) -> Result<Option<PathBuf>> {
-    if !is_systemds() {
+/// Returns the group of this process, if it is a unit with `Delegate=yes`; if this process is in
+/// the child group of such a unit, the unit. A unit higher up belongs to another manager.
+pub fn delegated_unit(tree: &Path) -> Result<Option<PathBuf>> {
+    if !is_systemd_booted() {
         return Ok(None);
     }
     let own = group_of("self", tree)?;
-    let own = if own.ends_with(LEAF) {
+    let own = if own.ends_with(SUPERVISOR_GROUP) {
         own.parent().unwrap_or(&own).to_owned()
     } else {
         own
     };
-    // Which it is depends on the version of systemd.
+    // The name depends on the version of systemd.
     let mark = [c"user.delegate", c"trusted.delegate"];
     let is_delegated = mark
         .iter()
@@ -111,37 +127,43 @@ pub fn own_unit(tree: &Path) -> Result<Option<PathBuf>> {
 fn group_of(process: &str, tree: &Path) -> Result<PathBuf> {
     let table = read(&Path::new("/proc").join(process).join("cgroup"))?;
     let path = table.lines().find_map(|line| line.strip_prefix("0::/"));
-    Ok(tree.join(path.context("it is in no group of the cgroup2 tree")?))
+    Ok(tree.join(path.context("the process is in no group of the cgroup2 tree")?))
 }
 
-/// Moves all processes of the unit into a leaf: a group with limits for its children may have none itself.
+/// Moves all processes of the unit into its child group, so that the unit can enable controllers.
 fn move_to_leaf(unit: &Path) -> Result<()> {
-    let leaf = unit.join(LEAF);
-    let context = || format!("move the processes of {} to {LEAF}", unit.display());
+    let leaf = unit.join(SUPERVISOR_GROUP);
+    let context = || {
+        format!(
+            "move the processes of {} to {SUPERVISOR_GROUP}",
+            unit.display()
+        )
+    };
     match std::fs::create_dir(&leaf) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(error).with_context(context);
         }
         _ => {}
     }
-    // Again, until there is none: they may have had children meanwhile.
+    // A process that was just moved may have forked before.
     for _ in 0..100 {
         let processes = read(&unit.join("cgroup.procs"))?;
         if processes.is_empty() {
             return Ok(());
         }
         for process in processes.lines() {
-            // One that has ended needs no moving.
+            // The process may have exited.
             let _ = std::fs::write(leaf.join("cgroup.procs"), process);
         }
     }
-    bail!("{}: there are always more", context())
+    bail!("{}: new processes appear all the time", context())
 }
 
-/// Has systemd make a scope that is delegated to us, and moves this process to a leaf of it: the scope lasts until the supervisor
-/// has ended, and all of the subhost.
+/// Starts a delegated scope, and moves this process into a child group of it. The scope lasts until
+/// the supervisor and all processes of the subhost have exited.
 ///
-/// systemd wants a process for it: one that waits for a byte and copies it, by which we know that it is there.
+/// A scope needs a process: `cat`, which copies a byte when it runs, and exits when its input is
+/// closed.
 fn scope(tree: &Path, name: &str) -> Result<PathBuf> {
     let mut holder = Command::new("systemd-run")
         .args(["--scope", "--quiet", "--collect", "--property=Delegate=yes"])
@@ -154,34 +176,37 @@ fn scope(tree: &Path, name: &str) -> Result<PathBuf> {
         .spawn()
         .context("run systemd-run")?;
     let (Some(mut input), Some(mut output)) = (holder.stdin.take(), holder.stdout.take()) else {
-        bail!("it has no pipes");
+        bail!("systemd-run has no pipes");
     };
     let mut byte = [0];
-    let is_there = input
+    let is_running = input
         .write_all(b"\n")
         .and_then(|()| output.read_exact(&mut byte));
-    if is_there.is_err() {
+    if is_running.is_err() {
         drop(input);
-        let told = holder.wait_with_output()?.stderr;
+        let message = holder.wait_with_output()?.stderr;
         bail!(
             "{}",
-            String::from_utf8_lossy(&told).trim().replace('\n', " ")
+            String::from_utf8_lossy(&message).trim().replace('\n', " ")
         );
     }
-    let joined = (|| {
-        let scope = group_of(&holder.id().to_string(), tree)?;
-        let leaf = scope.join(LEAF);
-        std::fs::create_dir(&leaf).with_context(|| format!("make {}", leaf.display()))?;
-        std::fs::write(leaf.join("cgroup.procs"), "0")
-            .with_context(|| format!("go to {}", leaf.display()))?;
-        Ok(scope)
-    })();
+    let joined = join(holder.id(), tree);
     drop(input);
     holder.wait()?;
     joined
 }
 
-/// As names of units have other characters than theirs.
+/// Moves this process into a new child group of the scope of `holder`, and returns the scope.
+fn join(holder: u32, tree: &Path) -> Result<PathBuf> {
+    let scope = group_of(&holder.to_string(), tree)?;
+    let leaf = scope.join(SUPERVISOR_GROUP);
+    std::fs::create_dir(&leaf).with_context(|| format!("create {}", leaf.display()))?;
+    std::fs::write(leaf.join("cgroup.procs"), "0")
+        .with_context(|| format!("move to {}", leaf.display()))?;
+    Ok(scope)
+}
+
+/// Replaces the characters that the name of a unit cannot have, as systemd-escape(1) does.
 fn escape(name: &str) -> String {
     let mut escaped = String::new();
     for byte in name.bytes() {

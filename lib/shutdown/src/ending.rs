@@ -1,0 +1,202 @@
+//! Ends any number of subhosts at the same time: TERM to every process, a bounded wait, KILL.
+
+use crate::{KILL_TIMEOUT, guards, stop_timeout, terminator};
+use anyhow::{Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use ob_document::Document;
+use ob_document::state::{StateDir, open_own_pid1};
+use ob_sys::process::{Child, pidfd_signal};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long pid 1 may take to exit when it is the last process.
+const PID1_ALONE_GRACE: Duration = Duration::from_millis(200);
+
+/// How long pid 1 may take to end the subhost by itself, as the reaper does, before the shutdown
+/// helper is started. The helper takes longer than all the rest.
+const PID1_GRACE: Duration = Duration::from_millis(20);
+
+/// The facts that differ between two boots of a subhost.
+const BOOT_FACTS: [&str; 5] = ["guard", "guardstart", "pid", "pidns", "start"];
+
+/// A subhost whose pid 1 has got TERM.
+pub struct Ending {
+    pid1: OwnedFd,
+    /// When the shutdown helper signals every process; `None` as soon as it was started.
+    signal_all_at: Option<Instant>,
+    /// The shutdown helper. It exits with 0 when pid 1 is alone.
+    terminator: Option<Child>,
+    deadline: Instant,
+    is_killed: bool,
+}
+
+/// Replaces the documents of subhosts that have ended by `None`.
+///
+/// A subhost has ended if the state file belongs to another boot than the document.
+#[must_use]
+pub fn current(documents: &[Document]) -> Vec<Option<&Document>> {
+    let documents = documents.iter();
+    documents
+        .map(|document| Some(document).filter(|document| !is_of_another_boot(document)))
+        .collect()
+}
+
+fn is_of_another_boot(document: &Document) -> bool {
+    let state = StateDir::of(document.name()).document().ok().flatten();
+    let differs = |state: &Document, fact| {
+        document.has(fact) && document.number(fact).ok() != state.number(fact).ok()
+    };
+    state.is_some_and(|state| BOOT_FACTS.iter().any(|fact| differs(&state, fact)))
+}
+
+/// Ends the subhosts, also if they are starting. Their guards clean up. Returns a result for each
+/// document.
+#[must_use]
+pub fn end(documents: &[Document]) -> Vec<Result<()>> {
+    let documents = current(documents);
+    let endings = begin(&documents);
+    wait_for_exit(&documents, endings)
+}
+
+/// Ends the subhost of this pid 1.
+pub fn end_pid1(document: &Document, pid1: OwnedFd) -> Result<()> {
+    let mut ending = [Some(Ending::begin(document, pid1, PID1_GRACE))];
+    wait_for_pid1s(&mut ending);
+    result(document, &ending[0])
+}
+
+/// Sends TERM to pid 1 of each subhost. The result is `None` for a subhost that does not run.
+#[must_use]
+pub fn begin(documents: &[Option<&Document>]) -> Vec<Option<Ending>> {
+    // The more subhosts end at the same time, the longer each of them takes.
+    let factor = u32::try_from(1 + documents.len() / 10).unwrap_or(u32::MAX);
+    let grace = PID1_GRACE.saturating_mul(factor);
+    let begun = documents.iter().map(|document| {
+        let document = (*document)?;
+        Some(Ending::begin(document, open_own_pid1(document)?, grace))
+    });
+    begun.collect()
+}
+
+/// Waits until the subhosts have ended, and cancels the boot of subhosts without a pid 1.
+///
+/// `endings` are the results of [`begin`] for `documents`. Returns a result for each document.
+#[must_use]
+pub fn wait_for_exit(
+    documents: &[Option<&Document>],
+    mut endings: Vec<Option<Ending>>,
+) -> Vec<Result<()>> {
+    wait_for_pid1s(&mut endings);
+    let ended = documents.iter().zip(&endings).map(|(document, ending)| {
+        let Some(document) = document else {
+            return Ok(());
+        };
+        result(document, ending)?;
+        if open_own_pid1(document).is_none() {
+            guards::cancel(document);
+        }
+        Ok(())
+    });
+    ended.collect()
+}
+
+/// Waits until each pid 1 has exited, or a pid 1 cannot be killed. The `endings` that are finished
+/// become `None`.
+fn wait_for_pid1s(endings: &mut [Option<Ending>]) {
+    while endings.iter().any(Option::is_some) {
+        wait(endings);
+        for ending in &mut *endings {
+            ending.take_if(Ending::has_ended);
+        }
+        if endings.iter().flatten().any(Ending::is_overdue) {
+            return;
+        }
+    }
+}
+
+fn result(document: &Document, ending: &Option<Ending>) -> Result<()> {
+    if ending.is_none() {
+        return Ok(());
+    }
+    let pid = document.number("pid").unwrap_or_default();
+    bail!("pid 1, {pid}, does not exit after SIGKILL: it waits in the kernel")
+}
+
+impl Ending {
+    /// Sends TERM to pid 1. If it has not exited after `grace`, all other processes get TERM as
+    /// well.
+    fn begin(document: &Document, pid1: OwnedFd, grace: Duration) -> Self {
+        let _ = pidfd_signal(&pid1, Signal::SIGTERM);
+        let now = Instant::now();
+        Ending {
+            pid1,
+            signal_all_at: Some(now + grace),
+            terminator: None,
+            deadline: now + stop_timeout(document),
+            is_killed: false,
+        }
+    }
+
+    /// Returns whether pid 1 has exited. Kills it if it is alone, or if the time is up.
+    fn has_ended(&mut self) -> bool {
+        if is_readable(&self.pid1) {
+            self.kill_terminator();
+            return true;
+        }
+        if self.signal_all_at.is_some_and(|due| Instant::now() >= due) {
+            self.signal_all_at = None;
+            self.terminator = terminator::start(&self.pid1).ok();
+        }
+        // The kernel does not end pid 1 before each process of its pid namespace has been waited
+        // for, see zap_pid_ns_processes(); a child of the terminator is one of these.
+        if let Some(child) = self.terminator.take_if(|child| is_readable(&child.pidfd)) {
+            let ended = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
+            if matches!(ended, Ok(WaitStatus::Exited(_, 0))) {
+                self.deadline = self.deadline.min(Instant::now() + PID1_ALONE_GRACE);
+            }
+        }
+        if Instant::now() >= self.deadline && !self.is_killed {
+            let _ = pidfd_signal(&self.pid1, Signal::SIGKILL);
+            self.is_killed = true;
+            self.deadline = Instant::now() + KILL_TIMEOUT;
+        }
+        false
+    }
+
+    /// Ends the shutdown helper. Its child inside has exited with pid 1.
+    fn kill_terminator(&mut self) {
+        if let Some(child) = self.terminator.take() {
+            let _ = pidfd_signal(&child.pidfd, Signal::SIGKILL);
+            let _ = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
+        }
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.is_killed && Instant::now() >= self.deadline
+    }
+}
+
+/// Waits until a pid 1 or a helper has exited, or for the next deadline.
+fn wait(endings: &[Option<Ending>]) {
+    let mut events = Vec::new();
+    let mut next = Duration::from_secs(1);
+    for ending in endings.iter().flatten() {
+        events.push(PollFd::new(ending.pid1.as_fd(), PollFlags::POLLIN));
+        if let Some(child) = &ending.terminator {
+            events.push(PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN));
+        }
+        let due = ending
+            .signal_all_at
+            .map_or(ending.deadline, |due| due.min(ending.deadline));
+        next = next.min(due.saturating_duration_since(Instant::now()));
+    }
+    let milliseconds = u16::try_from(next.as_millis() + 1).unwrap_or(1000);
+    let _ = poll(&mut events, PollTimeout::from(milliseconds));
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut event = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut event, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,129 @@
+//! Watches a running subhost: writes its log, ends it on a signal, waits for the exit of pid 1.
+
+use crate::cgroup_events::LimitEvents;
+use crate::logger::Logger;
+use crate::start::Subhost;
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use ob_document::{Document, one_line};
+use ob_shutdown::{block_termination_signals, ending::end_pid1};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+/// Waits until pid 1 has exited, and returns its exit status; 128 plus the number of a signal that
+/// has killed it.
+///
+/// TERM, INT and HUP end the subhost.
+pub fn wait(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
+    let signals = block_termination_signals(&[])?;
+    let started = format!("pid 1 has started, as {}", subhost.child.pid);
+    subhost.logger.say(&started);
+    let mut limits = LimitEvents::of(document)?;
+    loop {
+        let ready = poll_all(&subhost, &signals, &limits)?;
+        if ready.output {
+            copy_output(&mut subhost);
+        }
+        if ready.limits {
+            log_limit_events(&mut limits, &mut subhost.logger, false);
+        }
+        if ready.pid1 {
+            break;
+        }
+        if ready.signals && signals.read_signal()?.is_some() {
+            subhost.logger.say("ending the subhost after a signal");
+            let pid1 = subhost.child.pidfd.try_clone()?;
+            if let Err(error) = end_pid1(document, pid1) {
+                subhost.logger.say(&one_line(&error));
+            }
+        }
+    }
+    // The kernel has killed every writer, so the rest of the output is in the pipe.
+    while copy_output(&mut subhost) {}
+    log_limit_events(&mut limits, &mut subhost.logger, true);
+    let status = waitid(Id::PIDFd(subhost.child.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    let (code, text) = describe(status);
+    subhost.logger.say(&text);
+    subhost.logger.flush();
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)))
+}
+
+/// Which descriptors poll(2) has reported.
+struct Ready {
+    pid1: bool,
+    signals: bool,
+    limits: bool,
+    output: bool,
+}
+
+/// Waits for the exit of pid 1, a signal, a limit that was reached, or output.
+fn poll_all(subhost: &Subhost, signals: &SignalFd, limits: &LimitEvents) -> Result<Ready> {
+    let mut events = vec![
+        PollFd::new(subhost.child.pidfd.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+    ];
+    let output = subhost.output.as_ref();
+    let output = output.map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN));
+    let has_output = output.is_some();
+    events.extend(output);
+    let limits = limits.files();
+    events.extend(limits.map(|file| PollFd::new(file, PollFlags::POLLPRI)));
+    while let Err(error) = poll(&mut events, PollTimeout::NONE) {
+        if error != Errno::EINTR {
+            return Err(error).context("wait");
+        }
+    }
+    let is_ready = |event: &PollFd| event.revents().is_some_and(|events| !events.is_empty());
+    let first_limit = if has_output { 3 } else { 2 };
+    Ok(Ready {
+        pid1: is_ready(&events[0]),
+        signals: is_ready(&events[1]),
+        output: has_output && is_ready(&events[2]),
+        limits: events[first_limit..].iter().any(is_ready),
+    })
+}
+
+/// Returns the exit status for `status`, and the line for the log.
+fn describe(status: WaitStatus) -> (i32, String) {
+    match status {
+        WaitStatus::Signaled(_, signal, _) => (
+            128 + signal as i32,
+            format!("pid 1 was ended by {}", signal.as_str()),
+        ),
+        WaitStatus::Exited(_, code) => (code, format!("pid 1 has ended with status {code}")),
+        other => (125, format!("pid 1 has ended: {other:?}")),
+    }
+}
+
+fn log_limit_events(limits: &mut LimitEvents, logger: &mut Logger, is_last: bool) {
+    for line in limits.lines(is_last) {
+        logger.say(&line);
+    }
+}
+
+/// Copies available output to the log, and returns whether there was any. Closes the pipe at its
+/// end.
+fn copy_output(subhost: &mut Subhost) -> bool {
+    let Some(output) = &mut subhost.output else {
+        return false;
+    };
+    let mut event = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut event, PollTimeout::ZERO) == Ok(0) {
+        return false;
+    }
+    let mut buffer = [0; 4096];
+    match output.read(&mut buffer) {
+        Ok(0) | Err(_) => {
+            subhost.output = None;
+            false
+        }
+        Ok(length) => {
+            subhost.logger.take(&buffer[..length]);
+            true
+        }
+    }
+}
