@@ -62,8 +62,9 @@ impl Filters {
     /// # Errors
     /// The bytes are truncated, or there is no filter: they are read only where there must be one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let (words, rest) = bytes.as_chunks::<8>();
-        let mut words = words.iter();
+        let words = bytes.chunks_exact(8);
+        let rest = words.remainder();
+        let mut words = words.filter_map(|word| <&[u8; 8]>::try_from(word).ok());
         let mut filters = Vec::new();
         loop {
             let length = words.next().context("the file is truncated")?;
@@ -77,7 +78,7 @@ impl Filters {
         }
         ensure!(!filters.is_empty(), "it has no filter");
         ensure!(
-            rest.is_empty() && words.len() == 0,
+            rest.is_empty() && words.next().is_none(),
             "something follows its filters"
         );
         Ok(Filters(filters))

@@ -145,7 +145,7 @@ impl Profile {
         }
         if !administrator {
             for flag in NAMESPACE_FLAGS {
-                let condition = flag_set(0, u64::from(flag.cast_unsigned()))?;
+                let condition = flag_set(0, u64::from(flag as u32))?;
                 let numbers = numbers(&["clone", "unshare"]);
                 profile.add(numbers, refusal, vec![condition]);
             }
@@ -158,7 +158,7 @@ impl Profile {
             let condition = dword(1, SeccompCmpOp::Eq, request.into())?;
             profile.add(numbers(&["ioctl"]), refusal, vec![condition]);
         }
-        let others = other_than(&SOCKET_FAMILIES.map(libc::c_int::cast_unsigned))?;
+        let others = other_than(&SOCKET_FAMILIES.map(|family| family as u32))?;
         let outcome = Outcome::Errno(libc::EAFNOSUPPORT as u32);
         profile.add(numbers(&["socket", "socketpair"]), outcome, others);
         Ok(profile)
