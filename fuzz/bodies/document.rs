@@ -7,7 +7,7 @@ use ob_document::{Cable, Document, one_line, quote, steps};
 
 /// Parses the bytes as a document, and reads all values that the stages read.
 pub fn holds(bytes: &[u8]) {
-    let Ok(text) = str::from_utf8(bytes) else {
+    let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
     let document = match Document::parse(text) {

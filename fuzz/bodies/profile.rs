@@ -9,7 +9,7 @@ pub fn holds(bytes: &[u8]) {
     if let Ok(filters) = Filters::from_bytes(bytes) {
         assert_eq!(filters.to_bytes(), bytes);
     }
-    let Ok(text) = str::from_utf8(bytes) else {
+    let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
     for kept in [0, u64::MAX] {

@@ -1,6 +1,7 @@
 //! The parts of the machine that a world uses: a directory, a control group and a user namespace.
 
 use crate::{is_root, until};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -104,7 +105,7 @@ fn sweep(place: &Path) {
             .is_some_and(|name| name.starts_with(OURS));
         let made = entry.metadata().and_then(|status| status.modified());
         let is_old = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > 600));
-        if is_ours && is_old && File::open(entry.path()).is_ok_and(|held| held.try_lock().is_ok()) {
+        if is_ours && is_old && is_free(&entry.path()) {
             let _ = remove_directory(&entry.path());
         }
     }
@@ -145,4 +146,10 @@ fn try_remove_group(group: &Path) -> bool {
         }
     }
     fs::remove_dir(group).is_ok() || !group.exists()
+}
+
+/// Whether no other test program holds the directory.
+fn is_free(directory: &Path) -> bool {
+    let lock = |file| Flock::lock(file, FlockArg::LockExclusiveNonblock);
+    File::open(directory).is_ok_and(|file| lock(file).is_ok())
 }

@@ -277,9 +277,8 @@ impl Tracer {
         let (Some(tracee), Ok(info)) = (self.known.get_mut(&pid), ptrace::syscall_info(pid)) else {
             return false;
         };
-        if info.op == EXIT
-            && let Some(errno) = tracee.pending.take()
-        {
+        let pending = tracee.pending.take_if(|_| info.op == EXIT);
+        if let Some(errno) = pending {
             if let Ok(mut registers) = ptrace::getregs(pid) {
                 registers.rax = u64::from_ne_bytes((-i64::from(errno as i32)).to_ne_bytes());
                 let _ = ptrace::setregs(pid, registers);

@@ -4,6 +4,7 @@ use crate::host::{make_directory, make_group, remove_directory, remove_group, us
 use crate::line::{Done, Line};
 use crate::snapshot::nodes;
 use crate::{NO_LOOP, NOT_INSTALLED, NOT_ROOT, bin, is_root, not_done, scripts, until};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -59,7 +60,7 @@ pub struct World {
     pid: u32,
     directory: PathBuf,
     /// Locked, so that other test programs do not remove the directory.
-    _held: File,
+    _held: Flock<File>,
     group: Option<PathBuf>,
     /// The nodes of the machine's /dev, which no test may change.
     nodes: Vec<String>,
@@ -71,7 +72,8 @@ impl World {
     pub fn new() -> Self {
         let directory = make_directory();
         let held = File::open(&directory).expect("open the directory of the world");
-        held.lock().expect("lock the directory of the world");
+        let held =
+            Flock::lock(held, FlockArg::LockExclusive).expect("lock the directory of the world");
         let group = make_group();
         let mut command = Command::new("sh");
         command.args([

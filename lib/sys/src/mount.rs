@@ -25,7 +25,7 @@ impl Depth {
     fn flag(self) -> c_uint {
         match self {
             Depth::One => 0,
-            Depth::Recursive => libc::AT_RECURSIVE.cast_unsigned(),
+            Depth::Recursive => libc::AT_RECURSIVE as c_uint,
         }
     }
 }
@@ -54,7 +54,7 @@ pub fn clone_tree<P: ?Sized + NixPath>(dir: impl AsFd, path: &P, depth: Depth) -
 pub fn clone_peer<P: ?Sized + NixPath>(dir: impl AsFd, path: &P, depth: Depth) -> Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE
         | libc::OPEN_TREE_CLOEXEC
-        | libc::AT_EMPTY_PATH.cast_unsigned()
+        | libc::AT_EMPTY_PATH as c_uint
         | depth.flag();
     // SAFETY: the kernel reads a terminated string and returns a descriptor.
     descriptor(path.with_nix_path(|path| unsafe {
@@ -107,7 +107,7 @@ pub fn set_attributes(
             },
         attr_clr: clear,
         propagation: 0,
-        userns_fd: userns.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
+        userns_fd: userns.map_or(0, |fd| u64::from(fd.as_raw_fd() as u32)),
     };
     mount_setattr(tree, depth, &attributes)
 }
@@ -132,7 +132,7 @@ fn mount_setattr(tree: impl AsFd, depth: Depth, attributes: &libc::mount_attr) -
             libc::SYS_mount_setattr,
             tree.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH.cast_unsigned() | depth.flag(),
+            libc::AT_EMPTY_PATH as c_uint | depth.flag(),
             std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )

@@ -45,7 +45,7 @@ pub fn spawn(
 ) -> Result<Child> {
     // SAFETY: clone_args is a plain structure of numbers, for which zero bytes are valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = u64::from(namespaces.cast_unsigned());
+    args.flags = u64::from(namespaces as u32);
     if cgroup.is_some() {
         args.flags |= CLONE_INTO_CGROUP;
     }
@@ -53,7 +53,7 @@ pub fn spawn(
     if namespaces & libc::CLONE_PARENT == 0 {
         args.exit_signal = libc::SIGCHLD as u64;
     }
-    args.cgroup = cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned()));
+    args.cgroup = cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd() as u32));
     let mut pidfd: RawFd = -1;
     args.flags |= libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;

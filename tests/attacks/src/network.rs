@@ -132,7 +132,7 @@ fn answer(socket: &OwnedFd, mut link: impl FnMut(u32, String)) -> nix::Result<()
             match i32::from(short(message, at::TYPE)) {
                 // NLMSG_DONE carries an error too.
                 libc::NLMSG_DONE | libc::NLMSG_ERROR => {
-                    let error = number(message, at::PAYLOAD).cast_signed();
+                    let error = number(message, at::PAYLOAD) as i32;
                     return if error == 0 {
                         Ok(())
                     } else {

@@ -99,7 +99,7 @@ pub fn account_to_nothing() -> Result {
 
 /// Calls quotactl(2) with Q_SYNC for all filesystems, which needs no capability.
 pub fn sync_quotas() -> Result {
-    const SYNC: c_int = 0x0080_0001_u32.cast_signed();
+    const SYNC: c_int = 0x0080_0001;
     // SAFETY: a null device means all; there is no address.
     done(unsafe { libc::syscall(libc::SYS_quotactl, SYNC << 8, null::<u8>(), 0, null::<u8>()) })
 }
@@ -215,7 +215,7 @@ pub fn getpid_of_x32() -> Result<c_long> {
 /// child exits at once.
 pub fn clone3(flags: c_int) -> Result {
     let mut arguments = [0_u64; 8];
-    arguments[0] = u64::from(flags.cast_unsigned());
+    arguments[0] = u64::from(flags as u32);
     arguments[4] = libc::SIGCHLD as u64;
     // SAFETY: without CLONE_VM this is fork(2); the kernel reads eight numbers.
     let pid = Errno::result(unsafe {

@@ -45,9 +45,10 @@ fn main() -> ExitCode {
     println!("milliseconds in each tenth: {}", milliseconds.join(" "));
     let half = medians.len() / 2;
     let (early, late) = (medians[..half].iter().min(), medians[half..].iter().min());
-    if let (Some(early), Some(late)) = (early, late)
-        && *late > *early * 3 / 2
-    {
+    let slower = early
+        .zip(late)
+        .filter(|(early, late)| **late > **early * 3 / 2);
+    if let Some((early, late)) = slower {
         bad.push(format!(
             "a late cycle takes {} ms, an early one {}",
             late.as_millis(),

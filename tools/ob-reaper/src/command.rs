@@ -75,7 +75,7 @@ impl Command<'_> {
                 if pid == child {
                     exited = Some(status.code());
                 } else if self.report_zombies || self.verbosity > 2 {
-                    let pid = Decimal::new(pid.cast_unsigned());
+                    let pid = Decimal::new(pid as u32);
                     report(&[b"Reaped zombie process with pid=", pid.text()]);
                 }
             });
@@ -162,7 +162,7 @@ impl Command<'_> {
     /// Reports `what` and `number` if the verbosity is at least `verbosity`.
     fn report_at(&self, verbosity: u32, what: &[u8], number: i32) {
         if self.verbosity >= verbosity {
-            let number = Decimal::new(number.cast_unsigned());
+            let number = Decimal::new(number as u32);
             report(&[self.name(), what, number.text()]);
         }
     }

@@ -54,11 +54,11 @@ fn set_up(args: &mut Args, options: Options, title: &[u8]) -> SignalSet {
     signals.block();
     sys::reset_sigchld();
     sys::close_from(3);
-    if options.placeholder
-        && let Err(why) = sys::fork(|| placeholder::run(args, ALL_ARGUMENTS))
-    {
-        let (what, object) = ("start", b"the placeholder".as_slice());
-        Failure { what, object, why }.report();
+    if options.placeholder {
+        if let Err(why) = sys::fork(|| placeholder::run(args, ALL_ARGUMENTS)) {
+            let (what, object) = ("start", b"the placeholder".as_slice());
+            Failure { what, object, why }.report();
+        }
     }
     // After an exec of /proc/self/fd/9, the kernel has named the process after the descriptor.
     sys::set_process_name(c"ob-reaper");

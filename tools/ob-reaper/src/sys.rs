@@ -194,10 +194,7 @@ pub fn is_subreaper() -> bool {
 
 /// Has the kernel send `signal` to this process when its parent exits.
 pub fn set_parent_death_signal(signal: c_int) -> Result<(), Errno> {
-    prctl(
-        libc::PR_SET_PDEATHSIG,
-        c_ulong::from(signal.cast_unsigned()),
-    )
+    prctl(libc::PR_SET_PDEATHSIG, c_ulong::from(signal as u32))
 }
 
 /// Sets the name of this process in `/proc/PID/comm`. The kernel truncates it to 15 bytes.

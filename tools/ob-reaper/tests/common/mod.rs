@@ -130,7 +130,7 @@ impl Running {
 
     /// Returns the pid of the program.
     pub fn pid(&self) -> i32 {
-        self.child.id().cast_signed()
+        self.child.id() as i32
     }
 
     /// Waits until pid 1 of a [`world`] is the reaper. Returns its pid in this pid namespace.
