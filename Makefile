@@ -79,6 +79,16 @@ lint:
 	cargo deny --version >/dev/null 2>&1 || { echo 'NOT DONE: cargo-deny is not installed'; exit 0; } && \
 		cargo deny --locked check bans licenses sources
 
+# Compiles with the oldest Rust that Cargo.toml allows, if cargo is of that version or rustup has it.
+MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+msrv:
+	@case $$(cargo --version) in \
+	'cargo $(MSRV).'*) toolchain= ;; \
+	*) rustup toolchain install --profile minimal $(MSRV) && toolchain=+$(MSRV) || \
+		{ echo 'NOT DONE: msrv: needs Rust $(MSRV)'; exit 0; } ;; \
+	esac; \
+	cargo $$toolchain check --workspace --all-targets --locked --target-dir $(BUILDS)/msrv
+
 # Runs the tests on other kernels. VM lists directories with machines that tests/vm/build made.
 VM = vm/bookworm vm/trixie
 check-vm:
@@ -135,4 +145,4 @@ BENCH = RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked
 IN_OUT = $(SUDO) env PATH="$(abspath $(OUT)):$(CURDIR)/scripts:$$PATH" OB_BIN="$(abspath $(OUT))" OB_SCRIPTS="$(CURDIR)/scripts"
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: fuzz attacks attack soak sweep bench bench-short all where install check lint check-vm check-package
+.PHONY: msrv fuzz attacks attack soak sweep bench bench-short all where install check lint check-vm check-package
