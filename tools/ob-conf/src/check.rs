@@ -146,9 +146,8 @@ impl Findings<'_> {
         ] {
             if is_in(path, other) || is_in(other, path) {
                 let (path, other) = (path.display(), other.display());
-                let text = format!(
-                    "{name}={path} and {other_name}={other} must not contain one another"
-                );
+                let text =
+                    format!("{name}={path} and {other_name}={other} must not contain one another");
                 self.report_variable(name, text);
             }
         }

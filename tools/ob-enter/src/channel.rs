@@ -10,6 +10,7 @@ use nix::unistd::{read, write};
 use ob_sys::terminal::waiting;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 /// The most bytes that a channel holds: the capacity of a pipe, `pipe(7)`.
 const CAPACITY: usize = 64 * 1024;
@@ -116,6 +117,22 @@ impl Channel {
     pub fn take_last(&mut self) {
         let limit = self.bytes.len() + LAST;
         while self.bytes.len() < limit && self.receive().is_some_and(|length| length > 0) {}
+        self.finish();
+    }
+
+    /// Like [`Channel::take_last`], for a source that a [`crate::relay::Relay`] writes: its end is
+    /// the end of the data. Waits until `deadline` for it.
+    pub fn take_relayed(&mut self, deadline: Instant) {
+        let limit = self.bytes.len() + LAST;
+        while let Some(from) = self.from.as_ref().filter(|_| self.bytes.len() < limit) {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::ZERO);
+            let mut event = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+            let is_readable = poll(&mut event, timeout).is_ok_and(|ready| ready > 0);
+            if !is_readable || self.receive() == Some(0) {
+                break;
+            }
+        }
         self.finish();
     }
 

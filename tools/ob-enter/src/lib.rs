@@ -10,6 +10,7 @@ mod descriptor;
 mod end;
 mod event;
 mod proxy;
+mod relay;
 mod signals;
 mod stdio;
 mod suspend;

@@ -3,6 +3,7 @@
 use crate::channel::{Channel, Feed, poll_now};
 use crate::end::End;
 use crate::event::{Event, Events};
+use crate::relay::{Relay, Relays};
 use crate::signals::Signals;
 use crate::suspend::suspend;
 use crate::terminal::Terminal;
@@ -36,6 +37,8 @@ pub struct Proxy {
     inputs: Vec<Channel>,
     /// The channels from the command. If there is a terminal, the last goes to it.
     outputs: Vec<Channel>,
+    /// The threads that write the first of the outputs.
+    relays: Relays,
     /// The feed from standard input, if that is a pipe.
     feed: Option<Feed>,
     /// A duplicate of the standard input of the command, if that is a pipe.
@@ -56,6 +59,7 @@ impl Proxy {
             terminal: None,
             inputs: Vec::new(),
             outputs: Vec::new(),
+            relays: Relays::default(),
             feed: None,
             fed: None,
             keys_paused: None,
@@ -81,6 +85,12 @@ impl Proxy {
         self.outputs.push(channel);
     }
 
+    /// Adds a channel from the command whose source `relay` writes.
+    pub(crate) fn drain_relay(&mut self, relay: Relay, channel: Channel) {
+        self.relays.add(relay);
+        self.outputs.push(channel);
+    }
+
     /// Adds the channels of the terminal. Fails if a descriptor cannot be duplicated.
     pub(crate) fn connect(&mut self, terminal: Terminal) -> Result<()> {
         let (host, master) = (&terminal.host, &terminal.master);
@@ -101,6 +111,7 @@ impl Proxy {
         if let Some(terminal) = &mut self.terminal {
             terminal.set_raw();
         }
+        self.relays.start().context("start a thread")?;
         let end = loop {
             let mut has_ended = false;
             for event in self.wait(Some(child))? {
@@ -133,10 +144,15 @@ impl Proxy {
     fn finish(&mut self) -> Result<()> {
         self.return_input();
         self.inputs.clear();
-        for output in &mut self.outputs {
-            output.take_last();
-        }
         let limit = Instant::now() + HANGUP_TIMEOUT;
+        let relayed = self.relays.stop();
+        for (number, output) in self.outputs.iter_mut().enumerate() {
+            if number < relayed {
+                output.take_relayed(limit);
+            } else {
+                output.take_last();
+            }
+        }
         while self.outputs.iter().any(|output| output.target().is_some()) {
             self.deadline = self.is_ending.then_some((limit, Signal::SIGTERM));
             if self.is_ending && Instant::now() >= limit {

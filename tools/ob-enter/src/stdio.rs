@@ -3,6 +3,7 @@
 use crate::channel::{Channel, Feed};
 use crate::descriptor::{kind, set_nonblocking};
 use crate::proxy::Proxy;
+use crate::relay::Relay;
 use crate::signals::Signals;
 use crate::terminal::{self, Terminal};
 use anyhow::{Context, Result};
@@ -152,6 +153,12 @@ impl Connector {
                 null.try_clone()?
             }
             _ if number == 0 => self.pipe_in(fd)?,
+            (_, Some(terminal), _) if terminal.is_input => {
+                let (relay, writing, reading) = Relay::new()?;
+                let channel = Channel::new(reading, fd.try_clone()?);
+                self.proxy.drain_relay(relay, channel);
+                writing
+            }
             _ => {
                 let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
                 set_nonblocking(&reading)?;

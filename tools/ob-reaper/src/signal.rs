@@ -46,7 +46,7 @@ pub fn parse(text: &[u8]) -> Option<c_int> {
         return Some(*signal);
     }
     let signal = number::parse(text, MAX)?;
-    (signal > 0).then(|| signal as c_int)
+    (signal > 0).then_some(signal as c_int)
 }
 
 #[cfg(test)]

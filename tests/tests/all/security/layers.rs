@@ -120,7 +120,10 @@ fn r03_layers_of_one_plan_must_stand_apart() {
             "LIVE=root",
             &["UPPER=", "and LIVE=", "must not contain one another"],
         ),
-        ("LIVE=work", &["WORK=", "and LIVE=", "must not contain one another"]),
+        (
+            "LIVE=work",
+            &["WORK=", "and LIVE=", "must not contain one another"],
+        ),
         (
             "LIVE=root/in",
             &["UPPER=", "and LIVE=", "must not contain one another"],
@@ -129,7 +132,10 @@ fn r03_layers_of_one_plan_must_stand_apart() {
             "UPPER=live/in",
             &["UPPER=", "and LIVE=", "must not contain one another"],
         ),
-        ("LIVE=.", &["UPPER=", "and LIVE=", "must not contain one another"]),
+        (
+            "LIVE=.",
+            &["UPPER=", "and LIVE=", "must not contain one another"],
+        ),
         ("LOWER=root/in", &["LOWER=", "is UPPER=", "or lies in it"]),
         ("LOWER=link", &["LOWER=", "is UPPER=", "or lies in it"]),
         ("LOWER=alias", &["LOWER=", "is UPPER=", "or lies in it"]),
