@@ -266,6 +266,12 @@ mod forged {
 
     use super::*;
 
+    /// Prints the document of a running subhost under another name.
+    const CLONE: &str = "ob-list -d web | ob-conf - NAME=b LOG=$W/b.log";
+
+    /// Gives the document another root, so that the last stage can start it.
+    const OWN_ROOT: &str = "| ob-conf - root=$W/busybox";
+
     #[test]
     fn f04_clone_of_a_running_subhost_ends_alone() {
         let Some(world) = world() else { return };
@@ -273,8 +279,7 @@ mod forged {
         world.ok(&format!("overlay-boot {conf}"));
         let before = world.snapshot_of_idle("web");
         let document = world.document("web");
-        let clone = "ob-list -d web | ob-conf - NAME=b LOG=$W/b.log";
-        let own = "| ob-conf - root=$W/busybox";
+        let (clone, own) = (CLONE, OWN_ROOT);
         for end in [
             "| ob-unshare -- true".to_owned(),
             "| ob-unshare".to_owned(),
@@ -289,8 +294,17 @@ mod forged {
             world.assert_same(&before);
             assert_eq!(world.document("web"), document, "{end}");
         }
-        // One that has begun and is stopped.
-        world.ok(&format!("d=$({clone} {own} | ob-unshare &)"));
+        world.ok("overlay-go web true; overlay-stop web");
+    }
+
+    #[test]
+    fn f05_stopped_clone_of_a_subhost_ends_alone() {
+        let Some(world) = world() else { return };
+        let conf = world.subhost("web", "CABLES==");
+        world.ok(&format!("overlay-boot {conf}"));
+        let before = world.snapshot_of_idle("web");
+        let document = world.document("web");
+        world.ok(&format!("d=$({CLONE} {OWN_ROOT} | ob-unshare &)"));
         assert_ne!(world.document("b")["pid"], document["pid"]);
         for fact in ["guard", "guardstart"] {
             assert!(world.document("b")[fact].is_null(), "{fact} is that of web");
