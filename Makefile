@@ -79,7 +79,7 @@ lint:
 	cargo deny --version >/dev/null 2>&1 || { echo 'NOT DONE: cargo-deny is not installed'; exit 0; } && \
 		cargo deny --locked check bans licenses sources
 
-# Compiles with the oldest Rust that Cargo.toml allows, if cargo is of that version or rustup has it.
+# Compiles with the oldest Rust that Cargo.toml allows, if cargo or rustup has that version.
 MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 msrv:
 	@case $$(cargo --version) in \

@@ -1,4 +1,4 @@
-//! What is written: docs/performance.md.
+//! Writes docs/performance.md.
 
 use crate::contender::Contender;
 use crate::life::Times;

@@ -81,11 +81,11 @@ pub const NO_MACVLAN: &str = "needs a kernel with macvlan";
 /// A package is missing that `scripts/test` installs if `CI=true`.
 pub const NOT_INSTALLED: &str = "needs a package that scripts/test installs for CI";
 
-/// Reports that the calling test skips `what`, and why. Panics if `CI=true`, unless `reason` is in `KNOWN`.
+/// Reports to tests/run that the calling test skips `what`.
 ///
-/// tests/run reads the line.
+/// Panics if `CI=true`, unless `reason` is in `KNOWN`.
 pub fn not_done(what: &str, reason: &str) {
-    // libtest names the thread after the test. Its capture of output does not see writes to stderr(), only eprintln!().
+    // libtest names the thread after the test. It captures eprintln!(), but no write to stderr().
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("?");
     let _ = writeln!(std::io::stderr(), "NOT DONE: {test}: {what}: {reason}");

@@ -29,10 +29,11 @@ cat /proc/sys/kernel/hostname
 /// How long a process may exit after the command that waits for it.
 const EXIT: Duration = Duration::from_secs(2);
 
-/// How often the processes are listed at least: on a loaded machine the tests are as slow as what they wait for.
+/// How often the processes are listed at least: a loaded machine slows the tests and the processes
+/// alike.
 const LOOKS: usize = 100;
 
-/// The nodes of the machine that every program relies on. A world has the machine's own /dev.
+/// The device nodes that every program needs. A world has the /dev of the machine.
 const NODES: [&str; 9] = [
     "console", "full", "kmsg", "null", "ptmx", "random", "tty", "urandom", "zero",
 ];
@@ -50,8 +51,8 @@ pub(crate) fn nodes() -> Vec<String> {
     nodes.collect()
 }
 
-/// What the first boot leaves for good: the directory of namespaces is a shared mount, as `ip netns add` makes it; the directory of
-/// the states; and the log of each, which is there to be read.
+/// Whether the first boot creates this for good: the shared mount /run/netns, as of `ip netns add`,
+/// the parent of the state directories, and the logs.
 fn is_for_good(thing: &str) -> bool {
     let words: Vec<&str> = thing.split(' ').collect();
     match words[..] {
@@ -110,8 +111,8 @@ impl World {
         }
     }
 
-    /// The command lines of all processes in the world, those of its subhosts too, sorted. Zombies do not count: pid 1 of the
-    /// world reaps orphans when the scheduler lets it.
+    /// Returns the sorted command lines of all processes in the world and in its subhosts, without
+    /// zombies: the scheduler decides when pid 1 of the world reaps orphans.
     #[must_use]
     pub fn processes(&self) -> Vec<String> {
         let entries = fs::read_dir(self.at("/proc")).expect("read /proc of the world");
@@ -139,7 +140,7 @@ impl World {
         processes
     }
 
-    /// Checks that the host is what it was. Only processes have a moment left to exit, `EXIT` and `LOOKS`.
+    /// Checks that the host is in the same state. Processes may exit within `EXIT` and `LOOKS`.
     #[track_caller]
     pub fn assert_same(&self, before: &Snapshot) {
         let now = self.snapshot();

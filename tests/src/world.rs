@@ -62,7 +62,7 @@ pub struct World {
     /// Locked, so that other test programs do not remove the directory.
     _held: Flock<File>,
     group: Option<PathBuf>,
-    /// The nodes of the machine's /dev, which no test may change.
+    /// The nodes of /dev of the machine, which no test may change.
     nodes: Vec<String>,
 }
 
@@ -157,7 +157,8 @@ impl World {
         self.group.is_some()
     }
 
-    /// Whether images can be made and mounted; if not, reports that the calling test skips `what`.
+    /// Whether images can be created and mounted. If not, reports that the calling test skips
+    /// `what`.
     pub fn mounts_images(&self, what: &str) -> bool {
         let reason = if !is_root() {
             NOT_ROOT

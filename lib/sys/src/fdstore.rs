@@ -80,11 +80,12 @@ impl FdStore {
         send(self.input.as_raw_fd(), &[descriptor.as_fd()])
     }
 
-    /// Adds duplicates of up to [`MAX_PUSHED`] descriptors to the store of the room that this process is
-    /// in. Returns whether it is in a room.
+    /// Adds duplicates of up to [`MAX_PUSHED`] descriptors to the store of the room.
+    ///
+    /// Returns whether this process is in a room.
     ///
     /// # Errors
-    /// Those of `sendmsg(2)`; `EINVAL` if the environment variable is malformed.
+    /// The errors of `sendmsg(2)`; `EINVAL` if the environment variable is malformed.
     pub fn push_in_room(descriptors: &[BorrowedFd]) -> Result<bool> {
         let Ok(address) = std::env::var(VARIABLE) else {
             return Ok(false);

@@ -30,9 +30,11 @@ pub fn get_xattr<P: ?Sized + NixPath>(path: &P, name: &CStr) -> Result<Vec<u8>> 
     Ok(value)
 }
 
-/// Sets the extended attribute `name` of the file `path`. `EOPNOTSUPP`: its filesystem keeps none. Like `setxattr(2)`.
+/// Sets the extended attribute `name` of the file `path`, like `setxattr(2)`.
+///
+/// `EOPNOTSUPP`: the filesystem has no extended attributes.
 pub fn set_xattr<P: ?Sized + NixPath>(path: &P, name: &CStr, value: &[u8]) -> Result<()> {
-    // SAFETY: the kernel reads two C strings, and of `value` no more than the length that it is told.
+    // SAFETY: the kernel reads two C strings, and `value.len()` bytes of `value`.
     let result = path.with_nix_path(|path| unsafe {
         libc::setxattr(
             path.as_ptr(),

@@ -33,14 +33,14 @@ impl Depth {
 /// Attributes of a mount for `mount_setattr(2)` and `fsmount(2)`: or-ed `libc::MOUNT_ATTR_*`.
 pub type Attributes = u64;
 
-/// Clones the mount that `path`, relative to `dir`, lies on; that directory or file becomes its root.
-/// The clone is private: no mount made on it appears elsewhere, and none made elsewhere appears on it.
+/// Clones the mount of `path`, relative to `dir`; that directory or file becomes the root.
 ///
-/// It is a bind mount without a place; [`attach`] gives it one, and closing the descriptor ends it. Like
-/// `open_tree(2)` with `OPEN_TREE_CLONE`: Linux 5.2, needs `CAP_SYS_ADMIN`; `EINVAL` if it would
-/// separate mounts that another user namespace has locked together. Before Linux 5.12 the clone has
-/// the propagation of its source: a peer of a shared mount, which only a caller in a mount namespace
-/// without shared mounts may accept.
+/// The clone is private: no mount propagates to it or from it. It is a bind mount without a mount
+/// point: [`attach`] attaches it, and closing the descriptor ends it. Like `open_tree(2)` with
+/// `OPEN_TREE_CLONE`: Linux 5.2, needs `CAP_SYS_ADMIN`; `EINVAL` if it would separate mounts that
+/// another user namespace has locked together. Before Linux 5.12 the clone has the propagation of
+/// its source: it is a peer of a shared mount, which is safe only in a mount namespace without
+/// shared mounts.
 pub fn clone_tree<P: ?Sized + NixPath>(dir: impl AsFd, path: &P, depth: Depth) -> Result<OwnedFd> {
     let tree = clone_peer(dir, path, depth)?;
     match set_propagation(&tree, Depth::Recursive, libc::MS_PRIVATE) {
@@ -112,9 +112,10 @@ pub fn set_attributes(
     mount_setattr(tree, depth, &attributes)
 }
 
-/// Changes the propagation of a mount whose root is `tree`: `libc::MS_PRIVATE`, `MS_SHARED`, `MS_SLAVE`.
+/// Changes the propagation of a mount whose root is `tree`.
 ///
-/// Like `mount_setattr(2)`: Linux 5.12, `ENOSYS` before; `EINVAL` if `tree` is not the root of a mount.
+/// `kind` is `libc::MS_PRIVATE`, `MS_SHARED` or `MS_SLAVE`. Like `mount_setattr(2)`: Linux 5.12,
+/// `ENOSYS` before; `EINVAL` if `tree` is not the root of a mount.
 pub fn set_propagation(tree: impl AsFd, depth: Depth, kind: c_ulong) -> Result<()> {
     let attributes = libc::mount_attr {
         attr_set: 0,

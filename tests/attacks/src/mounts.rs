@@ -23,7 +23,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::inside(0, "configfs", "mount configfs", FROM_YES, || mount_and_look("configfs")),
     Entry::inside(0, "efivarfs", "mount efivarfs, the variables of the firmware", FROM_YES, || mount_and_look("efivarfs")),
     Entry::inside(0, "pstore", "mount pstore, the records of kernel crashes", FROM_YES, || mount_and_look("pstore")),
-    Entry::inside(0, "filesystem-image", "mount a filesystem image that the attacker has made, `fsopen(2)`", FROM_YES, read_image),
+    Entry::inside(0, "filesystem-image", "mount a filesystem image of the attacker, `fsopen(2)`", FROM_YES, read_image),
     Entry::inside(0, "below-root", "reach the root of the host by joining the present mount namespace again", ALWAYS, below_root),
     Entry::inside(0, "chroot", "escape the root with `chroot(2)` and an open directory", ALWAYS, climb),
     Entry::inside(0, "mask", "unmount the cover of a file of `MASK` and read the file", FROM_YES, uncover),

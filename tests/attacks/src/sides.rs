@@ -39,7 +39,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("A3", "misspell `ro` in a share, as `SHARE=/d:/x:readonly`", CONF),
     ("F1", "write a setuid program into a file of the host that is bound inside (`/etc/adjtime`)", INSIDE),
     ("F2", "put a file `web` with a `!` command where root types `overlay-list web`", USER),
-    ("F3", "give a command a configuration of their own, to run or to read what root may", SUDO),
+    ("F3", "give a command a configuration of the user, to run commands or read files as root", SUDO),
     ("F4", "clone the document of a running subhost and let the clone fail", STAGE),
     ("F5", "clone the document of a running subhost, boot the clone and stop it", STAGE),
     ("F6", "boot the name of a network namespace that an administrator made, for its removal", STAGE),
@@ -52,12 +52,12 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("F13", "send escape sequences to the terminal of an administrator", INSIDE),
     ("F14", "forge the document that is given to `--undo`", STAGE),
     ("F15", "name a subhost like a control group of the host", CONF),
-    ("F16", "use a descriptor of the caller: a socket's peer, a pipe that a shell reads, a FIFO, a file, a device", INSIDE),
+    ("F16", "use a descriptor of the caller: the peer of a socket, a pipe that a shell reads, a FIFO, a file, a device", INSIDE),
     ("F17", "nest directories so deep that a comparison crashes", INSIDE),
     ("F18", "own what decides what a boot runs: a directory above, a hook, a profile", USER),
     ("F19", "put a tool into the working directory of a caller with an empty or relative PATH", USER),
     ("F20", "put a newline, a `$(…)` or a `%` into a name or a path", CONF),
-    ("F21", "change the mode of the host's `/dev/null`", INSIDE),
+    ("F21", "change the mode of `/dev/null` of the host", INSIDE),
     ("R1", "mount into a share, and have the mount appear on the host", INSIDE),
     ("R2", "write to a share that was shared read-only while the subhost ran", INSIDE),
     ("R3", "use a layer of another subhost as a layer", CONF),
@@ -66,11 +66,11 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("C1", "use a rule for one command with other arguments", SUDO),
     ("C2", "choose the environment of a command that sudo runs", SUDO),
     ("C3", "look into a command that sudo runs, or get a core of it", SUDO),
-    ("C4", "stop or hang up a command that sudo runs in their terminal, so that nobody else gets on", SUDO),
+    ("C4", "stop or hang up a command that sudo runs, to block the next command", SUDO),
     ("C5", "name a socket or a descriptor for the message of readiness that is no such thing, or takes nothing", SUDO),
     ("C6", "own the directory in which root makes a new subhost, and put a link in the place of the new directory", USER),
     ("C7", "name an image that is a FIFO, an option, or has a hostile partition table", CONF),
-    ("C8", "open a device by a node that came with an image, or was made before the level was raised (from `yes` on)", INSIDE),
+    ("C8", "open a device by a node of an image, or of a lower level (from `yes` on)", INSIDE),
     ("C9", "replace the configuration between two reads of one boot, for another name or log", USER),
     ("C10", "fill the filesystem of `/var/lib/subhosts`, so that a range of ids is lost or given twice", INSIDE),
     ("C11", "lay a link where the name of a network namespace will be", HOST),
@@ -79,8 +79,9 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("C14", "have zsh or fish evaluate the name of a subhost or a file", USER),
 ];
 
-/// Returns the table for the page. The tests of a row are those whose name begins with its number; without
-/// one it is open.
+/// Returns the table for the page.
+///
+/// The names of the tests of a row begin with its number. A row without a test is open.
 pub(crate) fn rows() -> String {
     let mut rows = String::from(
         "\n| # | Attack | By whom | Outcome | Tests |\n| --- | --- | --- | --- | --- |\n",
@@ -102,8 +103,8 @@ pub(crate) fn rows() -> String {
     rows
 }
 
-/// Returns the tests for the attack `number`, by module: one by its name, several by what their names begin
-/// with.
+/// Returns the tests for the attack `number`, by module: one by its name, several by the common
+/// beginning of their names.
 fn tests(number: &str) -> Vec<String> {
     let (letter, digits) = number.split_at(1);
     let prefix = format!("{}{digits:0>2}_", letter.to_lowercase());

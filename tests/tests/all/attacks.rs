@@ -143,16 +143,16 @@ fn may_differ(one: &Measured) -> bool {
     entry.expected(one.level) == Ends::Falls
 }
 
-/// What is not as the table has it.
+/// Returns whether the outcome differs from the table.
 fn unexpected(one: &Measured) -> bool {
     let entry = find(&one.name).expect("it was tried");
     one.ends != Ends::NotTried && one.ends != entry.expected(one.level) && !may_differ(one)
 }
 
-/// What is not as it was when the kernel in use was measured; nothing if it never was.
+/// Returns whether the outcome differs from the record of this kernel; `false` without a record.
 fn unlike(recorded: &[Measured], one: &Measured) -> bool {
     let same = |other: &&Measured| (&other.name, other.level) == (&one.name, one.level);
-    // A machine may have less than the one of the record, or more; what both have behaves the same.
+    // This machine may have fewer or more features than the machine of the record.
     let agrees = |other: &Measured| {
         other.ends == one.ends
             || [other.ends, one.ends].contains(&Ends::NotTried)

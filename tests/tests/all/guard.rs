@@ -1,5 +1,5 @@
-//! The guard between the first stage and the second: the configuration is read once, and the lock is taken before
-//! anything is made.
+//! The guard between the first and the second stage: the configuration is read once, and the guard
+//! takes the lock before any stage creates an object.
 
 use end_to_end::World;
 
@@ -65,6 +65,6 @@ fn term_ends_boot_whose_name_command_hangs() {
     let conf = world.subhost("mta", "NAME=!sleep 1000");
     let before = world.snapshot();
     let done = world.run(&format!("timeout -k 60 1 overlay-boot {conf}"));
-    done.fails(124, &["told to end while it was starting"]);
+    done.fails(124, &["a signal ended it while it was starting"]);
     world.assert_same(&before);
 }

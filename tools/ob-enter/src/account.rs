@@ -109,7 +109,7 @@ impl Account {
     }
 }
 
-/// Returns the groups, other than its own, whose entries in /etc/group list the user.
+/// Returns the supplementary groups: those whose entries in /etc/group list the user.
 fn supplementary(group: &str, account: &Account) -> Vec<u32> {
     let listed = group.lines().filter_map(|entry| {
         let mut fields = entry.split(':').skip(2);

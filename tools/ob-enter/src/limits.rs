@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, Signal};
 pub struct CallerLimits(Vec<(Resource, rlim_t, rlim_t)>);
 
 impl CallerLimits {
-    /// Raises the limits of this process, and returns the former ones.
+    /// Raises the limits of this process, and returns the previous values.
     ///
     /// Without `CAP_SYS_RESOURCE` a soft limit is raised to the hard limit only. So SIGXFSZ is
     /// blocked: then a write beyond the limit fails with EFBIG, and the reason is reported.

@@ -84,7 +84,7 @@ fn wait_ready(
         return Ok(ExitCode::SUCCESS);
     }
     match end {
-        WaitStatus::Exited(_, EXIT_INTERRUPTED) => bail!("told to end while it was starting"),
+        WaitStatus::Exited(_, EXIT_INTERRUPTED) => bail!("a signal ended it while it was starting"),
         WaitStatus::Exited(_, EXIT_STAGE_KILLED) => bail!("a process of its boot was killed"),
         WaitStatus::Signaled(_, signal, _) => {
             bail!("its guard was ended by {}", signal.as_str())

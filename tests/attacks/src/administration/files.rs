@@ -23,7 +23,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::work("tar", "pack and unpack a tree with owners, setuid and sticky bits, links, a FIFO", [Works; 3], || sh(&["tar"], TAR)),
     Entry::work("rename", "rename a directory of LOWER, and make a new one in its place", [Works; 3], || sh(&["mv"], RENAME)),
     Entry::work("tmpfile", "make an unnamed file (`O_TMPFILE`) and link it", [Works; 3], make_and_name),
-    Entry::work("lock", "lock a file against others", [Works; 3], lock),
+    Entry::work("lock", "lock a file against other processes", [Works; 3], lock),
     Entry::work("inotify", "watch changes in a directory, `inotify(7)`", [Works; 3], watch),
     Entry::work("memfd", "make a memfd and seal it", [Works; 3], seal),
     Entry::work("tmpfiles", "make directories and files with `systemd-tmpfiles`", [Works; 3], || sh(&["systemd-tmpfiles"], TMPFILES)),

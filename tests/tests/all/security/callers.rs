@@ -1,9 +1,9 @@
-//! The caller and what lies around: an ordinary user with a rule of sudo(8), a directory or a file
-//! of theirs, a full or strange filesystem, an environment that the caller chose.
+//! Attacks from the surroundings: an ordinary user with a sudo(8) rule, directories and files that
+//! a user owns, a full or unusual filesystem, an environment that the caller chose.
 
 use end_to_end::{Done, NOT_INSTALLED, World, is_root_or_tell, not_done, scripts, until};
 
-/// What is in a log, which is not there for a moment when it is moved.
+/// Reads a log. It does not exist for a moment when it is moved.
 fn log(world: &World, path: &str) -> String {
     world.run(&format!("cat {path}")).out
 }
@@ -49,7 +49,7 @@ fn with_rules(more: &str) -> Option<(World, String)> {
     Some((world, conf))
 }
 
-/// What comes of a command of ours that the user runs by sudo(8).
+/// Runs one of our commands as the user, with sudo(8).
 fn sudo(world: &World, command: &str) -> Done {
     let (name, arguments) = command.split_once(' ').unwrap_or((command, ""));
     world.run(&as_user(&format!(
@@ -178,7 +178,7 @@ fn c03_process_run_by_sudo_is_not_looked_into() {
 /// The user stops, hangs up or interrupts what sudo(8) runs in their terminal: the administrator
 /// can stop the subhost all the same.
 #[test]
-fn c04_stopped_command_of_a_user_keeps_nobody_out() {
+fn c04_stopped_command_of_a_user_blocks_no_stop() {
     let (world, conf) = world("");
     for (command, signal) in [
         ("overlay-boot CONF", "STOP"),
@@ -271,7 +271,7 @@ fn c05_notified_socket_or_descriptor_keeps_no_boot_waiting() {
 }
 
 #[test]
-fn c06_new_subhost_is_made_in_no_other_directory() {
+fn c06_new_subhost_is_created_in_no_other_directory() {
     if !is_root_or_tell("another user") {
         return;
     }
@@ -282,8 +282,8 @@ fn c06_new_subhost_is_made_in_no_other_directory() {
     world.script("own/ssh-keygen", "mkdir -p root/etc/ssh");
     let before = world.ok(victim);
     let mut swapped = 0;
-    // As soon as the directory is there, the user who owns the one above it puts a link or a
-    // directory in its place.
+    // As soon as the directory exists, the user who owns its parent replaces it by a link or a
+    // directory.
     for (number, command) in [
         "cat",
         "sed",
@@ -386,8 +386,8 @@ fn c07_image_that_is_no_image_is_refused() {
     );
 }
 
-/// Without MKNOD root inside makes no node: one that came with an image or was made at another
-/// level must not open.
+/// Without MKNOD, root inside cannot create a node. A node of an image, or of another level, must
+/// not open.
 #[test]
 fn c08_node_in_the_root_does_not_open() {
     if !is_root_or_tell("device nodes") {
@@ -593,7 +593,7 @@ fn c13_state_directory_of_another_is_refused() {
     }
 }
 
-/// Names and files whose names are code for a shell. bash has its own tests.
+/// Names and files whose names are code for a shell. The tests of bash are elsewhere.
 #[test]
 fn c14_zsh_and_fish_evaluate_no_name() {
     let (world, conf) = world("");
@@ -646,7 +646,7 @@ fn c14_zsh_and_fish_evaluate_no_name() {
     world.ok("overlay-stop --all");
 }
 
-/// Runs zsh on a terminal, types a line and TAB, and prints what is shown.
+/// Runs zsh on a terminal, types a line and TAB, and prints the screen.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 zpty shell zsh -f -i

@@ -1,4 +1,5 @@
-//! Configurations and words of the command line that are meant to run something, to hide a protection or to write to a terminal.
+//! Configurations and words of the command line that try to run a command, to hide a protection or
+//! to write to a terminal.
 
 use end_to_end::{Done, World, is_root_or_tell, not_done, until};
 
@@ -215,7 +216,7 @@ fn f02_running_subhost_is_found_by_its_configuration() {
     ] {
         world.run(line).fails(1, &[words]);
     }
-    // The name by default is taken by another one.
+    // Another configuration has the default name.
     let other = world.subhost("a", "NAME=web");
     world.ok(&format!(
         "overlay-boot {other}; mkdir b; cp {other} b/web.conf"
@@ -283,7 +284,7 @@ fn f03_file_of_another_user_decides_nothing() {
         }
         world.ok(undo);
     }
-    // What is no regular file is not read.
+    // Only regular files are read.
     world.ok("mkfifo user/fifo");
     for file in ["user/fifo", "/dev/zero", "/dev/null", "./user", "./nowhere"] {
         for command in ["overlay-log", "overlay-diff"] {
@@ -308,7 +309,7 @@ fn f03_file_of_another_user_decides_nothing() {
         shown("overlay-diff good/web.conf")
             .fails(1, &["is not trusted: ", "/user belongs to uid 1000"]);
     }
-    // A link where users can make files is no log, be it of a subhost that runs.
+    // A link in a directory where users can create files is no log, even if its subhost runs.
     world.ok("mkdir -m 1777 shared; chown 1000 shared; ln -s ../secret/file shared/log; chown -h 1000 shared/log; ln -s $W/secret/file /tmp/overlay-web.log");
     world.write("good/web.conf", &format!("BASE=.\nLOG={w}/shared/log\n"));
     shown("overlay-log good/web.conf").fails(1, &["there is no log"]);

@@ -1,8 +1,8 @@
-//! Documents whose facts are forged, missing, or those of another subhost.
+//! Documents with forged, missing or foreign facts.
 
 use end_to_end::{Done, NO_CGROUP, Snapshot, World, is_root_or_tell, not_done, until};
 
-/// A world with its own /var/lib, for the ranges of user namespaces. None without root.
+/// Returns a world with a new /var/lib, for the ranges of user namespaces; `None` without root.
 fn world() -> Option<World> {
     if !is_root_or_tell("facts") {
         return None;
@@ -12,7 +12,7 @@ fn world() -> Option<World> {
     Some(world)
 }
 
-/// A subhost whose BASE is closed to others, as a user namespace requires.
+/// Creates a subhost whose BASE has mode 700, as a user namespace requires.
 fn subhost(world: &World, name: &str, more: &str) -> String {
     let conf = world.subhost(name, more);
     world.ok(&format!("chmod 700 {name}"));
@@ -46,7 +46,7 @@ fn crash(world: &World, name: &str) {
 }
 
 mod closed {
-    //! Protections that the last stage has to vouch for, whatever the stages before it are.
+    //! Protections that the last stage verifies, because any program can be an earlier stage.
 
     use super::*;
 
@@ -192,7 +192,7 @@ mod closed {
     }
 
     #[test]
-    fn f20_filter_file_that_is_not_whole_keeps_everybody_out() {
+    fn f20_incomplete_filter_file_refuses_every_entry() {
         let Some(world) = world() else { return };
         let conf = subhost(&world, "a", "PROTECT=yes");
         world.ok(&format!("overlay-boot {conf}"));
@@ -262,7 +262,7 @@ mod closed {
 }
 
 mod forged {
-    //! Facts of others, which no stage and no undo may act on.
+    //! Facts of other subhosts, on which no stage and no undo may act.
 
     use super::*;
 
@@ -482,7 +482,7 @@ mod forged {
     fn f14_mounts_of_another_subhost_stay() {
         let Some(world) = world() else { return };
         let conf = world.subhost("web", "");
-        // Without a room its mounts are those of the host.
+        // Without a room, the host has the mounts of the subhost.
         world.ok(&format!(
             "d=$(ob-conf {conf} | ob-mount | ob-cable | ob-unshare &)"
         ));
@@ -620,7 +620,7 @@ mod found {
     }
 
     #[test]
-    fn f06_other_stage_that_uses_a_found_namespace_leaves_it() {
+    fn f06_foreign_stage_leaves_the_namespace_that_exists() {
         let Some(world) = world() else { return };
         let conf = world.subhost("web", "");
         world.ok(HAND);
@@ -710,7 +710,7 @@ mod names {
                 .fails(1, &["ob-cable: ", "CABLES"]);
             world.assert_same(&before);
         }
-        // Without a cable it is a name; and others are names of links.
+        // Without a cable the name is valid. The other names are names of links.
         let conf = world.conf("x", "BASE=.\nNAME=a%d=b\nLOWER=../busybox\nSTART=none\n");
         world.ok(&format!("overlay-boot {conf}; overlay-stop a%d=b"));
         for name in ["a.b", "a_b", "a-b", "a+b", "a@b", "ä"] {
@@ -778,7 +778,7 @@ mod stuck {
 }
 
 mod mixed {
-    //! Documents for a third subhost, mixed at random from what others have and from what is no fact at all.
+    //! Documents for a third subhost: random mixtures of facts of other subhosts and of garbage.
 
     use super::*;
     use proptest::prelude::*;
@@ -789,7 +789,7 @@ mod mixed {
     /// How many documents are tried, unless OB_CASES says more.
     const CASES: u32 = 20;
 
-    /// Feeds the document on stdin to every stage, which takes back what it has made, and to every undo.
+    /// Feeds the document on stdin to every stage, undoes the stage, and feeds it to every undo.
     const FEED: &str = r#"
         document=$(cat)
         feed() { printf '%s\n' "$document" | timeout 60 "$@" 2>/dev/null; [ $? != 124 ] || echo "$*: no end"; }
@@ -807,14 +807,14 @@ mod mixed {
         std::env::var(variable).ok()?.parse().ok()
     }
 
-    /// What the victims are like: their state files, and what is seen inside.
+    /// Returns the state of the victims: their state files, and a view of their inside.
     fn victims(world: &World) -> Vec<(Value, String)> {
         let look = "cut -d' ' -f4,5 /proc/1/mountinfo; ls /sys/class/net; ps -o comm";
         let victim = |name: &&str| (world.document(name), world.inside(name, look));
         VICTIMS.iter().map(victim).collect()
     }
 
-    /// A value that is not the one of any fact, but could be meant as one.
+    /// Generates values that no fact has, but that have the form of one.
     fn garbage() -> impl Strategy<Value = Value> {
         let values = [
             json!(null),
@@ -874,7 +874,7 @@ mod mixed {
         world.ok(&format!(
             "mkdir shared; overlay-boot {web}; overlay-boot {strict}"
         ));
-        // Its mounts are those of the host.
+        // Without a room, the host has the mounts of the subhost.
         world.ok(&format!(
             "d=$(ob-conf {hand} | ob-mount | ob-cable | ob-unshare &)"
         ));

@@ -153,7 +153,7 @@ fn r03_layers_of_one_plan_must_stand_apart() {
         world
             .run(&format!("overlay-boot -n {conf}"))
             .fails(1, words);
-        // A bind mount of a directory, and two spellings of one that is bound, are left to the boot.
+        // --check does not see a bind mount of a directory, nor its second path; the boot does.
         let check = world.run(&format!("ob-conf --check {conf}"));
         let word = words[words.len() - 1];
         let seen = check.out.contains(word);
@@ -163,7 +163,7 @@ fn r03_layers_of_one_plan_must_stand_apart() {
         );
         world.assert_same(&before);
     }
-    // An overlay may lie on its own LOWER.
+    // LIVE may be LOWER.
     let conf = world.subhost("b", "LIVE=../busybox");
     world.ok(&format!("overlay-boot {conf} && overlay-stop b"));
     world.ok("umount b/alias");
@@ -519,7 +519,7 @@ fn b05_upper_that_users_cannot_search_is_reported() {
 
 const RANGES: &str = "/var/lib/subhosts/userns";
 
-/// A world with a /var/lib of its own; none if this is not root's.
+/// Returns a world with a new /var/lib; `None` without root.
 fn world_with_ranges() -> Option<World> {
     if !is_root_or_tell("USERNS") {
         return None;

@@ -1,5 +1,5 @@
-//! One test for each attack from the other sides: the pipeline, the configuration, the state, the caller and the neighbours.
-//! Each is named by the number that docs/security.md has for it.
+//! Attacks from the other sides: the pipeline, the configuration, the state, the caller and the
+//! neighbours. The name of each test begins with the number of the attack in docs/security.md.
 
 mod callers;
 mod commands;

@@ -34,11 +34,11 @@ fn f01_adjtime_of_the_host_keeps_content_owner_and_mode() {
     }
 }
 
-/// A line that mounts inside on what is shared at /srv, and in a directory of it.
+/// Mounts inside on the share at /srv, and on a directory below it.
 const MOUNT: &str = "mount -t tmpfs inside /srv/below; mount -t tmpfs inside /srv; mount --make-rshared /srv; \
      mount -t tmpfs inside /srv; :";
 
-/// Mounts that are made inside on a share stay inside, also where the host's root is shared.
+/// Checks that mounts on a share stay inside, also if the root of the host is a shared mount.
 fn nothing_propagates(level: &str, share: &str) {
     let world = World::new();
     world.ok("mkdir -p shared/below && mount --bind shared shared && mount --make-shared shared");
@@ -137,9 +137,10 @@ fn r02_device_in_mapped_share_stays_closed_at_strict() {
     );
 }
 
-/// What a subhost sees of mounts at each level: where, with which flags, of which type; `*` where it is
-/// so at every level. docs/security.md has the same list, with the reasons. A mount of the host is one
-/// of a share, or the root itself; only these lie on a disk.
+/// The mounts that are visible inside: the level, the mount point, the flags and the type.
+///
+/// The level `*` is every level. docs/security.md has the same list, with the reasons. The only
+/// mounts of the host are the root and the shares; only these are on a disk.
 const VISIBLE: &[(&str, &str, &str)] = &[
     ("*", "/dev", "rw,nosuid tmpfs"),
     ("*", "/dev/pts", "rw,nosuid,noexec devpts"),
@@ -183,8 +184,8 @@ fn root_of(level: &str, more: &str) -> &'static str {
     }
 }
 
-/// Paths below these are covered with what no process can write: the lists are those of
-/// subhost.conf(5), PROTECT.
+/// Whether this is a read-only cover of a path below /proc or /sys; subhost.conf(5), PROTECT, lists
+/// them.
 fn is_cover(point: &str, mount: &str) -> bool {
     let below = ["/proc/", "/sys/"]
         .iter()

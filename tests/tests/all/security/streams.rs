@@ -215,7 +215,7 @@ fn f16_socket_is_copied_both_ways() {
         "{done:#?}"
     );
     assert_eq!(world.read("mta/root/root/sent"), "more");
-    // A socket that others share is theirs still when the command has ended.
+    // A socket that other processes share stays open after the end of the command.
     let done = talk(
         &world,
         "echo x",
@@ -254,7 +254,7 @@ fn f16_pipe_on_stdin_cannot_be_written_inside() {
     }
 }
 
-/// What others write to the caller's pipe is not for a process that a command has left behind.
+/// A process that a command has left behind cannot read data from the pipe of the caller.
 #[test]
 fn f16_pipe_on_stdout_cannot_be_read_inside() {
     if !is_root_or_tell("levels of protection") {
@@ -309,7 +309,7 @@ fn f16_pipe_is_read_no_further_than_the_command_does() {
     }
 }
 
-/// A reader that takes nothing keeps ob-enter no longer than two seconds after it was told to end.
+/// A reader that does not read delays ob-enter at most two seconds after TERM.
 #[test]
 fn r16_enter_ends_on_term_while_its_reader_waits() {
     let world = booted("no");
@@ -388,7 +388,7 @@ fn f16_output_of_pid_1_is_copied_whole() {
     assert_eq!(world.ok("ls /run/overlay-boot"), "");
 }
 
-/// As the host's /dev/null is: `>/dev/null` must not give root inside a node of the host.
+/// With `>/dev/null`, root inside must not get a descriptor of the node of the host.
 #[test]
 fn f21_null_of_the_caller_keeps_its_mode() {
     if !is_root_or_tell("device nodes") {
