@@ -96,7 +96,7 @@ fn run() -> Result<()> {
             std::fs::write(directory.join("performance.md"), text)?;
             std::fs::write(
                 directory.join("performance.svg"),
-                plot::plot(&findings.many),
+                plot::plot(&findings.many)?,
             )?;
         }
     }
