@@ -15,7 +15,7 @@ fn signal_to_overlay_boot_cancels_the_boot() {
         );
         let done = world.run(&line);
         assert!(
-            done.status == 1 && done.err.contains("told to end"),
+            done.status == 1 && done.err.contains("a signal ended it"),
             "{done:#?}"
         );
         world.until_same(&before);

@@ -322,7 +322,7 @@ fn r16_enter_ends_on_term_while_its_reader_waits() {
             == 0
     });
     world.ok("kill -TERM $(pidof ob-enter)");
-    until("its end", || world.has("status"));
+    until("its end", || world.run("test -s status").status == 0);
     assert_eq!(world.read("status"), "143\n");
 }
 
