@@ -203,6 +203,10 @@ impl IdRange {
                 Errno::ENOSPC | Errno::EUSERS => {
                     anyhow::anyhow!("the limit is reached; raise sysctl user.max_user_namespaces")
                 }
+                Errno::EPERM => anyhow::anyhow!(
+                    "{}, as in a chroot, user_namespaces(7); boot outside of it",
+                    Errno::EPERM.desc()
+                ),
                 error => error.into(),
             })
             .context("create a user namespace")?;

@@ -77,6 +77,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("C12", "lay a link, a directory or a FIFO where a full log is moved", USER),
     ("C13", "make the directory of the states before the first boot", USER),
     ("C14", "have zsh or fish evaluate the name of a subhost or a file", USER),
+    ("C15", "enter a subhost that was booted in a chroot, and be in the root of the host", INSIDE),
 ];
 
 /// Returns the table for the page.

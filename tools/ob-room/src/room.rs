@@ -1,6 +1,7 @@
 //! The room: a private mount namespace that shares /run/netns with the host.
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -31,8 +32,12 @@ pub fn enter(depth: Depth) -> Result<()> {
     let shared = clone_peer(directory, c"", depth).context("copy /run/netns")?;
     unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
     let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
-        .context("make the mounts of the room slaves of the mounts of the host")?;
+    match mount(None::<&str>, "/", None::<&str>, flags, None::<&str>) {
+        Err(Errno::EINVAL) => {
+            bail!("/ is not a mount point, as in a chroot: mount --bind DIR DIR before chroot DIR")
+        }
+        made => made.context("make the mounts of the room slaves of the mounts of the host")?,
+    }
     // Names that are unmounted here need not be copied for pid 1. But umount2(2) waits for an RCU
     // grace period, which takes longer than to copy a few.
     if std::fs::read_dir(netns::DIRECTORY).map_or(0, Iterator::count) > FEW {
@@ -44,12 +49,16 @@ pub fn enter(depth: Depth) -> Result<()> {
         .context("mount /run/netns in the room")
 }
 
-/// Creates an fd store that holds the mount namespace of the host, to which the supervisor returns.
+/// Creates an fd store that holds the mount namespace of the host and its root directory, to which
+/// the supervisor returns.
 pub fn make_fd_store() -> Result<FdStore> {
     let store = FdStore::new().context("create an fd store")?;
     store
         .push(File::open("/proc/self/ns/mnt")?)
         .context("store the mount namespace of the host")?;
+    store
+        .push(open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
+        .context("store the root directory of the host")?;
     Ok(store)
 }
 

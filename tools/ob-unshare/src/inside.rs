@@ -10,10 +10,10 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, fstat, major, minor};
-use nix::unistd::{AccessFlags, access, chdir, fchdir, pipe2, pivot_root, setsid};
+use nix::unistd::{AccessFlags, access, chdir, fchdir, getpid, pipe2, pivot_root, setsid};
 use ob_confine::userns::IdRange;
 use ob_sys::mount::{Depth, attach, clone_tree};
-use ob_sys::process::{Descriptors, exec, join_new_session_keyring};
+use ob_sys::process::{Descriptors, exec, join_new_session_keyring, pidfd_open};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -97,6 +97,12 @@ fn die_with(supervisor: impl AsFd) -> Result<()> {
 /// Makes the working directory the root of this mount namespace. The old root is mounted on top of
 /// it.
 fn pivot() -> Result<()> {
+    // In a chroot(2), the root of this process is not the root of its mount namespace. A process
+    // that joins the namespace later gets the latter, setns(2), so that must be the new root. To
+    // join the own namespace changes the root, and leaves a chroot.
+    let here = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    setns(pidfd_open(getpid())?, CloneFlags::CLONE_NEWNS)?;
+    fchdir(&here)?;
     // The copies of the mounts of the host are peers of these; without MS_PRIVATE the changes would
     // reach the host.
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -105,7 +111,6 @@ fn pivot() -> Result<()> {
         // EINVAL: the directory is no mount point, or its mount belongs to another user namespace.
         // EBUSY: it is the root already. A copy of it, attached to itself, can be used.
         Err(Errno::EINVAL | Errno::EBUSY) => {
-            let here = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
             let tree = clone_tree(&here, c"", Depth::Recursive)?;
             attach(&tree, &here)?;
             fchdir(&tree)?;

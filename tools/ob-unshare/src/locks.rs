@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
+use nix::unistd::{chroot, fchdir};
 use ob_document::Document;
 use ob_document::state::{Lock, StateDir};
 use ob_sys::fdstore::FdStore;
@@ -10,8 +11,9 @@ use std::os::fd::OwnedFd;
 
 /// The locks of a subhost.
 pub struct Locks {
-    /// The mount namespace of the host; `None` if this process is not in a room.
-    host: Option<OwnedFd>,
+    /// The mount namespace and the root directory of the host; `None` if this process is not in a
+    /// room.
+    host: Option<(OwnedFd, OwnedFd)>,
     /// Locks from the fd store of the room: on the state directory, LIVE and UPPER.
     _stored: Vec<OwnedFd>,
     /// The lock on the state directory, if no guard holds it.
@@ -30,7 +32,7 @@ impl Locks {
             Some(store) => store.drain().context("drain the fd store of the room")?,
             None => Vec::new(),
         };
-        let host = (!stored.is_empty()).then(|| stored.remove(0));
+        let host = (stored.len() >= 2).then(|| (stored.remove(0), stored.remove(0)));
         let state_dir = StateDir::of(document.name());
         let own = if stored.iter().any(|lock| state_dir.is_lock(lock)) {
             None
@@ -50,13 +52,16 @@ impl Locks {
         self.own.is_none()
     }
 
-    /// Joins the mount namespace of the host. The mounts of the room end, as pid 1 has copies of
-    /// them.
+    /// Joins the mount namespace of the host, with the root directory of the room's creator, which
+    /// may be in a chroot(2). The mounts of the room end, as pid 1 has copies of them.
     pub fn leave_room(&self) -> Result<()> {
-        match &self.host {
-            Some(host) => setns(host, CloneFlags::CLONE_NEWNS).context("leave the room"),
-            None => Ok(()),
-        }
+        let Some((namespace, root)) = &self.host else {
+            return Ok(());
+        };
+        setns(namespace, CloneFlags::CLONE_NEWNS)
+            .and_then(|()| fchdir(root))
+            .and_then(|()| chroot("."))
+            .context("leave the room")
     }
 
     /// Removes the control group, and the state directory if there is no guard.

@@ -658,3 +658,40 @@ zpty -r shell out '*END-OF-LIST*'
 print -r -- "$out"
 zpty -d shell
 "#;
+
+/// In a chroot, the root of a process is not the root of its mount namespace, which setns(2) gives.
+#[test]
+fn c15_subhost_of_a_chroot_has_its_own_root() {
+    if !is_root_or_tell("a chroot") {
+        return;
+    }
+    for level in ["no", "yes"] {
+        let (world, conf) = world(&format!("PROTECT={level}"));
+        world.ok("echo lower >busybox/marker; mkdir jail; mount --rbind / jail");
+        let look = "cat /marker; cut -d ' ' -f 5 /proc/self/mountinfo | grep -e jail -e netns";
+        for boot in [
+            format!("overlay-boot {conf}"),
+            format!("d=$(ob-conf {conf} | ob-mount | ob-cable | ob-unshare &)"),
+        ] {
+            world.script("boot", &boot);
+            let done = world.run("chroot jail $W/boot");
+            if level == "yes" {
+                // The kernel creates no user namespace in a chroot, user_namespaces(7).
+                let refused = "create a user namespace: Operation not permitted, as in a chroot";
+                assert!(done.err.contains(refused), "{done:#?}");
+                continue;
+            }
+            assert_eq!(done.status, 0, "{done:#?}");
+            for go in ["overlay-go", "chroot jail overlay-go"] {
+                let done = world.run(&format!("{go} mta sh -c \"{look}\""));
+                assert_eq!(done.out.trim_end(), "lower", "{level}: {boot}: {done:#?}");
+            }
+            world.ok("chroot jail overlay-stop mta; [ ! -e /run/overlay-boot/mta ]");
+        }
+    }
+    let world = World::new();
+    world.ok("mkdir -p busybox/run && cp $(command -v ob-room) busybox/ && mount -t proc proc busybox/proc");
+    world
+        .run("chroot busybox /ob-room true")
+        .fails(125, &["ob-room: / is not a mount point"]);
+}
