@@ -58,3 +58,95 @@ fn share_of_a_missing_path_is_logged_and_leaves_nothing() {
             .contains("SHARE=/no/such:/mnt/s: there is no such file")
     );
 }
+
+#[test]
+fn b01_link_in_a_destination_is_followed_inside() {
+    let world = World::new();
+    world.ok("mkdir -p data/sub /etc; echo shared >file; echo below >data/sub/file");
+    let root = "busybox";
+    for (target, link) in [
+        ("../run/systemd/resolve/stub-resolv.conf", "etc/resolv.conf"),
+        ("/made/absolute", "etc/absolute"),
+        ("../../../../made/above", "etc/above"),
+        ("chain", "etc/chained"),
+        ("/made/of/links/end", "etc/chain"),
+        ("missing/../made/dots", "dotted"),
+        ("../made/parent", "srv/parent"),
+        ("made/directory/", "directory"),
+    ] {
+        world.ok(&format!(
+            "mkdir -p {root}/etc {root}/srv; ln -s {target} {root}/{link}"
+        ));
+    }
+    let w = world.directory();
+    let mut lines = String::new();
+    for file in [
+        "etc/resolv.conf",
+        "etc/absolute",
+        "etc/above",
+        "etc/chained",
+        "dotted",
+        "srv/parent/a/b",
+    ] {
+        lines += &format!("SHARE={w}/file:/{file}\n");
+    }
+    lines += &format!("SHARE={w}/data:/directory\n");
+    let conf = world.subhost("mta", &lines);
+    world.boot(&conf);
+    let inside = |line: &str| world.inside("mta", line);
+    for file in [
+        "/etc/resolv.conf /run/systemd/resolve/stub-resolv.conf",
+        "/etc/absolute /made/absolute",
+        "/etc/above /made/above",
+        "/etc/chained /made/of/links/end",
+        "/dotted /made/dots",
+        "/srv/parent/a/b /made/parent/a/b",
+    ] {
+        assert_eq!(inside(&format!("cat {file}")), "shared\nshared", "{file}");
+    }
+    assert_eq!(inside("cat /made/directory/sub/file"), "below");
+    // A running subhost follows links in the same way.
+    inside("ln -s ../late/file /etc/late; ln -s /late/directory /srv/late");
+    world.ok("overlay-share file:/etc/late mta; overlay-share data:/srv/late/x mta");
+    assert_eq!(
+        inside("cat /late/file /late/directory/x/sub/file"),
+        "shared\nbelow"
+    );
+    world.ok("overlay-stop mta");
+    assert!(!world.has("/made") && !world.has("/run/systemd") && !world.has("made"));
+    // A link that leads to itself is an error of the boot.
+    world.ok("ln -s loop busybox/loop");
+    let conf = world.subhost("mta", &format!("SHARE={w}/data:/loop/x"));
+    world
+        .run(&format!("overlay-boot {conf}"))
+        .fails(1, &["ob-mount: mta: ", "at /loop/x", "symbolic links"]);
+}
+
+#[test]
+fn b01_dev_run_and_proc_as_links_boot() {
+    let world = World::new();
+    world.ok("rm -rf busybox/dev busybox/run busybox/proc busybox/sys; mkdir -p busybox/var");
+    world.ok("for d in dev run proc sys; do ln -s var/$d busybox/$d; done; rm busybox/run busybox/sys; ln -s /var/sys busybox/sys; ln -s ../var/run busybox/run");
+    let conf = world.subhost("mta", "");
+    world.boot(&conf);
+    let mounted = world.inside("mta", "cut -d' ' -f2 /proc/mounts");
+    for path in [
+        "/var/dev",
+        "/var/dev/pts",
+        "/var/dev/shm",
+        "/var/run",
+        "/var/proc",
+        "/var/sys",
+    ] {
+        assert!(
+            mounted.lines().any(|line| line == path),
+            "{path}: {mounted}"
+        );
+    }
+    assert_eq!(
+        world.ok("overlay-go mta sh -c 'echo x >/dev/null; ls /dev/null'"),
+        "/dev/null"
+    );
+    world.ok("overlay-stop mta");
+    assert!(!world.has("/var/dev") && !world.has("/var/proc"));
+}
