@@ -150,3 +150,107 @@ fn b01_dev_run_and_proc_as_links_boot() {
     world.ok("overlay-stop mta");
     assert!(!world.has("/var/dev") && !world.has("/var/proc"));
 }
+
+#[test]
+fn b02_share_in_a_share_is_visible_in_any_order() {
+    let world = World::new();
+    world.ok("mkdir -p a/sub a/deep/er b c; echo a >a/file; echo b >b/file; echo c >c/file");
+    world.ok("mkdir -p busybox/var/lib; ln -s /srv/deep busybox/short");
+    let w = world.directory();
+    let lines = [
+        format!("SHARE_RO={w}/a:/srv"),
+        format!("SHARE={w}/b:/srv/sub"),
+        format!("SHARE={w}/c:/short/er"), // /srv/deep/er by a link
+    ];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        for read_only in ["SHARE_RO", "SHARE"] {
+            let lines = order.map(|number| lines[number].replace("SHARE_RO", read_only) + "\n");
+            let conf = world.subhost("mta", &lines.concat());
+            world.ok("rm -rf mta/root mta/work; mkdir mta/root mta/work");
+            world.boot(&conf);
+            let files = "cat /srv/file /srv/sub/file /srv/deep/er/file";
+            assert_eq!(world.inside("mta", files), "a\nb\nc", "{lines:?}");
+            world.ok("overlay-stop mta");
+            let log = world.read("/tmp/overlay-mta.log");
+            assert!(!log.contains("SHARE"), "{log}");
+        }
+    }
+    assert_eq!(world.ok("find a | wc -l"), "5");
+}
+
+#[test]
+fn b02_two_shares_at_one_place_are_logged() {
+    let world = World::new();
+    world.ok("mkdir a b; echo a >a/file; echo b >b/file");
+    let w = world.directory();
+    let conf = world.subhost("mta", &format!("SHARE={w}/a:/srv\nSHARE={w}/b:/srv/"));
+    world.boot(&conf);
+    assert_eq!(world.inside("mta", "cat /srv/file"), "b");
+    let log = world.read("/tmp/overlay-mta.log");
+    let line = format!("SHARE={w}/b:/srv/ hides SHARE={w}/a:/srv");
+    assert!(log.contains(&line), "{log}");
+}
+
+#[test]
+fn b03_share_below_proc_or_sys_is_refused() {
+    let world = World::new();
+    world.ok("mkdir k; ln -s /sys/fs busybox/kernel");
+    let w = world.directory();
+    for destination in ["/sys/fs/bpf", "/proc/fs/x", "proc", "/sys/", "/a/../sys/x"] {
+        for variable in ["SHARE", "SHARE_RO"] {
+            let conf = world.subhost("mta", &format!("{variable}={w}/k:{destination}"));
+            let reason = "would hide the share";
+            world.run(&format!("overlay-boot {conf}")).fails(
+                1,
+                &[
+                    "ob-conf: ",
+                    &format!("{variable}={w}/k:{destination}"),
+                    reason,
+                ],
+            );
+            let check = world.run(&format!("ob-conf --check {conf}"));
+            assert!(
+                check.status == 1 && check.out.contains(reason),
+                "{check:#?}"
+            );
+            assert!(check.out.contains("mta.conf:1:"), "{check:#?}");
+            assert_eq!(world.ok("ls -A mta/root"), "");
+        }
+    }
+    // The root decides where a link leads.
+    let conf = world.subhost("mta", &format!("SHARE={w}/k:/kernel/bpf"));
+    world.run(&format!("overlay-boot {conf}")).fails(
+        1,
+        &["ob-mount: mta: ", "/kernel/bpf", "would hide the share"],
+    );
+    // Below the mounts of a running subhost it is visible.
+    let conf = world.subhost("mta", "");
+    world.boot(&conf);
+    world.ok("touch k/seen; overlay-share k:/sys/fs mta");
+    assert_eq!(world.inside("mta", "ls /sys/fs"), "seen");
+}
+
+#[test]
+fn b06_mount_point_in_another_share_is_logged() {
+    let world = World::new();
+    world.ok("mkdir a b");
+    let w = world.directory();
+    let lines = format!("SHARE={w}/b:/srv/new/er\nSHARE={w}/a:/srv");
+    let conf = world.subhost("mta", &lines);
+    world.boot(&conf);
+    let log = world.read("/tmp/overlay-mta.log");
+    let line =
+        format!("SHARE={w}/b:/srv/new/er: made {w}/a/new/er on the host, in SHARE={w}/a:/srv");
+    assert!(log.contains(&line), "{log}");
+    world.ok("overlay-stop mta; rm -r a/new");
+    // A read-only share is not changed.
+    let conf = world.subhost("mta", &lines.replace("\nSHARE=", "\nSHARE_RO="));
+    world.run(&format!("overlay-boot {conf}")).fails(
+        1,
+        &[
+            "ob-mount: mta: ",
+            &format!("lies in SHARE_RO={w}/a:/srv; create {w}/a/new/er"),
+        ],
+    );
+    assert_eq!(world.ok("ls -A a"), "");
+}

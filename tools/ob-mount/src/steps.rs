@@ -1,10 +1,10 @@
 //! The dry run: the commands that do what the stage does.
 
-use crate::contents::{RAM_SIZE, shares};
+use crate::contents::RAM_SIZE;
 use crate::layers::Layers;
 use crate::prepare::{count_pairs, is_prepared};
 use crate::unmount::FACTS;
-use crate::{alive, api_fs};
+use crate::{alive, api_fs, shares};
 use anyhow::{Context, Result};
 use ob_conf::conf::Conf;
 use ob_confine::protect::ReadOnly;
@@ -187,7 +187,7 @@ fn describe_contents(document: &Document, live: &str, steps: &mut Vec<String>) -
         ));
     }
     let lower = document.path("LOWER").ok();
-    for (_, share) in shares(document)? {
+    for (_, share) in shares::parse(document)? {
         share.describe(live, lower, steps);
     }
     Ok(())
