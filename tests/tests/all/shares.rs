@@ -231,6 +231,32 @@ fn b03_share_below_proc_or_sys_is_refused() {
 }
 
 #[test]
+fn b04_file_replaced_on_the_host_is_shared_again() {
+    let world = World::new();
+    let w = world.directory();
+    for protect in ["no", "yes"] {
+        world.ok("mkdir -p late; echo 1 >file; echo 1 >late/file");
+        let conf = world.subhost(
+            "mta",
+            &format!("PROTECT={protect}\nSHARE={w}/file:/etc/file"),
+        );
+        world.boot(&conf);
+        world.ok("overlay-share late/file:/late mta; overlay-share late:/directory mta");
+        for round in ["2", "3"] {
+            world.ok(&format!("echo {round} >new; mv new file; mv late old; mkdir late; echo {round} >late/file; rm -r old"));
+            world.ok("overlay-share file:/etc/file mta; overlay-share late/file:/late mta; overlay-share late:/directory mta");
+            assert_eq!(
+                world.inside("mta", "cat /etc/file /late /directory/file"),
+                format!("{round}\n{round}\n{round}")
+            );
+        }
+        let stacked = "grep -cE ' (/etc/file|/late|/directory) ' /proc/mounts";
+        assert_eq!(world.inside("mta", stacked), "3");
+        world.ok("overlay-stop mta; rm -r late");
+    }
+}
+
+#[test]
 fn b06_mount_point_in_another_share_is_logged() {
     let world = World::new();
     world.ok("mkdir a b");

@@ -5,12 +5,17 @@ use crate::overlay::open_path;
 use crate::propagate::Crossing;
 use crate::root::Root;
 use crate::share::Share;
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, bail};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use ob_document::{Document, Usage, state};
-use ob_sys::mount::attach;
+use ob_sys::mount::{attach, mount_of};
+use std::os::fd::OwnedFd;
 use std::path::Path;
+
+/// How many mounts of deleted files may lie on one another.
+const MAX_STALE: usize = 16;
 
 /// Mounts a share in the running subhost of `document`. Clones it in the mount namespace of the
 /// caller, to which its path belongs, and attaches the clone in that of the subhost.
@@ -37,12 +42,29 @@ pub fn share(document: &mut Document, share: &str) -> Result<()> {
     let tree = share.clone_source(&source, idmap.as_ref())?;
     crossing.join()?;
     let root = Root::open(Path::new("/"))?;
-    let ids = idmap.as_ref().map(Idmap::set_fs_ids).transpose()?;
-    let target = share.target(&root, share.inside(), &source)?;
-    drop(ids);
-    if idmap.is_none() {
-        return attach(tree, target).with_context(|| share.context());
+    let attach_at = |target: &OwnedFd| match &idmap {
+        None => Ok(attach(&tree, target)?),
+        Some(_) => crossing.attach_locked(&root, &tree, target),
+    };
+    for _ in 0..MAX_STALE {
+        let ids = idmap.as_ref().map(Idmap::set_fs_ids).transpose()?;
+        let target = share.target(&root, share.inside(), &source)?;
+        drop(ids);
+        match attach_at(&target) {
+            // The kernel mounts nothing on a deleted file. An earlier share shows one if the file
+            // was deleted, or replaced by rename(2), on the host.
+            Err(error) if is_missing(&error) && mount_of(&target)?.is_root => {
+                let unmounted = crossing.unmount(&target);
+                unmounted.with_context(|| {
+                    format!("unmount the deleted file at {}", share.inside().display())
+                })?;
+            }
+            attached => return attached.with_context(|| share.context()),
+        }
     }
-    let attached = crossing.attach_locked(&root, &tree, &target);
-    attached.with_context(|| share.context())
+    bail!("{}: there are too many deleted files", share.context())
+}
+
+fn is_missing(error: &Error) -> bool {
+    error.downcast_ref() == Some(&Errno::ENOENT)
 }
