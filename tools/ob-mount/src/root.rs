@@ -65,8 +65,8 @@ impl Root {
     /// Opens `path`. If it is missing, makes its parents, and then calls `make` with the directory
     /// and the name of the file.
     ///
-    /// mkdirat(2) and `O_EXCL` follow no symbolic link, so a dangling link is read here, and its
-    /// target is made below the root.
+    /// mkdirat(2) and `O_EXCL` follow no symbolic link. So this reads a dangling link, and creates
+    /// its target below the root.
     fn find_or_make(
         &self,
         path: &Path,

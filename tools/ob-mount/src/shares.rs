@@ -22,8 +22,8 @@ struct Planned {
     path: PathBuf,
 }
 
-/// Parses SHARE and SHARE_RO. Returns each share with its line in the configuration, the shares that may
-/// contain others first.
+/// Parses SHARE and SHARE_RO. Returns each share with its line in the configuration; a share comes
+/// before the shares that it may contain.
 pub fn parse(document: &Document) -> Result<Vec<(String, Share)>> {
     let mut shares = Vec::new();
     for (variable, read_only) in [("SHARE", false), ("SHARE_RO", true)] {
@@ -100,7 +100,7 @@ fn plan(document: &Document, root: &Root, warn: impl Fn(&str)) -> Result<Vec<Pla
 }
 
 impl Planned {
-    /// Opens the mount point in the share `below`, which hides the one that was made in the root. If
+    /// Opens the mount point in the share `below`, which hides the mount point in the root. If
     /// it is missing, makes it in the directory of the host, and warns.
     fn find_in(&self, below: &Planned, root: &Root, warn: impl Fn(&str)) -> Result<OwnedFd> {
         let path = self.path.strip_prefix(path_of(root))?;
