@@ -3,6 +3,7 @@
 use crate::api_fs::mount_api_fs;
 use crate::hooks;
 use crate::idmap::Idmap;
+use crate::overlay::ensure_can_mount;
 use crate::root::Root;
 use crate::shares;
 use anyhow::{Context, Result};
@@ -56,6 +57,7 @@ pub fn mount_contents(
 /// Mounts the API file systems below `live` for a hook. Reads RAM_SIZE and USERNS from the
 /// environment.
 pub fn mount_api_fs_for_hook(live: &Path, warn: impl Fn(&str)) -> Result<()> {
+    ensure_can_mount()?;
     let size = std::env::var("RAM_SIZE").unwrap_or_else(|_| RAM_SIZE.to_owned());
     let setting =
         std::env::var("USERNS").map_or(Ok(UsernsSetting::No), |text| UsernsSetting::parse(&text));

@@ -116,6 +116,7 @@ fn prepare_for_hook(upper: &Path) -> Result<ExitCode> {
 /// Mounts the root and its contents, and notes them in the document. Checks the plan before it
 /// changes anything. After a failure it unmounts what it has mounted.
 fn mount(document: &mut Document) -> Result<()> {
+    overlay::ensure_can_mount()?;
     document.forget(FACTS);
     let (layers, claims) = Layers::plan(document)?;
     hooks::check(document)?;

@@ -1,7 +1,7 @@
 //! Shares of a running subhost.
 
 use crate::idmap::Idmap;
-use crate::overlay::open_path;
+use crate::overlay::{ensure_can_mount, open_path};
 use crate::propagate::Crossing;
 use crate::root::Root;
 use crate::share::Share;
@@ -23,6 +23,7 @@ const MAX_STALE: usize = 16;
 /// If the subhost has a user namespace, the mount propagates to it, see
 /// [`Crossing::attach_locked`]: root inside could remount a mount that is attached directly.
 pub fn share(document: &mut Document, share: &str) -> Result<()> {
+    ensure_can_mount()?;
     let (host, rest) = share.split_once(':').unwrap_or((share, ""));
     let host = Path::new(host).canonicalize().map_err(|error| {
         Usage(format!(

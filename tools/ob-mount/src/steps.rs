@@ -2,6 +2,7 @@
 
 use crate::contents::RAM_SIZE;
 use crate::layers::Layers;
+use crate::overlay::ensure_can_mount;
 use crate::prepare::{count_pairs, is_prepared};
 use crate::unmount::FACTS;
 use crate::{alive, api_fs, shares};
@@ -16,6 +17,8 @@ use std::path::Path;
 /// Checks the plan, and appends the commands of each mount to `steps`. Notes the root in the
 /// document.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
+    // The checks mount as well, in a private mount namespace.
+    ensure_can_mount()?;
     document.forget(FACTS);
     let commands = set_by_commands(document);
     if UsernsSetting::of(document)? == UsernsSetting::No {
