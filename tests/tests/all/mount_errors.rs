@@ -12,7 +12,7 @@ fn d01_refused_overlay_names_the_layer_at_fault() {
     stack("busybox", "one");
     stack("one/m", "two");
     world.ok("mkdir proc; mount -t proc proc proc");
-    world.ok("mkdir -p pair/root pair/work ro/root ro/work other; mount -t tmpfs ro ro; mkdir ro/root ro/work; mount -o remount,ro ro; mount --bind pair other");
+    world.ok("mkdir -p pair/root pair/work ro/root ro/work other; mount -t tmpfs ro ro; mkdir ro/root ro/work; mount -o remount,bind,ro ro && mount --bind pair other");
     world.ok("mkdir -p bound/root/low bound/work seen; mount --bind bound/root seen");
     for (lines, reasons) in [
         (

@@ -1,4 +1,4 @@
-//! The files of /dev, which are made or printed from one list.
+//! The files of /dev: one list for a boot, which makes them, and a dry run, which prints commands.
 
 use crate::overlay::open_path;
 use crate::root::Root;
@@ -63,7 +63,10 @@ impl Entry {
                 match without_umask(|| mknodat(parent, name, SFlag::S_IFCHR, bits(mode), device)) {
                     // mknod(2) needs CAP_MKNOD in the initial user namespace. A bind mount of ptmx
                     // of the host would create terminals of the host.
-                    Err(Errno::EPERM) if name == "ptmx" => symlinkat("pts/ptmx", parent, name)?,
+                    Err(Errno::EPERM) if name == "ptmx" => {
+                        symlinkat("pts/ptmx", parent, name)?;
+                        return Ok(true);
+                    }
                     Err(Errno::EPERM) => return Ok(false),
                     created => created?,
                 }
