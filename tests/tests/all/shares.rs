@@ -1,6 +1,6 @@
 //! Shares: files and directories of the host that are mounted into a subhost.
 
-use end_to_end::{World, booted};
+use end_to_end::{World, booted, is_root_or_tell};
 
 #[test]
 fn hazard_09_overlay_share_mounts_into_a_running_subhost() {
@@ -254,6 +254,40 @@ fn b04_file_replaced_on_the_host_is_shared_again() {
         assert_eq!(world.inside("mta", stacked), "3");
         world.ok("overlay-stop mta; rm -r late");
     }
+}
+
+#[test]
+fn b04_file_replaced_on_the_host_is_shared_again_at_strict() {
+    if !is_root_or_tell("PROTECT=strict") {
+        return;
+    }
+    let world = World::new();
+    world.ok("mkdir lib; mount --bind lib /var/lib; echo 1 >file; echo 1 >boot");
+    let w = world.directory();
+    let conf = world.subhost("mta", &format!("PROTECT=strict\nSHARE={w}/boot:/etc/boot"));
+    world.ok("chmod 700 mta");
+    world.boot(&conf);
+    for round in ["1", "2", "3"] {
+        world.ok(&format!("echo {round} >new; mv new file"));
+        world.ok("overlay-share file:/etc/file mta");
+        assert_eq!(world.ok("overlay-go mta cat /etc/file"), round);
+    }
+    assert_eq!(
+        world.ok("overlay-go mta grep -c /etc/file /proc/mounts"),
+        "1"
+    );
+    // The kernel has locked the mounts of the boot, and nothing is changed.
+    world.ok("echo 2 >new; mv new boot");
+    world.run("overlay-share boot:/etc/boot mta").fails(
+        1,
+        &[
+            "overlay-share: mta: ",
+            "/etc/boot",
+            "locks it",
+            "boot again",
+        ],
+    );
+    assert_eq!(world.ok("overlay-go mta cat /etc/boot"), "1");
 }
 
 #[test]
