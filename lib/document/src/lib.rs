@@ -27,7 +27,7 @@ pub use filter::{filter, receive, send, undo, undo_together};
 pub use hook::Hook;
 pub use ownership::{Ownership, closed};
 pub use printable::printable;
-pub use share::Share;
+pub use share::{Share, hidden_by};
 pub use suggest::{closest, distance};
 pub use tool::{Silent, Tool, Usage, one_line, unknown_option};
 pub use variables::{Kind, VARIABLES, Variable};

@@ -1,8 +1,8 @@
 //! The values of SHARE and SHARE_RO.
 
 use crate::closest;
-use anyhow::{Result, bail, ensure};
-use std::path::{Path, PathBuf};
+use anyhow::{Error, Result, anyhow, bail, ensure};
+use std::path::{Component, Path, PathBuf};
 
 /// A share: `HOST[:DEST[:OPTIONS]]`.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +56,38 @@ impl Share {
             mapped: options.contains(&"idmap"),
         })
     }
+
+    /// Returns DEST without `..`, as it is if no directory in it is a symbolic link.
+    #[must_use]
+    pub fn plain_inside(&self) -> PathBuf {
+        let mut plain = PathBuf::from("/");
+        for component in self.inside.components() {
+            match component {
+                Component::Normal(name) => plain.push(name),
+                Component::ParentDir => drop(plain.pop()),
+                _ => {}
+            }
+        }
+        plain
+    }
+
+    /// Fails if a boot would hide the share: ob-unshare mounts /proc and /sys after the shares.
+    pub fn ensure_visible(&self) -> Result<()> {
+        let inside = self.plain_inside();
+        let hidden = ["/proc", "/sys"]
+            .into_iter()
+            .find(|of| inside.starts_with(of));
+        hidden.map_or(Ok(()), |of| Err(hidden_by(of)))
+    }
+}
+
+/// Returns the error for a share that the mount on `directory` of the subhost would hide.
+#[must_use]
+pub fn hidden_by(directory: &str) -> Error {
+    anyhow!(
+        "a boot mounts {directory} later, which would hide the share; use another path inside, or \
+         overlay-share when the subhost runs"
+    )
 }
 
 /// Returns the option of which `word` is a name, regardless of case.
@@ -108,6 +140,23 @@ mod tests {
             assert_eq!(share.host, Path::new(text.split(':').next().unwrap()));
             assert_eq!(share.inside, Path::new(inside), "{text}");
             assert_eq!(share.read_only, read_only, "{text}");
+        }
+    }
+
+    #[test]
+    fn share_below_proc_or_sys_is_hidden() {
+        for (text, is_hidden) in [
+            ("/k:/sys/fs/bpf", true),
+            ("/k:proc", true),
+            ("/sys", true),
+            ("/k:/srv/../proc/./x", true),
+            ("/k:/../sys/", true),
+            ("/proc:/host/proc", false),
+            ("/k:/sysroot", false),
+            ("/k:/proc/../srv", false),
+        ] {
+            let share = Share::parse(text).unwrap();
+            assert_eq!(share.ensure_visible().is_err(), is_hidden, "{text}");
         }
     }
 

@@ -148,47 +148,150 @@ fn steps_with_hooks_and_init_give_the_same_environment() {
     }
 }
 
-/// Prints the properties of a subhost, seen from pid 1.
+/// Prints the properties of the subhost with this pid 1: limits and rights, mounts, files, and the
+/// environment.
 const LOOK: &str = r#"
-pid=$(ob-list --json mta | jq '.[0].pid')
 grep -E '^(Uid|Cap|Seccomp|NoNewPrivs|Groups)' /proc/$pid/status
 cat /proc/$pid/uid_map /proc/$pid/limits
-nsenter -t $pid -m -n -u sh -c 'hostname; cut -d" " -f1-3 /proc/self/mounts | sort; ls /sys/class/net; find /dev /etc/network ! -path "/dev/pts/[0-9]*" | sort; cat /etc/network/interfaces; stat -c %a /'
+nsenter -t $pid -m -n -u sh -c 'hostname; cut -d" " -f1-4 /proc/self/mounts | sort; ls /sys/class/net
+    find / /dev /etc/network /run -xdev ! -path "/dev/pts/[0-9]*" ! -path "/bin*" -exec stat -c "%n %F %a %u:%g %t:%T" {} + | sort -u
+    cat /etc/network/interfaces /etc/adjtime'
 stat -Lc %u /proc/$pid/root/
+tr '\0' '\n' </proc/$pid/environ | sort
 "#;
+
+/// Boots each configuration, and types the steps of its dry run; checks that both make the same
+/// subhost.
+#[track_caller]
+fn assert_steps_make_the_same(world: &World, configurations: &[&str]) {
+    for more in configurations {
+        let conf = world.subhost("mta", &format!("{more}\nCABLES=br0= br0=02:00:5e:10:00:01"));
+        let clean = "chmod 700 mta; rm -rf mta/root mta/work; mkdir mta/root mta/work";
+        world.ok(clean);
+        world.boot(&conf);
+        let mut found = None;
+        until("the placeholder to run", || {
+            found = find_subhost(world);
+            found.is_some()
+        });
+        let (pid, _) = found.take().expect("the subhost");
+        let booted = world.ok(&format!("pid={pid}{LOOK}"));
+        let command = world.ok("ob-enter mta env");
+        world.ok(&format!("overlay-stop mta; {clean}"));
+        world.ok(&format!("overlay-boot -n {conf} >steps"));
+        let mut typed = world
+            .line("exec unshare --mount sh -e steps >said 2>&1")
+            .start();
+        until("the steps to start the subhost", || {
+            assert!(typed.is_running(), "{more}: {}", world.read("said"));
+            found = find_subhost(world);
+            found.is_some()
+        });
+        let (pid, placeholder) = found.expect("the subhost");
+        let is_up = world.is_up("mta");
+        let looked = world.ok(&format!("pid={pid}{LOOK}"));
+        if looked != booted {
+            world.write("booted", &booted);
+            world.write("looked", &looked);
+            let difference = world.run("diff booted looked").out;
+            panic!("{more}:\n{difference}\n{}", world.read("steps"));
+        }
+        if is_up {
+            assert_eq!(world.ok("ob-enter mta env"), command, "{more}");
+            world.ok("overlay-stop mta");
+            assert_eq!(typed.wait().status, 0, "{}", world.read("said"));
+        } else {
+            world.ok(&format!("kill -9 {placeholder}"));
+            typed.wait().ok();
+            world.ok(
+                "rmdir /sys/fs/cgroup/mta /sys/fs/cgroup/unified/mta 2>/dev/null; ip netns del mta",
+            );
+        }
+    }
+}
+
+/// Returns the numbers on the host of pid 1 and of the placeholder for a service.
+fn find_subhost(world: &World) -> Option<(String, String)> {
+    let line = "for d in /proc/[0-9]*; do read -r c <$d/comm && [ $c = dummy_service ] && grep ^PPid $d/status | cut -f2 && echo ${d#/proc/} && break; done 2>/dev/null";
+    let found = world.run(line).out;
+    let (pid, placeholder) = found.trim().split_once('\n')?;
+    Some((pid.to_owned(), placeholder.to_owned()))
+}
+
+fn world_with_bridge() -> World {
+    let world = World::new();
+    world.ok("ip link add br0 type bridge; mkdir lib; mount --bind lib /var/lib");
+    world.ok("mkdir -p busybox/etc; echo lower >busybox/etc/adjtime");
+    world
+}
 
 #[test]
 fn steps_of_a_dry_run_make_the_same_subhost() {
     if !is_root_or_tell("typed steps") {
         return;
     }
-    let world = World::new();
-    world.ok("ip link add br0 type bridge; mkdir lib shared; mount --bind lib /var/lib");
-    for more in [
-        "PROTECT=yes",
-        "PROTECT=strict\nSHARE_RO=../shared:/mnt",
-        "PROTECT=yes\nREADONLY=volatile",
-        "USERNS=200000\nREADONLY=volatile",
-        "CAPS=CHOWN KILL NET_ADMIN\nSECCOMP=default",
-        "HOSTNAME=elsewhere\nRLIMITS=nofile=500",
-    ] {
-        let conf = world.subhost("mta", &format!("{more}\nCABLES=br0="));
-        world.ok("chmod 700 mta; rm -rf mta/root/etc/network");
-        world.boot(&conf);
-        let booted = world.ok(LOOK);
-        world.ok("overlay-stop mta; rm -rf mta/root/etc/network");
-        world.ok(&format!("overlay-boot -n {conf} >steps"));
-        let mut typed = world
-            .line("exec unshare --mount sh -e steps >said 2>&1")
-            .start();
-        until("the steps to start the subhost", || {
-            world.is_up("mta") || !typed.is_running()
-        });
-        assert!(world.is_up("mta"), "{more}: {}", world.read("said"));
-        assert_eq!(world.ok(LOOK), booted, "{more}: {}", world.read("steps"));
-        world.ok("overlay-stop mta");
-        assert_eq!(typed.wait().status, 0, "{}", world.read("said"));
+    let world = world_with_bridge();
+    assert_steps_make_the_same(
+        &world,
+        &[
+            "",
+            "PROTECT=yes",
+            "PROTECT=strict",
+            "USERNS=200000\nREADONLY=volatile",
+            "CAPS=CHOWN KILL NET_ADMIN SYS_CHROOT SYS_ADMIN SYS_PTRACE SETUID SETGID\nSECCOMP=default",
+            "HOSTNAME=elsewhere\nRLIMITS=nofile=500\nSETENV=COLOUR=blue green\nSETENV=TZ=UTC",
+        ],
+    );
+}
+
+#[test]
+fn steps_of_a_dry_run_mount_the_same_root() {
+    if !is_root_or_tell("typed steps") {
+        return;
     }
+    let world = world_with_bridge();
+    world.ok("mkdir -p shared/below/deep other; mount -t tmpfs tmpfs shared/below; echo x >file; mkdir -p shared/below/deep; cp -a busybox mine");
+    let w = world.directory();
+    let shares = format!(
+        "SHARE={w}/other:/mnt/below/deep\nSHARE_RO={w}/shared:/mnt:rec\nSHARE={w}/file:/etc/a file\nSHARE={w}/none:/none\nSHARE=../../{w}/other:../..//up"
+    );
+    assert_steps_make_the_same(
+        &world,
+        &[
+            &shares,
+            &format!("{shares}\nPROTECT=strict"),
+            "READONLY=yes\nSHARE=../other:/mnt",
+            "READONLY=volatile\nPROTECT=yes",
+            "RAM_SIZE=none",
+            "RAM_SIZE=10%\nMASK=/etc/passwd /none",
+            "LOWER=../mine\nUPPER=../mine",
+            "LOWER=../mine\nUPPER=../mine\nREADONLY=yes",
+        ],
+    );
+}
+
+#[test]
+fn steps_of_a_dry_run_run_the_same_hooks() {
+    if !is_root_or_tell("typed steps") {
+        return;
+    }
+    let world = world_with_bridge();
+    world.script("mta/pre", "mkdir -p $1/etc/network; env | sort >$1/etc/network/env; echo auto lo >$1/etc/network/interfaces");
+    world.script(
+        "mta/post",
+        "overlay-postmount $1 $2; echo $NAME $1 $2 >$1/dev/made",
+    );
+    let hooks = "PREMOUNT=./pre a*\nPOSTMOUNT=./post\nINIT=overlay-init\nSTART=";
+    assert_steps_make_the_same(
+        &world,
+        &[
+            hooks,
+            "PREMOUNT=overlay-premount\nPOSTMOUNT=overlay-postmount",
+            &format!("{hooks}\nPROTECT=strict"),
+            &format!("{hooks}\nREADONLY=volatile\nPROTECT=yes"),
+            "INIT=overlay-init\nREADONLY=yes\nPROTECT=yes",
+        ],
+    );
 }
 
 #[test]
@@ -198,10 +301,10 @@ fn steps_of_a_dry_run_mount_images() {
         return;
     }
     world.ok("mkdir -p disk/upper disk/work; truncate -s 10M data.img; mke2fs -q -d disk data.img; mkdir -p mta/data");
-    let conf = world.subhost(
-        "mta",
-        "UPPER=!overlay-diskfile data/upper ../data.img\nWORK=data/work\nHOSTNAME=mta",
-    );
+    let image = "UPPER=!overlay-diskfile data/upper ../data.img\nWORK=data/work\nHOSTNAME=mta";
+    world.ok("ip link add br0 type bridge; mkdir lib; mount --bind lib /var/lib");
+    assert_steps_make_the_same(&world, &[image]);
+    let conf = world.subhost("mta", image);
     let before = world.ok("find mta; cat /proc/mounts");
     world.ok(&format!("overlay-boot -n {conf} >steps"));
     assert_eq!(world.ok("find mta; cat /proc/mounts"), before);

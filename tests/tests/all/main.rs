@@ -25,6 +25,7 @@ mod lifecycle;
 mod list;
 mod log;
 mod migration;
+mod mount_errors;
 mod names;
 mod new;
 mod pages;

@@ -239,7 +239,7 @@ pub(crate) fn check(name: &str, value: &str) -> Result<()> {
             .map(drop)
             .map_err(|_| anyhow!("STOP_TIMEOUT={value} is not a number of seconds")),
         "SHARE" | "SHARE_RO" => Share::parse(value)
-            .map(drop)
+            .and_then(|share| share.ensure_visible())
             .with_context(|| format!("{name}={value}")),
         "LOG_MAX" => ob_document::log::bytes(value).map(drop).context("LOG_MAX"),
         name => protect::check(name, value),

@@ -3,8 +3,9 @@
 use crate::api_fs::mount_api_fs;
 use crate::hooks;
 use crate::idmap::Idmap;
+use crate::overlay::ensure_can_mount;
 use crate::root::Root;
-use crate::share::{Outcome, Share};
+use crate::shares;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -49,22 +50,14 @@ pub fn mount_contents(
             warn(&format!("/.reaper: {}", one_line(&error)));
         }
     }
-    let lower = document.path("LOWER").ok();
-    for (text, share) in shares(document)? {
-        match share.mount(&root, lower, idmap)? {
-            Outcome::Mounted(path) => mounts.push(path),
-            Outcome::IsLower => {}
-            Outcome::Missing => warn(&format!(
-                "SHARE={text}: there is no such file on the host; not shared"
-            )),
-        }
-    }
+    shares::mount(document, &root, idmap, mounts, &warn)?;
     warn_missing_masks(document, &root, warn)
 }
 
 /// Mounts the API file systems below `live` for a hook. Reads RAM_SIZE and USERNS from the
 /// environment.
 pub fn mount_api_fs_for_hook(live: &Path, warn: impl Fn(&str)) -> Result<()> {
+    ensure_can_mount()?;
     let size = std::env::var("RAM_SIZE").unwrap_or_else(|_| RAM_SIZE.to_owned());
     let setting =
         std::env::var("USERNS").map_or(Ok(UsernsSetting::No), |text| UsernsSetting::parse(&text));
@@ -78,15 +71,6 @@ pub fn mount_api_fs_for_hook(live: &Path, warn: impl Fn(&str)) -> Result<()> {
     mount_api_fs(&root, &size, ids, warn)
         .with_context(|| format!("furnish {}", live.display()))
         .map(drop)
-}
-
-/// Parses SHARE and SHARE_RO. Returns each share with its text in the plan.
-pub fn shares(document: &Document) -> Result<Vec<(&str, Share)>> {
-    let writable = document.list("SHARE")?.into_iter();
-    let writable = writable.map(|share| Ok((share, Share::parse(share)?)));
-    let read_only = document.list("SHARE_RO")?.into_iter();
-    let read_only = read_only.map(|share| Ok((share, Share::parse_read_only(share)?)));
-    writable.chain(read_only).collect()
 }
 
 /// Warns of paths of MASK that do not exist. The intended file may have another name, since root

@@ -1,8 +1,8 @@
-//! The contents of /dev.
+//! The files of /dev: one list for a boot, which makes them, and a dry run, which prints commands.
 
 use crate::overlay::open_path;
 use crate::root::Root;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat, umask};
@@ -10,76 +10,99 @@ use nix::unistd::{Gid, fchownat, symlinkat};
 use ob_confine::userns::IdRange;
 use ob_document::steps::command;
 use ob_sys::mount::{Depth, attach, clone_tree};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// The group tty, which has this number in all distributions.
 pub const TTY: u32 = 5;
 
-/// Name, mode, group, major and minor number.
-const NODES: &[(&str, u32, u32, u64, u64)] = &[
-    ("console", 0o622, TTY, 5, 1),
-    ("full", 0o666, 0, 1, 7),
-    ("null", 0o666, 0, 1, 3),
-    ("ptmx", 0o666, TTY, 5, 2),
-    ("random", 0o444, 0, 1, 8),
-    ("tty", 0o666, TTY, 5, 0),
-    ("urandom", 0o444, 0, 1, 9),
-    ("zero", 0o666, 0, 1, 5),
-];
+/// A file of a new filesystem, by its name.
+pub enum Entry {
+    /// A directory with its mode.
+    Directory(&'static str, u32),
+    /// A symbolic link with its target.
+    Link(&'static str, &'static str),
+    /// A character device with its mode, group, major and minor number.
+    Node(&'static str, u32, u32, (u64, u64)),
+}
 
 /// Major and minor number of /dev/null.
 const NULL: (u64, u64) = (1, 3);
 
-const LINKS: &[(&str, &str)] = &[
-    ("core", "/proc/kcore"),
-    ("fd", "/proc/self/fd"),
-    ("stderr", "/proc/self/fd/2"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
+/// The files of /dev.
+pub const ENTRIES: &[Entry] = &[
+    Entry::Node("console", 0o622, TTY, (5, 1)),
+    Entry::Node("full", 0o666, 0, (1, 7)),
+    Entry::Node("null", 0o666, 0, NULL),
+    Entry::Node("ptmx", 0o666, TTY, (5, 2)),
+    Entry::Node("random", 0o444, 0, (1, 8)),
+    Entry::Node("tty", 0o666, TTY, (5, 0)),
+    Entry::Node("urandom", 0o444, 0, (1, 9)),
+    Entry::Node("zero", 0o666, 0, (1, 5)),
+    Entry::Link("core", "/proc/kcore"),
+    Entry::Link("fd", "/proc/self/fd"),
+    Entry::Link("stderr", "/proc/self/fd/2"),
+    Entry::Link("stdin", "/proc/self/fd/0"),
+    Entry::Link("stdout", "/proc/self/fd/1"),
 ];
 
-/// Fills /dev. Returns the nodes that the kernel does not let this process create.
-pub fn fill(dev: &OwnedFd, ids: Option<IdRange>) -> Result<Vec<&'static str>> {
-    let refused = without_umask(|| make_nodes(dev, ids))?;
-    for (name, target) in LINKS {
-        symlinkat(*target, dev, *name).with_context(|| format!("make /dev/{name}"))?;
-    }
-    make_directory(dev, "pts", 0o755)?;
-    make_directory(dev, "shm", 0o755)?;
-    Ok(refused)
-}
-
-fn make_nodes(dev: &OwnedFd, ids: Option<IdRange>) -> Result<Vec<&'static str>> {
-    let mut refused = Vec::new();
-    for (name, mode, owner, major, minor) in NODES {
-        // With a user namespace, root inside must not read input from the console of the host.
-        let (major, minor) = match *name {
-            "console" if ids.is_some() => NULL,
-            _ => (*major, *minor),
-        };
-        let mode = Mode::from_bits_truncate(*mode);
-        let created = mknodat(dev, *name, SFlag::S_IFCHR, mode, makedev(major, minor));
-        match created {
-            // mknod(2) needs CAP_MKNOD in the initial user namespace. A bind mount of ptmx of the
-            // host would create terminals of the host.
-            Err(Errno::EPERM) if *name == "ptmx" => symlinkat("pts/ptmx", dev, *name)?,
-            Err(Errno::EPERM) => refused.push(*name),
-            created => created.with_context(|| format!("make /dev/{name}"))?,
+impl Entry {
+    /// Makes the file in `parent`, with its mode for any umask. Returns false if the kernel does
+    /// not let this process create it, a node.
+    pub fn make(&self, parent: &OwnedFd, ids: Option<IdRange>) -> nix::Result<bool> {
+        let bits = Mode::from_bits_truncate;
+        match *self {
+            Entry::Directory(name, mode) => without_umask(|| mkdirat(parent, name, bits(mode)))?,
+            Entry::Link(name, target) => symlinkat(target, parent, name)?,
+            Entry::Node(name, mode, owner, device) => {
+                // With a user namespace, root inside must not read input from the console of the
+                // host.
+                let is_console = name == "console" && ids.is_some();
+                let (major, minor) = if is_console { NULL } else { device };
+                let device = makedev(major, minor);
+                match without_umask(|| mknodat(parent, name, SFlag::S_IFCHR, bits(mode), device)) {
+                    // mknod(2) needs CAP_MKNOD in the initial user namespace. A bind mount of ptmx
+                    // of the host would create terminals of the host.
+                    Err(Errno::EPERM) if name == "ptmx" => {
+                        symlinkat("pts/ptmx", parent, name)?;
+                        return Ok(true);
+                    }
+                    Err(Errno::EPERM) => return Ok(false),
+                    created => created?,
+                }
+                if owner != 0 {
+                    let group = Some(group(owner, ids));
+                    fchownat(parent, name, None, group, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                }
+            }
         }
-        if created.is_ok() && *owner != 0 {
-            let group = Some(group(*owner, ids));
-            fchownat(dev, *name, None, group, AtFlags::AT_SYMLINK_NOFOLLOW)
-                .with_context(|| format!("give /dev/{name} to its group"))?;
+        Ok(true)
+    }
+
+    /// Appends to `steps` the commands that make the file in the directory `parent`.
+    pub fn describe(&self, parent: &Path, steps: &mut Vec<String>) {
+        let path = parent.join(self.name()).display().to_string();
+        match self {
+            Entry::Directory(_, mode) => {
+                steps.push(command(["mkdir", "-m", &format!("{mode:o}"), &path]));
+            }
+            Entry::Link(_, target) => steps.push(command(["ln", "-s", target, &path])),
+            Entry::Node(_, mode, owner, (major, minor)) => {
+                let [major, minor] = [major, minor].map(ToString::to_string);
+                let mode = format!("{mode:o}");
+                steps.push(command(["mknod", "-m", &mode, &path, "c", &major, &minor]));
+                if *owner != 0 {
+                    steps.push(command(["chgrp", &owner.to_string(), &path]));
+                }
+            }
         }
     }
-    Ok(refused)
-}
 
-/// Makes the directory `name` in `parent`, with this mode for any umask.
-pub fn make_directory(parent: impl AsFd, name: &str, mode: u32) -> Result<()> {
-    without_umask(|| mkdirat(parent, name, Mode::from_bits_truncate(mode)))
-        .with_context(|| format!("make the directory {name}"))
+    pub fn name(&self) -> &'static str {
+        match self {
+            Entry::Directory(name, _) | Entry::Link(name, _) | Entry::Node(name, ..) => name,
+        }
+    }
 }
 
 fn without_umask<T>(create: impl FnOnce() -> T) -> T {
@@ -99,20 +122,4 @@ pub fn bind_host_node(root: &Root, node: &str) -> Result<()> {
     let target = root.make_file(&Path::new("dev").join(node))?;
     let host = open_path(&Path::new("/dev").join(node))?;
     Ok(attach(clone_tree(host, c"", Depth::One)?, target)?)
-}
-
-/// Appends to `steps` the commands for what [`fill`] does below `live`, after the mounts on /dev.
-pub fn describe(live: &Path, steps: &mut Vec<String>) {
-    let at = |name: &str| live.join("dev").join(name).display().to_string();
-    for (name, mode, owner, major, minor) in NODES {
-        let (path, mode) = (at(name), format!("{mode:o}"));
-        let (major, minor) = (major.to_string(), minor.to_string());
-        steps.push(command(["mknod", "-m", &mode, &path, "c", &major, &minor]));
-        if *owner != 0 {
-            steps.push(command(["chgrp", &owner.to_string(), &path]));
-        }
-    }
-    for (name, target) in LINKS {
-        steps.push(command(["ln", "-s", target, &at(name)]));
-    }
 }

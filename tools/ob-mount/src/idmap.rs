@@ -1,7 +1,7 @@
 //! Idmapped mounts: the layers and shares of a subhost with a user namespace. Root inside owns the
 //! files that root owns on disk.
 
-use crate::overlay::{self, open_path};
+use crate::overlay::{self, Layer, open_path};
 use crate::ranges;
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::errno::Errno;
@@ -20,7 +20,6 @@ use ob_sys::process::spawn;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The id mapping of a subhost.
@@ -109,8 +108,8 @@ impl Idmap {
     pub fn create_overlay(
         &self,
         name: &str,
-        lower: &Path,
-        upper: &Path,
+        lower: &Layer,
+        upper: &Layer,
         work: &Path,
     ) -> Result<OwnedFd> {
         let store = FdStore::new()?;
@@ -140,40 +139,37 @@ impl Idmap {
     fn create_overlay_here(
         &self,
         name: &str,
-        lower: &Path,
-        upper: &Path,
+        lower: &Layer,
+        upper: &Layer,
         work: &Path,
     ) -> Result<OwnedFd> {
         let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
         // overlayfs requires UPPER and WORK on one mount (`ovl_get_workdir`), so the idmapped mount
         // is that of the deepest directory which contains both.
-        let (upper, work) = (upper.canonicalize()?, work.canonicalize()?);
-        let common = common_parent(&upper, &work);
-        let lower_what = format!("LOWER={}", lower.display());
-        let upper_what = format!("UPPER={}", upper.display());
-        let lower_tree = self.clone_layer(lower, Depth::One, &lower_what)?;
-        let upper_tree = self.clone_layer(&common, Depth::One, &upper_what)?;
+        let (upper_path, work) = (upper.path.canonicalize()?, work.canonicalize()?);
+        let common = common_parent(&upper_path, &work);
+        let lower_tree = self.clone_layer(lower.path, Depth::One, lower.name)?;
+        let upper_tree = self.clone_layer(&common, Depth::One, upper.name)?;
 
         enter_scratch()?;
         attach_in_scratch(&lower_tree, "lower")?;
         attach_in_scratch(&upper_tree, "upper")?;
         let inside =
             |path: &Path| Path::new("upper").join(path.strip_prefix(&common).unwrap_or(path));
-        let (mapped_upper, mapped_work) = (inside(&upper), inside(&work));
-        for (path, mapped) in [(&upper, &mapped_upper), (&work, &mapped_work)] {
-            ensure!(
-                is_same(path, mapped),
-                "UPPER={} and WORK={} are not on one mount; put them side by side",
-                upper.display(),
-                work.display()
-            );
-        }
+        let (mapped_upper, mapped_work) = (inside(&upper_path), inside(&work));
         // overlayfs accesses its layers with the credentials of the process that creates it. Ids
         // that are not mapped could not write to UPPER, and the overlay would be read-only.
         let _ids = self.set_fs_ids()?;
-        let lower = Path::new("lower");
-        overlay::create(name, lower, &mapped_upper, &mapped_work, MOUNT_ATTR_NODEV)
+        let lower = Layer {
+            path: Path::new("lower"),
+            ..*lower
+        };
+        let upper = Layer {
+            path: &mapped_upper,
+            ..*upper
+        };
+        overlay::create(name, &lower, &upper, &mapped_work, MOUNT_ATTR_NODEV)
     }
 }
 
@@ -202,13 +198,6 @@ fn common_parent(one: &Path, other: &Path) -> PathBuf {
     both.take_while(|(one, other)| one == other)
         .map(|(component, _)| component)
         .collect()
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    match (one.metadata(), other.metadata()) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

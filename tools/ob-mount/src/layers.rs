@@ -2,10 +2,10 @@
 
 use crate::claims::{Claims, Directory, Use};
 use crate::idmap::Idmap;
-use crate::overlay::{self, open_path};
+use crate::overlay::{self, Layer, open_path};
 use anyhow::{Context, Result, ensure};
 use ob_document::Document;
-use ob_sys::mount::{Depth, attach, clone_tree};
+use ob_sys::mount::{Depth, attach, clone_tree, mount_of};
 use std::path::{Path, PathBuf};
 
 /// The sources of the root, by the three ways of `subhost.conf(5)`.
@@ -47,21 +47,7 @@ impl Layers {
             return Ok((Layers::Bind { source }, Claims(claims)));
         }
         let work = directory("WORK")?;
-        work.stands_beside(&upper)?;
-        ensure!(
-            work.identity.0 == upper.identity.0,
-            "{work} is not on the filesystem of {upper}"
-        );
-        // The mount on LIVE would hide a directory in it.
-        upper.stands_beside(&live)?;
-        work.stands_beside(&live)?;
-        for written in [&upper, &work] {
-            // The kernel fails with ELOOP, "too many levels of symbolic links".
-            ensure!(
-                !lower.is_in(written),
-                "{lower} is {written}, or lies in it: every write would change the layer below"
-            );
-        }
+        ensure_fit(&lower, &upper, &work, &live)?;
         let layers = Layers::Overlay {
             lower: lower.path.clone(),
             upper: upper.path.clone(),
@@ -123,9 +109,13 @@ impl Layers {
                 (idmap.clone_layer(source, Depth::One, &what)?, "bind UPPER")
             }
             (Layers::Overlay { lower, upper, work }, idmap) => {
+                let names = [("LOWER", lower), ("UPPER", upper)];
+                let names = names.map(|(name, path)| format!("{name}={}", path.display()));
+                let [lower, upper] = [(&names[0], lower), (&names[1], upper)]
+                    .map(|(name, path)| Layer { name, path });
                 let tree = match idmap {
-                    None => overlay::create(name, lower, upper, work, 0),
-                    Some(idmap) => idmap.create_overlay(name, lower, upper, work),
+                    None => overlay::create(name, &lower, &upper, work, 0),
+                    Some(idmap) => idmap.create_overlay(name, &lower, &upper, work),
                 };
                 let tree = tree.with_context(|| format!("mount overlay on {}", live.display()))?;
                 (tree, "mount overlay")
@@ -136,4 +126,35 @@ impl Layers {
             .with_context(|| format!("{what} on {}", live.display()))?;
         Ok(true)
     }
+}
+
+/// Fails if these cannot be the layers of an overlay on `live`.
+fn ensure_fit(
+    lower: &Directory,
+    upper: &Directory,
+    work: &Directory,
+    live: &Directory,
+) -> Result<()> {
+    work.stands_beside(upper)?;
+    ensure!(
+        work.identity.0 == upper.identity.0,
+        "{work} is not on the filesystem of {upper}"
+    );
+    // Linux 5.8; overlayfs compares the mounts, `ovl_get_workdir` in fs/overlayfs/super.c.
+    ensure!(
+        mount_of(&work.file).ok().map(|mount| mount.id)
+            == mount_of(&upper.file).ok().map(|mount| mount.id),
+        "{work} is not on the mount of {upper}; put them side by side"
+    );
+    // The mount on LIVE would hide a directory in it.
+    upper.stands_beside(live)?;
+    work.stands_beside(live)?;
+    for written in [upper, work] {
+        // The kernel fails with ELOOP, "too many levels of symbolic links".
+        ensure!(
+            !lower.is_in(written),
+            "{lower} is {written}, or lies in it: every write would change the layer below"
+        );
+    }
+    Ok(())
 }

@@ -19,7 +19,9 @@ mod propagate;
 mod ranges;
 mod readonly;
 mod root;
+mod running;
 mod share;
+mod shares;
 mod steps;
 mod subids;
 mod unmount;
@@ -94,7 +96,7 @@ fn run(tool: &Tool, mut parser: lexopt::Parser) -> Result<ExitCode> {
         Some(_) if undoing => bail!(Usage("--undo goes alone".to_owned())),
         Some(("share", share)) => filter(
             tool,
-            |document| share::into_running(document, &share.to_string_lossy()),
+            |document| running::share(document, &share.to_string_lossy()),
             |_| Ok(()),
         ),
         Some(("prepare", upper)) => prepare_for_hook(Path::new(upper)),
@@ -114,10 +116,11 @@ fn prepare_for_hook(upper: &Path) -> Result<ExitCode> {
 /// Mounts the root and its contents, and notes them in the document. Checks the plan before it
 /// changes anything. After a failure it unmounts what it has mounted.
 fn mount(document: &mut Document) -> Result<()> {
+    overlay::ensure_can_mount()?;
     document.forget(FACTS);
     let (layers, claims) = Layers::plan(document)?;
     hooks::check(document)?;
-    contents::shares(document)?;
+    shares::parse(document)?;
     let read_only = ReadOnly::of(document)?;
     log_warnings(document);
     claims.lock_for_subhost()?;

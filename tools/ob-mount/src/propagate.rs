@@ -3,11 +3,14 @@
 use crate::idmap::enter_scratch;
 use crate::overlay::open_path;
 use crate::root::Root;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::libc;
+use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::unistd::fchdir;
 use ob_sys::mount::{Depth, attach, clone_peer, mount_of, set_propagation};
 use ob_sys::mountinfo::Mount;
 use std::fs::File;
@@ -44,6 +47,17 @@ impl<'a> Crossing<'a> {
     /// Moves this process to the mount namespace of the subhost.
     pub fn join(&self) -> Result<()> {
         setns(self.pid_1, CloneFlags::CLONE_NEWNS).context("join its mount namespace")
+    }
+
+    /// Unmounts the mount whose root is `target`, in the mount namespace of the subhost.
+    pub fn unmount(&self, target: &OwnedFd) -> Result<()> {
+        fchdir(&self.process)?;
+        let link = format!("fd/{}", target.as_raw_fd());
+        umount2(link.as_str(), MntFlags::MNT_DETACH).map_err(|error| match error {
+            // A mount namespace of another user namespace has locked the mounts of the boot.
+            Errno::EINVAL => anyhow!("the user namespace of the subhost locks it; boot again"),
+            error => error.into(),
+        })
     }
 
     /// Attaches a copy of `tree` to `target`, a file or directory below `root`, in the mount

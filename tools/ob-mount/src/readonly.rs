@@ -1,7 +1,7 @@
 //! READONLY: a read-only root, and one that loses all writes when the subhost stops.
 
 use crate::idmap::Idmap;
-use crate::overlay::{self, open_path};
+use crate::overlay::{self, Layer, open_path};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY};
@@ -49,7 +49,15 @@ pub fn make_volatile(
     let lower = format!("/proc/self/fd/{}", below.as_raw_fd());
     let attributes = idmap.map_or(0, |_| MOUNT_ATTR_NODEV);
     let (upper, work) = (live.join("upper"), live.join("work"));
-    let overlay = overlay::create(name, Path::new(&lower), &upper, &work, attributes);
+    let lower = Layer {
+        name: &format!("the root on {}", live.display()),
+        path: Path::new(&lower),
+    };
+    let upper = Layer {
+        name: "the layer in memory",
+        path: &upper,
+    };
+    let overlay = overlay::create(name, &lower, &upper, &work, attributes);
     umount2(live, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
     Ok(attach(overlay?, below)?)
 }

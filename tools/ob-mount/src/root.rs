@@ -3,12 +3,15 @@
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+/// The kernel follows as many symbolic links in one path, path_resolution(7).
+const MAX_LINKS: usize = 40;
 
 /// A directory that is the root directory for paths.
 pub struct Root(OwnedFd);
@@ -39,49 +42,68 @@ impl Root {
     /// Opens the directory `path`. Makes it and its parents with mode 0755 if they are missing.
     pub fn make_directories(&self, path: &Path) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        let path = Path::new("/").join(path);
-        match self.find(&path, flags) {
-            Err(Errno::ENOENT) => {}
-            found => return found,
-        }
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Errno::ENOENT);
-        };
-        let parent = self.make_directories(parent)?;
-        // mkdirat(2) does not follow a symbolic link as the last component, which is the only one.
-        match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => openat(
-                &parent,
-                name,
-                flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            ),
-            // Another process made it, or it is a dangling symbolic link.
-            Err(Errno::EEXIST) => self.find(&path, flags),
-            Err(error) => Err(error),
-        }
+        self.find_or_make(path, flags, |parent, name| {
+            mkdirat(parent, name, Mode::from_bits_truncate(0o755))
+        })
     }
 
     /// Opens the file `path` as a mount point. Makes an empty file with mode 0644, and its parents,
     /// if they are missing.
     pub fn make_file(&self, path: &Path) -> nix::Result<OwnedFd> {
-        match self.find(path, OFlag::O_PATH) {
-            Err(Errno::ENOENT) => {}
-            found => return found,
-        }
-        self.create(path, 0o644)?;
-        self.find(path, OFlag::O_PATH)
+        self.find_or_make(path, OFlag::O_PATH, |parent, name| {
+            create_at(parent, name, 0o644).map(drop)
+        })
     }
 
     /// Creates the file `path` for writing, and its missing parents. Fails with `EEXIST` if it
     /// exists, also as a dangling symbolic link.
     pub fn create(&self, path: &Path, mode: u32) -> nix::Result<File> {
         let parent = self.make_directories(path.parent().unwrap_or(Path::new("/")))?;
-        let name: &OsStr = path.file_name().ok_or(Errno::EISDIR)?;
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        openat(&parent, name, flags, Mode::from_bits_truncate(mode)).map(File::from)
+        create_at(&parent, path.file_name().ok_or(Errno::EISDIR)?, mode)
     }
+
+    /// Opens `path`. If it is missing, makes its parents, and then calls `make` with the directory
+    /// and the name of the file.
+    ///
+    /// mkdirat(2) and `O_EXCL` follow no symbolic link. So this reads a dangling link, and creates
+    /// its target below the root.
+    fn find_or_make(
+        &self,
+        path: &Path,
+        flags: OFlag,
+        make: impl Fn(&OwnedFd, &OsStr) -> nix::Result<()>,
+    ) -> nix::Result<OwnedFd> {
+        let mut path = Path::new("/").join(path);
+        for _ in 0..MAX_LINKS {
+            match self.find(&path, flags) {
+                Err(Errno::ENOENT) => {}
+                found => return found,
+            }
+            let above = path.parent().ok_or(Errno::ENOENT)?;
+            let parent = self.make_directories(above)?;
+            let Some(name) = path.file_name() else {
+                continue; // a path that ends in `..`, which exists now
+            };
+            match make(&parent, name) {
+                Err(Errno::EEXIST) => {}
+                Err(error) => return Err(error),
+                Ok(()) => continue,
+            }
+            match readlinkat(&parent, name) {
+                Ok(target) => path = above.join(target),
+                Err(Errno::EINVAL) => {} // no link: another process has just made the file
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Errno::ELOOP)
+    }
+}
+
+/// Creates the file `name` in `parent` for writing.
+fn create_at(parent: &OwnedFd, name: &OsStr, mode: u32) -> nix::Result<File> {
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::from_bits_truncate(mode)).map(File::from)
 }
 
 impl AsFd for Root {

@@ -1,10 +1,11 @@
 //! The dry run: the commands that do what the stage does.
 
-use crate::contents::{RAM_SIZE, shares};
+use crate::contents::RAM_SIZE;
 use crate::layers::Layers;
+use crate::overlay::ensure_can_mount;
 use crate::prepare::{count_pairs, is_prepared};
 use crate::unmount::FACTS;
-use crate::{alive, api_fs};
+use crate::{alive, api_fs, shares};
 use anyhow::{Context, Result};
 use ob_conf::conf::Conf;
 use ob_confine::protect::ReadOnly;
@@ -16,6 +17,8 @@ use std::path::Path;
 /// Checks the plan, and appends the commands of each mount to `steps`. Notes the root in the
 /// document.
 pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
+    // The checks mount as well, in a private mount namespace.
+    ensure_can_mount()?;
     document.forget(FACTS);
     let commands = set_by_commands(document);
     if UsernsSetting::of(document)? == UsernsSetting::No {
@@ -187,7 +190,7 @@ fn describe_contents(document: &Document, live: &str, steps: &mut Vec<String>) -
         ));
     }
     let lower = document.path("LOWER").ok();
-    for (_, share) in shares(document)? {
+    for (_, share) in shares::parse(document)? {
         share.describe(live, lower, steps);
     }
     Ok(())
