@@ -49,10 +49,7 @@ fn read_as_a_stage(document: &Document) {
         let _ = Protection::of(document, mapped).err();
     }
     let _ = (document.path("LIVE"), document.number("pid"));
-    if let Ok(words) = document.list("CABLES") {
-        let cables: Vec<_> = words.into_iter().flat_map(Cable::parse).collect();
-        let _ = Cable::links(document.name(), &cables);
-    }
+    let _ = Cable::of(document);
     for (_, value) in document.environment() {
         let _ = steps::word(&value);
     }

@@ -116,7 +116,8 @@ fn cable(host: &mut Links, name: &str, bridge: &str, net: &File) -> Result<()> {
     let pair = Pair {
         outside: &format!("{name}0"),
         inside: "eth0",
-        mac: None,
+        outside_mac: [0xfe; 6],
+        inside_mac: None,
         bridge: Some(bridge),
         up: true,
     };

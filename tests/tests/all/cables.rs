@@ -220,3 +220,142 @@ fn hazard_21_down_commands_run_when_the_subhost_ends() {
         assert_eq!(world.read(state), "");
     }
 }
+
+/// Prints the addresses of a bridge, of the host end and of the inner end of a cable.
+const ADDRESSES: &str = "cat /sys/class/net/br0/address /sys/class/net/mta0/address; \
+    ip -n mta -o link show eth0 | grep -o 'ether [^ ]*'";
+
+#[test]
+fn e01_stopped_subhosts_on_a_bridge_disturb_no_neighbour() {
+    let world = world();
+    let confs = ["one", "two", "three"].map(|name| world.subhost(name, "CABLES=br0="));
+    for conf in &confs {
+        world.boot(conf);
+    }
+    world.inside(
+        "two",
+        "ip addr add 10.0.0.3/24 dev eth0; ip link set eth0 up",
+    );
+    world.inside("two", "ping -c 1 -W 20 10.0.0.1 >/dev/null");
+    let address = "cat /sys/class/net/br0/address";
+    let before = world.ok(address);
+    let ping = "exec nsenter -t $pid -n busybox ping -c 200 -i 0.1 -W 5 10.0.0.1";
+    let pid = &world.document("two")["pid"];
+    let pings = world.line(&format!("pid={pid}; {ping}")).start();
+    let [one, _, three] = &confs;
+    for round in 0..10 {
+        let (name, conf) = [("one", one), ("three", three)][round % 2];
+        world.ok(&format!("overlay-stop {name}"));
+        assert_eq!(world.ok(address), before, "after the stop of {name}");
+        world.boot(conf);
+        assert_eq!(world.ok(address), before, "after the start of {name}");
+    }
+    let said = pings.wait().ok();
+    assert!(
+        said.contains("200 packets received, 0% packet loss"),
+        "{said}"
+    );
+}
+
+#[test]
+fn e01_bridge_keeps_the_address_of_its_other_link() {
+    let world = world();
+    // An address as hardware has.
+    world.ok("ip link add port address 90:00:00:00:00:01 type veth peer name other && ip link set port master br0");
+    let conf = world.subhost("mta", "CABLES=br0= =");
+    world.boot(&conf);
+    let addresses = world.ok("cat /sys/class/net/br0/address /sys/class/net/mta[01]/address");
+    let addresses: Vec<&str> = addresses.lines().collect();
+    assert_eq!(addresses[0], "90:00:00:00:00:01");
+    assert!(
+        addresses[1..].iter().all(|mac| mac.starts_with("fe:")),
+        "{addresses:?}"
+    );
+    assert_ne!(addresses[1], addresses[2]);
+}
+
+#[test]
+fn e11_addresses_are_the_same_at_each_boot() {
+    let world = world();
+    let conf = world.subhost("mta", "CABLES=br0= br0= br0=02:00:5e:10:00:01");
+    let inside = "cat /sys/class/net/eth[012]/address";
+    world.ok("echo 0123456789abcdef0123456789abcdef >id && mount --bind id /etc/machine-id");
+    world.boot(&conf);
+    let (first, first_inside) = (world.ok(ADDRESSES), world.inside("mta", inside));
+    world.ok("overlay-stop mta");
+    // A dry run prints the same addresses.
+    let steps = world.ok(&format!("overlay-boot -n {conf}"));
+    let words = first_inside.lines().chain(first.lines().skip(1).take(1));
+    for mac in words {
+        assert!(
+            steps.contains(&format!("address {mac}")),
+            "no {mac} in {steps}"
+        );
+    }
+    world.boot(&conf);
+    assert_eq!(
+        (world.ok(ADDRESSES), world.inside("mta", inside)),
+        (first, first_inside.clone())
+    );
+    // Another subhost, and the same subhost on another host, have other addresses.
+    let other = world.subhost("other", "CABLES=br0=");
+    world.boot(&other);
+    let mut all: Vec<String> = first_inside.lines().map(str::to_owned).collect();
+    assert_eq!(all[2], "02:00:5e:10:00:01");
+    all.push(world.inside("other", "cat /sys/class/net/eth0/address"));
+    world.ok("overlay-stop mta; echo 0123456789abcdef0123456789abcdee >id");
+    world.boot(&conf);
+    let moved = world.inside("mta", "cat /sys/class/net/eth[01]/address");
+    all.extend(moved.lines().map(str::to_owned));
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 6, "{all:?}");
+}
+
+#[test]
+fn e11_address_without_a_machine_id_is_random() {
+    let world = world();
+    let conf = world.subhost("mta", "CABLES=br0=");
+    world.ok(": >id && mount --bind id /etc/machine-id");
+    let mut all = Vec::new();
+    for content in ["", "uninitialized"] {
+        world.ok(&format!("echo {content} >id"));
+        world.boot(&conf);
+        let addresses = world.ok(ADDRESSES);
+        assert!(
+            addresses
+                .lines()
+                .nth(1)
+                .is_some_and(|mac| mac.starts_with("fe:")),
+            "{addresses}"
+        );
+        all.push(addresses);
+        world.ok("overlay-stop mta");
+    }
+    assert_ne!(all[0], all[1]);
+    let steps = world.ok(&format!("overlay-boot -n {conf}"));
+    assert!(steps.contains("eth0 netns mta\n"), "{steps}");
+}
+
+#[test]
+fn d_link_of_a_running_subhost_is_not_to_be_deleted() {
+    let world = world();
+    let conf = world.subhost("mta", "CABLES=br0=");
+    world.boot(&conf);
+    for document in [
+        r#"{"NAME":"mta","CABLES":["br0="]}"#,
+        r#"{"NAME":"mta","CABLES":["br0=","br0=.7"]}"#,
+    ] {
+        let refused = world.line("ob-cable").input(document).run();
+        refused.fails(1, &["make the link mta0", "overlay-stop mta"]);
+        assert!(!refused.err.contains("link del"), "{refused:?}");
+    }
+    world.ok("ip link set mta0 name moved0");
+    let refused = world
+        .line("ob-cable")
+        .input(r#"{"NAME":"mta","CABLES":["br0="]}"#)
+        .run();
+    refused.fails(1, &["make the link eth0", "overlay-stop mta"]);
+    assert!(!refused.err.contains("link del"), "{refused:?}");
+    world.ok("ip link show moved0 && ip -n mta link show eth0");
+}

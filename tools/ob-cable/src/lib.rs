@@ -6,9 +6,10 @@
 pub mod found;
 pub mod ifupdown;
 pub mod links;
+pub mod mac;
 pub mod namespace;
 pub mod netlink;
-pub mod steps;
+mod plan;
 pub mod unwire;
 pub mod wire;
 

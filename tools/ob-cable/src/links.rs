@@ -1,6 +1,7 @@
 //! The links of one network namespace, through a netlink socket: the socket stays in the namespace
 //! in which it was opened when its process moves to another.
 
+use crate::mac::Mac;
 use crate::netlink::{
     IFLA_VLAN_ID, Link, Message, NETNSA_FD, Refusal, Request, VETH_INFO_PEER, messages,
 };
@@ -36,8 +37,10 @@ pub struct Pair<'a> {
     pub outside: &'a str,
     /// The name of the other end.
     pub inside: &'a str,
+    /// The hardware address of the end here.
+    pub outside_mac: Mac,
     /// The hardware address of the other end; by default the kernel chooses one.
-    pub mac: Option<[u8; 6]>,
+    pub inside_mac: Option<Mac>,
     /// The index of the bridge of the end here.
     pub bridge: Option<i32>,
     /// Whether to set the end here up.
@@ -112,6 +115,7 @@ impl Links {
     /// `EEXIST`: a link of one of the names exists.
     pub fn make_pair(&mut self, pair: &Pair, namespace: BorrowedFd) -> Result<(), Refusal> {
         let mut request = new_link(pair.outside, if pair.up { libc::IFF_UP } else { 0 });
+        request.attribute(libc::IFLA_ADDRESS, &pair.outside_mac);
         if let Some(bridge) = pair.bridge {
             request.attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes());
         }
@@ -121,7 +125,7 @@ impl Links {
                 data.nest(VETH_INFO_PEER, |peer| {
                     peer.link(0, 0);
                     peer.text(libc::IFLA_IFNAME, pair.inside);
-                    if let Some(mac) = pair.mac {
+                    if let Some(mac) = pair.inside_mac {
                         peer.attribute(libc::IFLA_ADDRESS, &mac);
                     }
                     peer.attribute(libc::IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
@@ -132,7 +136,7 @@ impl Links {
     }
 
     /// Creates the VLAN `name` with this `tag` on the link `parent`, sets it up, and puts it into
-    /// the bridge if one is given.
+    /// the bridge, with this hardware address, if one is given.
     ///
     /// # Errors
     /// `EOPNOTSUPP`: the kernel does not support VLANs.
@@ -141,12 +145,13 @@ impl Links {
         name: &str,
         parent: i32,
         tag: u16,
-        bridge: Option<i32>,
+        bridge: Option<(i32, Mac)>,
     ) -> Result<(), Refusal> {
         let mut request = new_link(name, libc::IFF_UP);
         request.attribute(libc::IFLA_LINK, &parent.to_ne_bytes());
-        if let Some(bridge) = bridge {
+        if let Some((bridge, mac)) = bridge {
             request.attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes());
+            request.attribute(libc::IFLA_ADDRESS, &mac);
         }
         request.nest(libc::IFLA_LINKINFO, |info| {
             info.text(libc::IFLA_INFO_KIND, "vlan");

@@ -4,9 +4,8 @@
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 use ob_cable::TOOL;
-use ob_cable::steps::describe;
 use ob_cable::unwire::unwire;
-use ob_cable::wire::wire;
+use ob_cable::wire::{describe, wire};
 use ob_document::{Document, Tool, Usage, log};
 use std::cell::Cell;
 use std::process::ExitCode;

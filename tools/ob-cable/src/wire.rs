@@ -5,47 +5,31 @@ use crate::ifupdown;
 use crate::links::{Links, Pair, Watch};
 use crate::namespace::{self, Namespace};
 use crate::netlink::Refusal;
+use crate::plan::{Operation, Plan};
 use crate::{FACTS, trace, trace_unpinned};
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use nix::errno::Errno;
 use nix::libc;
-use ob_confine::protect::network_owner;
-use ob_confine::userns::IdRange;
+use ob_confine::userns::UsernsSetting;
+use ob_document::state::{self, StateDir};
+use ob_document::steps::leave_to;
 use ob_document::{Cable, Document, netns};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to remove a link of the last subhost of this name after its stop.
 const STALE_LINK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The cables of CABLES, checked against the host as far as possible without a change.
-pub(crate) struct Plan {
-    pub(crate) cables: Vec<Cable>,
-    /// The name of the link on the host, for each cable.
-    pub(crate) links: Vec<String>,
-    /// The index of the bridge, for each cable.
-    bridges: Vec<Option<i32>>,
-}
-
-/// A bridge of the host that a cable is put into.
-#[derive(Clone, Copy)]
-struct Bridge<'a> {
-    name: &'a str,
-    index: i32,
-}
-
 /// The namespace and the cables of a subhost.
 pub struct Wiring {
-    name: String,
+    plan: Plan,
     host: Links,
     inside: Links,
     namespace: Namespace,
     /// Set if the namespace existed before the boot.
     found: Option<Found>,
-    ifup: Option<PathBuf>,
-    /// The names of the pairs that were created, for an undo.
-    created: Vec<String>,
+    /// The pairs that were created, for an undo.
+    made: Vec<String>,
 }
 
 /// Creates the namespace and the cables of a subhost, and sets the facts of the document.
@@ -55,97 +39,66 @@ pub struct Wiring {
 pub fn wire(document: &mut Document) -> Result<Wiring> {
     document.forget(FACTS);
     let mut host = Links::here().context("open a netlink socket")?;
-    let plan = Plan::of(document, &mut host).context("CABLES")?;
-    let mut wiring = Wiring::begin(document.name(), host, &plan, network_owner(document)?)?;
-    if let Err(error) = wiring.create(&plan, document) {
+    let plan = Plan::of(document, &mut host)?;
+    let mut wiring = Wiring::begin(plan, host)?;
+    if let Err(error) = wiring.perform_all(document) {
         return Err(match wiring.undo(document) {
             Ok(()) => error,
             Err(again) => error.context(format!("undo: {again:#}; before that")),
         });
     }
-    let path = netns::path(document.name());
-    document.set("net", path.to_string_lossy().as_ref());
-    document.set("cables", plan.links);
+    set_facts(document, &wiring.plan);
     if wiring.found.is_some() {
         document.set("netfound", true);
     }
     Ok(wiring)
 }
 
-impl Plan {
-    /// Parses CABLES, and finds the bridges.
-    ///
-    /// # Errors
-    /// A word is invalid, or a bridge does not exist.
-    pub(crate) fn of(document: &Document, host: &mut Links) -> Result<Self> {
-        let words = document.list("CABLES")?;
-        let cables = words.iter().map(|word| Cable::parse(word));
-        let cables: Vec<Cable> = cables.collect::<Result<_>>()?;
-        let links = Cable::links(document.name(), &cables)?;
-        let mut known: Vec<(&str, i32)> = Vec::new();
-        let mut bridges = Vec::new();
-        for cable in &cables {
-            let (Cable::Pair { bridge, .. } | Cable::Vlan { bridge, .. }) = cable;
-            let Some(bridge) = bridge.as_deref() else {
-                bridges.push(None);
-                continue;
-            };
-            let index = match known.iter().find(|(name, _)| *name == bridge) {
-                Some((_, index)) => *index,
-                None => find_bridge(host, bridge)?,
-            };
-            known.push((bridge, index));
-            bridges.push(Some(index));
-        }
-        Ok(Plan {
-            cables,
-            links,
-            bridges,
-        })
+/// Checks the plan, and lists the commands of a dry run. Sets the facts as [`wire`] would.
+///
+/// # Errors
+/// The plan is invalid, or a bridge does not exist.
+pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> {
+    document.forget(FACTS);
+    let mut host = Links::here().context("open a netlink socket")?;
+    let plan = Plan::of(document, &mut host)?;
+    set_facts(document, &plan);
+    if UsernsSetting::of(document)? == UsernsSetting::No {
+        steps.extend(plan.commands());
+        return Ok(());
     }
-
-    /// Whether ifup has a part: in pairs without a bridge and in VLANs.
-    fn asks_for_ifup(&self) -> bool {
-        self.cables.iter().any(|cable| match cable {
-            Cable::Pair { bridge, .. } => bridge.is_none(),
-            Cable::Vlan { .. } => true,
-        })
-    }
+    leave_to("ob-cable", document, &plan.commands(), steps)
 }
 
-fn find_bridge(host: &mut Links, name: &str) -> Result<i32> {
-    let link = host
-        .find(name)
-        .with_context(|| format!("look for the bridge {name}"))?;
-    let link = link.with_context(|| format!("there is no bridge {name}"))?;
-    ensure!(link.kind == "bridge", "{name} is a link, but not a bridge");
-    Ok(link.index)
+fn set_facts(document: &mut Document, plan: &Plan) {
+    let path = netns::path(&plan.name);
+    document.set("net", path.to_string_lossy().as_ref());
+    document.set("cables", plan.links.as_slice());
 }
 
 impl Wiring {
     /// Opens or creates the namespace, and sets its loopback link up.
-    fn begin(name: &str, host: Links, plan: &Plan, ids: Option<IdRange>) -> Result<Self> {
-        let ifup = plan.asks_for_ifup().then(ifupdown::ifup).flatten();
+    fn begin(plan: Plan, host: Links) -> Result<Self> {
         // A process that is root of its user namespace only may not return to the namespace of the
         // host: setns(2) needs CAP_SYS_ADMIN there. Without cables there is no need to.
-        let host_namespace = match plan.cables.is_empty() {
+        let host_namespace = match plan.operations.is_empty() {
             true => None,
             false => Some(Namespace::own()?),
         };
-        let namespace = Namespace::enter(name, ids)?;
+        let name = &plan.name;
+        let namespace = Namespace::enter(name, plan.owner)?;
         let found = match namespace.is_new {
             true => None,
             false => Found::of(name)?,
         };
         match prepare(host_namespace.as_ref()) {
             Ok(inside) => Ok(Wiring {
-                name: name.to_owned(),
+                plan,
                 host,
                 inside,
-                found,
                 namespace,
-                ifup,
-                created: Vec::new(),
+                found,
+                made: Vec::new(),
             }),
             Err(error) if namespace.is_new => {
                 namespace::unpin(name)?;
@@ -155,66 +108,53 @@ impl Wiring {
         }
     }
 
-    fn create(&mut self, plan: &Plan, document: &mut Document) -> Result<()> {
+    fn perform_all(&mut self, document: &mut Document) -> Result<()> {
         let verb = match self.namespace.is_new {
             true => "made",
             false => "found and entered",
         };
-        let path = netns::path(&self.name);
-        trace(
-            document,
-            &format!("{verb} {}, and set lo up", path.display()),
-        );
+        let path = netns::path(&self.plan.name);
+        let text = format!("{verb} {}, and set lo up", path.display());
+        trace(document, &text);
         if let Some(found) = &self.found {
-            found.note_names(&plan.links, &mut self.host)?;
+            found.note_names(&self.plan.links, &mut self.host)?;
         }
-        for (cable, (link, index)) in plan.cables.iter().zip(plan.links.iter().zip(&plan.bridges)) {
-            let (Cable::Pair { bridge, .. } | Cable::Vlan { bridge, .. }) = cable;
-            let bridge = bridge.as_deref().zip(*index);
-            let bridge = bridge.map(|(name, index)| Bridge { name, index });
-            match cable {
-                Cable::Pair { mac, .. } => self.create_pair(link, bridge, *mac, document)?,
-                Cable::Vlan { tag, .. } => self.create_vlan(link, bridge, *tag, document)?,
-            }
+        for operation in std::mem::take(&mut self.plan.operations) {
+            self.perform(&operation, document)?;
         }
         if let Some(found) = &self.found {
-            found.note_indexes(&plan.links, &mut self.host, document)?;
+            found.note_indexes(&self.plan.links, &mut self.host, document)?;
         }
         Ok(())
     }
 
-    /// Creates a pair. Without a bridge, ifup configures it; if that fails, sets it up.
-    fn create_pair(
-        &mut self,
-        link: &str,
-        bridge: Option<Bridge>,
-        mac: Option<[u8; 6]>,
-        document: &Document,
-    ) -> Result<()> {
-        // The pre-up commands of interfaces(5) expect a link that is down.
-        let to_ifup = bridge.is_none() && self.ifup.is_some();
-        if to_ifup {
+    /// Creates a link. If ifup does not configure the link, sets it up.
+    fn perform(&mut self, operation: &Operation, document: &Document) -> Result<()> {
+        let link = operation.cable.outside.as_str();
+        let has_ifup = operation.is_for_ifup() && self.plan.ifup.is_some();
+        let mac = match operation.cable.cable {
+            Cable::Vlan { tag, .. } => return self.make_vlan(operation, link, tag, document),
+            Cable::Pair { mac, .. } => mac,
+        };
+        if has_ifup {
             ifupdown::forget_stale(link, &mut self.host, document)?;
         }
         let pair = Pair {
             outside: link,
-            inside: &format!("eth{}", self.created.len()),
-            mac,
-            bridge: bridge.map(|bridge| bridge.index),
-            up: !to_ifup,
+            inside: operation.cable.inside.as_deref().unwrap_or_default(),
+            outside_mac: operation.mac,
+            inside_mac: mac.or(operation.inside_mac),
+            bridge: operation.bridge,
+            // The pre-up commands of interfaces(5) expect a link that is down.
+            up: !has_ifup,
         };
         self.make_pair(&pair)?;
-        let net = netns::path(&self.name);
-        let text = format!("made {link}{}, and {}", into(bridge), pair.inside);
+        let (inside, net) = (pair.inside, netns::path(&self.plan.name));
+        let text = format!("made {link}{}, and {inside}", operation.place());
         trace(document, &format!("{text} in {}", net.display()));
-        self.created.push(link.to_owned());
-        if to_ifup && !self.run_ifup(link, document) {
-            let made = self.host.find(link)?;
-            let made = made.with_context(|| format!("{link} is gone after ifup"))?;
-            self.host
-                .set_up(made.index, None)
-                .with_context(|| format!("set {link} up"))?;
-            trace(document, &format!("set {link} up"));
+        self.made.push(link.to_owned());
+        if has_ifup && !self.run_ifup(link, document) {
+            self.set_up(link, None, document)?;
         }
         Ok(())
     }
@@ -240,95 +180,87 @@ impl Wiring {
                         .wait(&mut self.host, &mut left, time_left)
                         .with_context(context)?;
                 }
-                ensure!(
-                    left.is_empty(),
-                    "{}: there is one of that name already; if nothing needs it, ip link del {outside}",
-                    context()
-                );
+                ensure!(left.is_empty(), exists(outside, None));
             } else if self.inside.find(inside).with_context(context)?.is_some() {
-                let name = &self.name;
-                bail!(
-                    "make the link {inside} in /run/netns/{name}: there is one of that name already; if nothing needs it, ip -n {name} link del {inside}"
-                );
+                return Err(exists(inside, Some(&self.plan.name)));
             } else if Instant::now() >= end {
                 return Err(refusal).with_context(context);
             }
         }
     }
 
-    /// Creates a VLAN on the last pair, unless ifup has created it.
-    fn create_vlan(
+    /// Creates a VLAN, unless ifup has created it.
+    fn make_vlan(
         &mut self,
+        operation: &Operation,
         link: &str,
-        bridge: Option<Bridge>,
         tag: u16,
         document: &Document,
     ) -> Result<()> {
         let context = || format!("make the VLAN {link}");
-        if self.host.find(link).with_context(context)?.is_some() {
-            bail!(
-                "{}: there is a link of that name already; if nothing needs it, ip link del {link}",
-                context()
-            );
-        }
+        let is_new = self.host.find(link).with_context(context)?.is_none();
+        ensure!(is_new, exists(link, None));
         ifupdown::forget_stale(link, &mut self.host, document)?;
         let is_up = self.run_ifup(link, document);
-        if let Some(found) = self.host.find(link).with_context(context)? {
-            if bridge.is_some() || !is_up {
-                self.host
-                    .set_up(found.index, bridge.map(|bridge| bridge.index))
-                    .with_context(|| format!("set {link} up"))?;
-                trace(document, &format!("set {link} up{}", into(bridge)));
+        if self.host.find(link).with_context(context)?.is_some() {
+            if operation.bridge.is_some() || !is_up {
+                self.set_up(link, Some(operation), document)?;
             }
             return Ok(());
         }
-        let parent = self.created.last().context("there is no cable before it")?;
-        let parent = self.host.find(parent).with_context(context)?;
+        let parent = self.host.find(operation.parent()).with_context(context)?;
         let parent = parent.context("the cable before it is gone")?;
         // The kernel refuses to set a VLAN up before its parent (`ENETDOWN`), and ifup can have
         // left that down.
         if parent.flags & libc::IFF_UP == 0 {
-            let up = self.host.set_up(parent.index, None);
-            up.with_context(|| format!("set {} up", parent.name))?;
-            trace(document, &format!("set {} up", parent.name));
+            self.set_up(&parent.name, None, document)?;
         }
+        let bridge = operation.bridge.map(|bridge| (bridge, operation.mac));
         self.host
-            .make_vlan(link, parent.index, tag, bridge.map(|bridge| bridge.index))
+            .make_vlan(link, parent.index, tag, bridge)
             .map_err(without_vlans)
             .with_context(context)?;
-        let parent = parent.name;
-        trace(
-            document,
-            &format!("made {link}{} on {parent}", into(bridge)),
-        );
+        let text = format!("made {link}{} on {}", operation.place(), parent.name);
+        trace(document, &text);
+        Ok(())
+    }
+
+    /// Sets a link up, and puts the VLAN of an operation into its bridge.
+    fn set_up(&mut self, link: &str, vlan: Option<&Operation>, document: &Document) -> Result<()> {
+        let found = self.host.find(link)?;
+        let index = found.with_context(|| format!("{link} is gone"))?.index;
+        self.host
+            .set_up(index, vlan.and_then(|vlan| vlan.bridge))
+            .with_context(|| format!("set {link} up"))?;
+        let place = vlan.map(Operation::place).unwrap_or_default();
+        trace(document, &format!("set {link} up{place}"));
         Ok(())
     }
 
     /// Runs ifup on `link` if it is installed; returns whether it succeeded.
     fn run_ifup(&self, link: &str, document: &Document) -> bool {
-        let ifup = self.ifup.as_ref();
+        let ifup = self.plan.ifup.as_ref();
         ifup.is_some_and(|ifup| ifupdown::run(ifup, &[link], document))
     }
 
-    /// Removes the pairs, the namespace and the facts. A namespace that existed before the boot
-    /// stays.
+    /// Deletes the pairs in reverse, and removes the namespace and the facts. A namespace that
+    /// existed before the boot stays.
     ///
     /// # Errors
     /// A link or the namespace cannot be removed.
     pub fn undo(&mut self, document: &mut Document) -> Result<()> {
-        let mut found = Vec::new();
-        for link in &self.created {
-            found.extend(self.host.find(link)?);
-        }
-        ifupdown::bring_down(&[(document, &found)]);
-        for link in found {
-            self.host
-                .delete(link.index)
-                .with_context(|| format!("delete the link {}", link.name))?;
-            trace(document, &format!("deleted {}", link.name));
+        // The deletion of a pair deletes its VLANs.
+        while let Some(link) = self.made.pop() {
+            if let Some(found) = self.host.find(&link)? {
+                ifupdown::bring_down(&[(document, std::slice::from_ref(&found))]);
+                self.host
+                    .delete(found.index)
+                    .with_context(|| format!("delete the link {}", found.name))?;
+                trace(document, &format!("deleted {}", found.name));
+            }
         }
         if self.namespace.is_new {
-            namespace::unpin(&self.name)?;
+            namespace::unpin(&self.plan.name)?;
             trace_unpinned(document);
         }
         document.forget(FACTS);
@@ -336,9 +268,25 @@ impl Wiring {
     }
 }
 
-/// Returns ` in BRIDGE` for a message, or nothing.
-fn into(bridge: Option<Bridge>) -> String {
-    bridge.map_or(String::new(), |bridge| format!(" in {}", bridge.name))
+/// Returns the error for a `link` that exists, on the host or inside the subhost `name`. Advises to
+/// delete the link only if it is not a link of a running subhost.
+fn exists(link: &str, inside: Option<&str>) -> Error {
+    let has_link = |name: &String| {
+        let state = StateDir::of(name);
+        let document = state.document().ok().flatten();
+        let cables = |document: &Document| {
+            let cables = document.list("cables").unwrap_or_default();
+            document.has("pid") && (inside == Some(name) || cables.contains(&link))
+        };
+        document.is_some_and(|document| cables(&document)) && state.is_locked()
+    };
+    let place = inside.map_or(String::new(), |name| format!(" in /run/netns/{name}"));
+    let remedy = match (state::names().into_iter().find(has_link), inside) {
+        (Some(owner), _) => format!("it is a link of {owner}, which runs; overlay-stop {owner}"),
+        (None, Some(name)) => format!("if nothing needs it, ip -n {name} link del {link}"),
+        (None, None) => format!("if nothing needs it, ip link del {link}"),
+    };
+    anyhow!("make the link {link}{place}: there is one of that name already; {remedy}")
 }
 
 /// Sets the loopback link up in the namespace that the process has entered, and returns to `host`.
