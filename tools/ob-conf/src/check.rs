@@ -6,7 +6,7 @@ use crate::findings::Findings;
 use crate::misspelt;
 use crate::problem::{Problem, Weight};
 use ob_confine::userns;
-use ob_document::{Cable, Document, Hook, Kind, VARIABLES, closed, one_line};
+use ob_document::{Cable, Document, FREE, Hook, Kind, VARIABLES, closed, one_line};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,7 @@ pub fn problems(conf: &Conf) -> Vec<Problem> {
         check.hooks(base);
         check.shares(base);
         check.users(base);
+        check.free(base);
     }
     check.cables(base.as_deref());
     check.protection(base.as_deref());
@@ -171,6 +172,15 @@ impl Findings<'_> {
             };
             if let Err(error) = Hook::new(&assignment.value(), base).check() {
                 self.report_value(assignment, error);
+            }
+        }
+    }
+
+    /// Reports the commands of variables that begin with [`FREE`] that are not executable.
+    fn free(&mut self, base: &Path) {
+        for assignment in self.conf.assignments() {
+            if assignment.name.starts_with(FREE) {
+                self.check_command(assignment.name, base);
             }
         }
     }

@@ -4,8 +4,9 @@ use crate::conf::{self, Conf, normal};
 use crate::misspelt;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ob_confine::protect;
-use ob_document::{Cable, Document, Hook, Kind, Ownership, Share, VARIABLES, Variable};
+use ob_document::{Cable, Document, FREE, Hook, Kind, Ownership, Share, VARIABLES, Variable};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -54,12 +55,19 @@ impl<'a> Evaluation<'a> {
         }
         let mut document = self.named()?;
         let others = &VARIABLES[3..]; // after NAME, LOG and BASE
-        if self.wants("BASE") || others.iter().any(|variable| self.wants(variable.name)) {
+        let free = self.free();
+        let known = others.iter().map(|variable| variable.name);
+        if known.chain(["BASE"]).any(|name| self.wants(name)) || !free.is_empty() {
             let base = self.base()?;
             document.set("BASE", text(&base)?);
             for variable in others.iter().filter(|variable| self.wants(variable.name)) {
                 if let Some(value) = self.evaluate(variable, &base)? {
                     document.set(variable.name, value);
+                }
+            }
+            for name in free {
+                if let Some(value) = self.value(name, &base)? {
+                    document.set(name, value);
                 }
             }
         }
@@ -162,6 +170,16 @@ impl<'a> Evaluation<'a> {
             Kind::Words => words(&value),
             Kind::Text | Kind::Lines => value.into(),
         }))
+    }
+
+    /// Returns the wanted variables that begin with [`FREE`].
+    fn free(&self) -> BTreeSet<&str> {
+        let assigned = self.conf.assignments().map(|assignment| assignment.name);
+        let given = self.given.iter().map(|(name, _)| name.as_str());
+        let names = assigned.chain(given);
+        names
+            .filter(|name| name.starts_with(FREE) && self.wants(name))
+            .collect()
     }
 
     /// Returns the values of a [`Kind::Lines`] variable: the given values, then the values in the
