@@ -228,3 +228,39 @@ fn x_variables_reach_the_document_and_the_hooks() {
     );
     assert!(out.contains(":3:5: './gone' is not an executable"), "{out}");
 }
+
+#[test]
+fn d_unknown_assignment_of_a_command_line_is_refused() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    for (word, remedy) in [
+        ("STRAT=cron", "STRAT is not a variable; did you mean START?"),
+        (
+            "MINE=1",
+            "begin the name of a variable for other programs with X_",
+        ),
+        ("net=/run/netns/x", "net is not a variable"),
+    ] {
+        for end in ["", "NAME", "-- true"] {
+            let done = world.run(&format!("ob-conf {conf} {word} {end}"));
+            assert_eq!(done.out, "", "{done:#?}");
+            done.fails(2, &["ob-conf: ", remedy]);
+        }
+    }
+    world.ok(&format!("ob-conf {conf} | ob-conf - net=/x MINE=1"));
+}
+
+#[test]
+fn d_absolute_conf_needs_no_current_directory() {
+    let world = World::new();
+    let conf = world.subhost("mta", "LOG=/tmp/mta.log");
+    let gone = |command: &str| world.run(&format!("mkdir gone; cd gone; rmdir ../gone; {command}"));
+    gone(&format!(
+        "overlay-boot {conf} && overlay-go mta true && overlay-stop {conf}"
+    ))
+    .ok();
+    gone(&format!("overlay-boot -n {conf}")).ok();
+    gone(&format!("ob-conf --check {conf}")).ok();
+    gone("ob-conf mta.conf").fails(1, &["mta.conf: No such file"]);
+    gone(&format!("ob-conf {conf} LOG=x")).fails(1, &["LOG=x: No such file"]);
+}

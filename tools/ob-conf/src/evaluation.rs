@@ -108,7 +108,6 @@ impl<'a> Evaluation<'a> {
     /// BASE is not known yet, so the commands of these variables run in the directory of the
     /// configuration. The current directory of the caller would be arbitrary.
     fn named(&self) -> Result<Document> {
-        let caller = std::env::current_dir().context("find the current directory")?;
         let directory = self.conf.directory();
         let name = match self.value("NAME", directory)? {
             Some(name) => name,
@@ -122,7 +121,8 @@ impl<'a> Evaluation<'a> {
         if self.wants("LOG") {
             let log = self.value("LOG", directory)?;
             let log = log.unwrap_or_else(|| format!("/tmp/overlay-{name}.log"));
-            document.set("LOG", text(&normal(&caller, &log))?);
+            let log = std::path::absolute(&log).with_context(|| format!("LOG={log}"))?;
+            document.set("LOG", text(&normal(Path::new("/"), &text(&log)?))?);
         }
         Ok(document)
     }

@@ -6,10 +6,10 @@ use lexopt::prelude::*;
 use ob_conf::check;
 use ob_conf::conf::Conf;
 use ob_conf::evaluation::{Evaluation, words};
-use ob_conf::problem::Weight;
+use ob_conf::problem::{Weight, unknown_variable};
 use ob_document::printable::copy;
 use ob_document::{
-    Document, Kind, Silent, Tool, Usage, VARIABLES, printable, quote, send, unknown_option,
+    Document, FREE, Kind, Silent, Tool, Usage, VARIABLES, printable, quote, send, unknown_option,
 };
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
@@ -169,10 +169,23 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
             None => request.wanted.push(operand),
         }
     }
+    if request.source != "-" {
+        refuse_unknown(&request.given)?;
+    }
     if request.check && !(request.given.is_empty() && request.wanted.is_empty()) {
         bail!(Usage("--check takes a configuration alone".to_owned()));
     }
     Ok(request)
+}
+
+/// Fails if an assignment would have no effect: a configuration has only variables, no facts.
+fn refuse_unknown(given: &[(String, String)]) -> Result<()> {
+    let is_known =
+        |name: &str| name.starts_with(FREE) || VARIABLES.iter().any(|known| known.name == name);
+    match given.iter().find(|(name, _)| !is_known(name)) {
+        Some((name, _)) => bail!(Usage(unknown_variable(name))),
+        None => Ok(()),
+    }
 }
 
 /// Prints all problems. Returns status 1 if there is one.
