@@ -74,4 +74,5 @@ pub const VARIABLES: &[Variable] = &[
     variable("CPU_WEIGHT", Kind::Text, None),
     variable("IO_WEIGHT", Kind::Text, None),
     variable("USERNS", Kind::Text, None),
+    variable("PIPELINE", Kind::Words, None),
 ];

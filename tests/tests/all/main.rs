@@ -29,6 +29,7 @@ mod names;
 mod new;
 mod pages;
 mod paths;
+mod pipeline;
 mod printed;
 mod prompt;
 mod protect;

@@ -2,6 +2,7 @@
 
 use crate::conf::{self, Conf, normal};
 use crate::misspelt;
+use crate::stages;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ob_confine::protect;
 use ob_document::{Cable, Document, FREE, Hook, Kind, Ownership, Share, VARIABLES, Variable};
@@ -167,6 +168,12 @@ impl<'a> Evaluation<'a> {
         check(variable.name, &value).map_err(|error| self.at(variable.name, error))?;
         Ok(Some(match variable.kind {
             Kind::Path => text(&normal(base, &value))?.into(),
+            Kind::Words if variable.name == "PIPELINE" => {
+                let stages = stages::resolve(&value, self.conf.directory());
+                stages
+                    .map_err(|error| self.at(variable.name, error))?
+                    .into()
+            }
             Kind::Words => words(&value),
             Kind::Text | Kind::Lines => value.into(),
         }))
