@@ -40,6 +40,7 @@ mod security;
 mod services;
 mod shares;
 mod sigchld;
+mod stages;
 mod stop;
 mod sudo;
 mod userns;
