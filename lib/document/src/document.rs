@@ -1,7 +1,7 @@
 //! The document of a subhost, ob-document(5): one line of JSON with the plan (keys in capitals) and
 //! the facts that the stages have added so far (keys in lower case).
 
-use crate::{Kind, VARIABLES, Variable};
+use crate::{FREE, Kind, VARIABLES, Variable};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 use std::fs::Metadata;
@@ -233,12 +233,15 @@ impl Document {
     }
 }
 
-/// Returns whether `key` belongs to the plan: a capital, then capitals, digits and underscores.
+/// Returns whether `key` belongs to the plan: a capital, then capitals, digits and underscores;
+/// after [`FREE`] small letters too.
 pub fn is_plan(key: &str) -> bool {
+    let is_free = key.starts_with(FREE);
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     key.starts_with(|c: char| c.is_ascii_uppercase())
         && key
             .chars()
-            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+            .all(|c| is_word(c) && (is_free || !c.is_ascii_lowercase()))
 }
 
 /// Returns a value as a shell or a hook gets it.

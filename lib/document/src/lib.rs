@@ -30,4 +30,4 @@ pub use printable::printable;
 pub use share::{Share, hidden_by};
 pub use suggest::{closest, distance};
 pub use tool::{Silent, Tool, Usage, one_line, unknown_option};
-pub use variables::{Kind, VARIABLES, Variable};
+pub use variables::{FREE, Kind, VARIABLES, Variable};

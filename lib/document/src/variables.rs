@@ -31,6 +31,10 @@ const fn variable(name: &'static str, kind: Kind, default: Option<&'static str>)
     }
 }
 
+/// The prefix of variables that the project does not use. A configuration may assign any of them,
+/// for its hooks and stages. Their values are [`Kind::Text`].
+pub const FREE: &str = "X_";
+
 /// All variables, in the order of their evaluation.
 ///
 /// The defaults of NAME and LOG depend on the path of the configuration. BASE has no default.
@@ -70,4 +74,5 @@ pub const VARIABLES: &[Variable] = &[
     variable("CPU_WEIGHT", Kind::Text, None),
     variable("IO_WEIGHT", Kind::Text, None),
     variable("USERNS", Kind::Text, None),
+    variable("PIPELINE", Kind::Words, None),
 ];

@@ -186,3 +186,81 @@ fn check_reports_each_problem_with_its_line() {
     ));
     assert_eq!((done.status, done.out.as_str()), (0, ""), "{done:#?}");
 }
+
+#[test]
+fn x_variables_reach_the_document_and_the_hooks() {
+    let world = World::new();
+    let lines = "X_LINK=eno1\nX_note = no\nX_note=\"a b\" $c # d\nX_ADDRESS=!./address 7\nX_LINK=late\nX_EMPTY=\nPREMOUNT=./pre";
+    world.script("mta/address", "echo 10.9.0.$1");
+    world.script(
+        "mta/pre",
+        "printf '<%s>' \"$X_LINK\" \"$X_note\" \"$X_ADDRESS\" \"${X_EMPTY-unset}\" >env",
+    );
+    let conf = world.subhost("mta", lines);
+    world.boot(&conf);
+    assert_eq!(
+        world.read("mta/env"),
+        "<eno1><\"a b\" $c # d><10.9.0.7><unset>"
+    );
+    assert_eq!(world.document("mta")["X_ADDRESS"], "10.9.0.7");
+    let inside = world.inside("mta", "env; tr '\\0' '\\n' </proc/1/environ");
+    assert!(!inside.contains("X_"), "{inside}");
+    world.ok("overlay-stop mta");
+    let printed = |words: &str| world.ok(&format!("ob-conf --env {conf} {words}"));
+    assert_eq!(
+        printed("X_LINK=eno2 X_NEW=1 X_LINK X_NEW"),
+        "X_LINK='eno2'\nX_NEW='1'"
+    );
+    assert_eq!(printed("X_ADDRESS"), "X_ADDRESS='10.9.0.7'");
+    assert_eq!(printed("NAME"), "NAME='mta'");
+    // Only the later assignment of X_LINK has no effect; a command that does not exist is one more.
+    let check = |text: &str| {
+        let conf = world.subhost("mta", text);
+        let check = world.run(&format!("ob-conf --check {conf}"));
+        (check.status, check.out)
+    };
+    let (status, out) = check("X_A=1\nX_a=2\nX_PROTCT=3");
+    assert_eq!((status, out.as_str()), (0, ""));
+    let (_, out) = check("X_A=1\nX_A=2\nX_B=! ./gone x");
+    assert!(
+        out.contains(":2:1: is ignored: X_A is assigned on line 1"),
+        "{out}"
+    );
+    assert!(out.contains(":3:5: './gone' is not an executable"), "{out}");
+}
+
+#[test]
+fn d_unknown_assignment_of_a_command_line_is_refused() {
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    for (word, remedy) in [
+        ("STRAT=cron", "STRAT is not a variable; did you mean START?"),
+        (
+            "MINE=1",
+            "begin the name of a variable for other programs with X_",
+        ),
+        ("net=/run/netns/x", "net is not a variable"),
+    ] {
+        for end in ["", "NAME", "-- true"] {
+            let done = world.run(&format!("ob-conf {conf} {word} {end}"));
+            assert_eq!(done.out, "", "{done:#?}");
+            done.fails(2, &["ob-conf: ", remedy]);
+        }
+    }
+    world.ok(&format!("ob-conf {conf} | ob-conf - net=/x MINE=1"));
+}
+
+#[test]
+fn d_absolute_conf_needs_no_current_directory() {
+    let world = World::new();
+    let conf = world.subhost("mta", "LOG=/tmp/mta.log");
+    let gone = |command: &str| world.run(&format!("mkdir gone; cd gone; rmdir ../gone; {command}"));
+    gone(&format!(
+        "overlay-boot {conf} && overlay-go mta true && overlay-stop {conf}"
+    ))
+    .ok();
+    gone(&format!("overlay-boot -n {conf}")).ok();
+    gone(&format!("ob-conf --check {conf}")).ok();
+    gone("ob-conf mta.conf").fails(1, &["mta.conf: No such file"]);
+    gone(&format!("ob-conf {conf} LOG=x")).fails(1, &["LOG=x: No such file"]);
+}

@@ -5,8 +5,9 @@ use crate::evaluation;
 use crate::findings::Findings;
 use crate::misspelt;
 use crate::problem::{Problem, Weight};
+use crate::stages;
 use ob_confine::userns;
-use ob_document::{Cable, Document, Hook, Kind, VARIABLES, closed, one_line};
+use ob_document::{Cable, Document, FREE, Hook, Kind, VARIABLES, closed, one_line};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -28,8 +29,10 @@ pub fn problems(conf: &Conf) -> Vec<Problem> {
         check.hooks(base);
         check.shares(base);
         check.users(base);
+        check.free(base);
     }
     check.cables(base.as_deref());
+    check.pipeline(base.as_deref());
     check.protection(base.as_deref());
     check.problems.sort();
     check.problems
@@ -175,6 +178,15 @@ impl Findings<'_> {
         }
     }
 
+    /// Reports the commands of variables that begin with [`FREE`] that are not executable.
+    fn free(&mut self, base: &Path) {
+        for assignment in self.conf.assignments() {
+            if assignment.name.starts_with(FREE) {
+                self.check_command(assignment.name, base);
+            }
+        }
+    }
+
     /// Reports shares that do not exist on the host.
     fn shares(&mut self, base: &Path) {
         let conf = self.conf;
@@ -218,6 +230,30 @@ impl Findings<'_> {
         if let Err(error) = Cable::named(&name, cables) {
             self.report_value(assignment, error);
         }
+    }
+
+    /// Reports an empty stage of PIPELINE, or a program that does not exist, at its word.
+    fn pipeline(&mut self, base: Option<&Path>) {
+        let conf = self.conf;
+        if self.check_command("PIPELINE", base.unwrap_or(conf.directory())) {
+            return;
+        }
+        let Some(assignment) = conf.assigned("PIPELINE") else {
+            return;
+        };
+        let value = assignment.value();
+        let words: Vec<&str> = value.split_whitespace().collect();
+        let Some(fault) = stages::fault(&words, conf.directory()) else {
+            return;
+        };
+        let raw = assignment.raw;
+        let word = raw.split_whitespace().nth(fault.word);
+        let offset = word.map_or(raw.trim_end().len(), |word| {
+            // A slice of the line begins at this many bytes after the line.
+            word.as_ptr() as usize - raw.as_ptr() as usize
+        });
+        let column = conf.lines[assignment.line - 1].len() - raw.len() + offset + 1;
+        self.report(assignment.line, column, fault.text);
     }
 
     /// Reports an UPPER that users of the host can reach, if the subhost has a user namespace.

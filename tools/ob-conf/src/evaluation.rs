@@ -2,10 +2,12 @@
 
 use crate::conf::{self, Conf, normal};
 use crate::misspelt;
+use crate::stages;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ob_confine::protect;
-use ob_document::{Cable, Document, Hook, Kind, Ownership, Share, VARIABLES, Variable};
+use ob_document::{Cable, Document, FREE, Hook, Kind, Ownership, Share, VARIABLES, Variable};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -54,12 +56,19 @@ impl<'a> Evaluation<'a> {
         }
         let mut document = self.named()?;
         let others = &VARIABLES[3..]; // after NAME, LOG and BASE
-        if self.wants("BASE") || others.iter().any(|variable| self.wants(variable.name)) {
+        let free = self.free();
+        let known = others.iter().map(|variable| variable.name);
+        if known.chain(["BASE"]).any(|name| self.wants(name)) || !free.is_empty() {
             let base = self.base()?;
             document.set("BASE", text(&base)?);
             for variable in others.iter().filter(|variable| self.wants(variable.name)) {
                 if let Some(value) = self.evaluate(variable, &base)? {
                     document.set(variable.name, value);
+                }
+            }
+            for name in free {
+                if let Some(value) = self.value(name, &base)? {
+                    document.set(name, value);
                 }
             }
         }
@@ -100,7 +109,6 @@ impl<'a> Evaluation<'a> {
     /// BASE is not known yet, so the commands of these variables run in the directory of the
     /// configuration. The current directory of the caller would be arbitrary.
     fn named(&self) -> Result<Document> {
-        let caller = std::env::current_dir().context("find the current directory")?;
         let directory = self.conf.directory();
         let name = match self.value("NAME", directory)? {
             Some(name) => name,
@@ -114,7 +122,8 @@ impl<'a> Evaluation<'a> {
         if self.wants("LOG") {
             let log = self.value("LOG", directory)?;
             let log = log.unwrap_or_else(|| format!("/tmp/overlay-{name}.log"));
-            document.set("LOG", text(&normal(&caller, &log))?);
+            let log = std::path::absolute(&log).with_context(|| format!("LOG={log}"))?;
+            document.set("LOG", text(&normal(Path::new("/"), &text(&log)?))?);
         }
         Ok(document)
     }
@@ -159,9 +168,25 @@ impl<'a> Evaluation<'a> {
         check(variable.name, &value).map_err(|error| self.at(variable.name, error))?;
         Ok(Some(match variable.kind {
             Kind::Path => text(&normal(base, &value))?.into(),
+            Kind::Words if variable.name == "PIPELINE" => {
+                let stages = stages::resolve(&value, self.conf.directory());
+                stages
+                    .map_err(|error| self.at(variable.name, error))?
+                    .into()
+            }
             Kind::Words => words(&value),
             Kind::Text | Kind::Lines => value.into(),
         }))
+    }
+
+    /// Returns the wanted variables that begin with [`FREE`].
+    fn free(&self) -> BTreeSet<&str> {
+        let assigned = self.conf.assignments().map(|assignment| assignment.name);
+        let given = self.given.iter().map(|(name, _)| name.as_str());
+        let names = assigned.chain(given);
+        names
+            .filter(|name| name.starts_with(FREE) && self.wants(name))
+            .collect()
     }
 
     /// Returns the values of a [`Kind::Lines`] variable: the given values, then the values in the

@@ -3,6 +3,7 @@
 use crate::conf::normal;
 use crate::findings::Findings;
 use crate::problem::Weight;
+use crate::stages;
 use ob_document::Hook;
 use std::path::Path;
 
@@ -43,7 +44,7 @@ impl Findings<'_> {
         }
     }
 
-    /// Reports each hook, and the seccomp profile, if another user can change it.
+    /// Reports each hook and stage, and the seccomp profile, if another user can change it.
     fn check_hooks_and_profile(&mut self, base: &Path) {
         for name in ["PREMOUNT", "POSTMOUNT", "INIT"] {
             if let Some(program) = self
@@ -52,6 +53,13 @@ impl Findings<'_> {
             {
                 self.check_file(self.line(name), &program);
             }
+        }
+        let stages = match self.document {
+            Some(document) => document.list("PIPELINE").unwrap_or_default().join(" "),
+            None => self.value("PIPELINE").unwrap_or_default(),
+        };
+        for program in stages::programs(&stages, self.conf.directory()) {
+            self.check_file(self.line("PIPELINE"), &program);
         }
         let profile = self.value("SECCOMP");
         if let Some(path) = profile.filter(|value| !["none", "default"].contains(&value.as_str())) {

@@ -2,9 +2,8 @@
 
 use crate::conf::Assignment;
 use crate::findings::Findings;
-use crate::misspelt::FREE;
-use crate::problem::Weight;
-use ob_document::{Kind, VARIABLES, closest};
+use crate::problem::{Weight, unknown_variable};
+use ob_document::{FREE, Kind, VARIABLES};
 
 impl Findings<'_> {
     /// Reports lines that are not assignments but look similar, unknown variables, variables that
@@ -20,29 +19,25 @@ impl Findings<'_> {
         let mut seen: Vec<Assignment> = Vec::new();
         for assignment in conf.assignments() {
             let Assignment { line, name, .. } = assignment;
-            if refused.contains(&line) || name.starts_with(FREE) {
+            if refused.contains(&line) {
                 continue;
             }
-            let Some(variable) = VARIABLES.iter().find(|variable| variable.name == name) else {
-                let known = VARIABLES.iter().map(|variable| variable.name);
-                let remedy = match closest(name, known) {
-                    Some(known) => format!("did you mean {known}?"),
-                    None => format!("begin the name of a variable for other programs with {FREE}"),
-                };
-                let text = format!("{name} is not a variable; {remedy}");
-                self.add(Weight::Passed, line, 1, text);
+            let variable = VARIABLES.iter().find(|variable| variable.name == name);
+            if variable.is_none() && !name.starts_with(FREE) {
+                self.add(Weight::Passed, line, 1, unknown_variable(name));
                 continue;
-            };
+            }
             let first = seen.iter().find(|first| first.name == name);
             match first.map(|first| first.line) {
-                Some(first) if variable.kind != Kind::Lines => {
+                Some(first) if variable.is_none_or(|known| known.kind != Kind::Lines) => {
                     let text = format!("is ignored: {name} is assigned on line {first} already");
                     self.add(Weight::Noted, line, 1, text);
                     continue;
                 }
                 _ => seen.push(assignment),
             }
-            if let Some(text) = self.odd(assignment) {
+            // The program that uses a free variable may read shell syntax.
+            if let Some(text) = variable.and_then(|_| self.odd(assignment)) {
                 let column = self.column(assignment);
                 self.add(Weight::Passed, line, column, text);
             }

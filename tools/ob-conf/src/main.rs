@@ -6,10 +6,11 @@ use lexopt::prelude::*;
 use ob_conf::check;
 use ob_conf::conf::Conf;
 use ob_conf::evaluation::{Evaluation, words};
-use ob_conf::problem::Weight;
+use ob_conf::problem::{Weight, unknown_variable};
 use ob_document::printable::copy;
 use ob_document::{
-    Document, Kind, Silent, Tool, Usage, VARIABLES, printable, quote, send, unknown_option,
+    Document, FREE, Kind, Silent, Tool, Usage, VARIABLES, is_plan, printable, quote, send, undo,
+    unknown_option,
 };
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
@@ -23,6 +24,7 @@ const TOOL: Tool = Tool {
 Usage: ob-conf CONF [VAR=VALUE...] [VAR...]     print the document of a subhost
        ob-conf CONF [VAR=VALUE...] -- CMD...    export the variables, exec CMD
        ob-conf - [KEY=VALUE...] [KEY...]        read a document from stdin
+       ob-conf --undo - [KEY=VALUE...]          remove these facts from documents
        ob-conf --check CONF                     report every problem
        ob-conf --mistyped CMD OPTION HELP       report an unknown option of CMD
        ob-conf --printable [PREFIX]             make stdin safe for a terminal
@@ -54,6 +56,7 @@ struct Request {
     env: bool,
     check: bool,
     look: bool,
+    undo: bool,
     source: String,
     given: Vec<(String, String)>,
     wanted: Vec<String>,
@@ -81,6 +84,14 @@ fn answer(request: Request) -> Result<ExitCode> {
     if request.check {
         let conf = Conf::read(Path::new(&request.source))?;
         return report(&conf);
+    }
+    if request.undo {
+        return undo(&TOOL, |document| {
+            let keys = request.given.iter().map(|(key, _)| key.as_str());
+            keys.filter(|key| !is_plan(key))
+                .for_each(|key| document.remove(key));
+            Ok(())
+        });
     }
     let document = if request.source == "-" {
         amend(&request)?
@@ -135,6 +146,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
             Short('e') | Long("env") => request.env = true,
             Short('c') | Long("check") => request.check = true,
             Long("look") => request.look = true,
+            Long("undo") => request.undo = true,
             Long("mistyped") => return report_unknown_option(parser),
             Long("printable") => return copy_printable(parser),
             Value(operand) => {
@@ -169,10 +181,34 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
             None => request.wanted.push(operand),
         }
     }
+    check_request(&request)?;
+    Ok(request)
+}
+
+/// Fails if the parts of the command line contradict one another.
+fn check_request(request: &Request) -> Result<()> {
+    if request.source != "-" {
+        refuse_unknown(&request.given)?;
+    }
+    if request.undo && (request.source != "-" || !request.wanted.is_empty()) {
+        bail!(Usage(
+            "--undo reads documents from standard input; write ob-conf --undo -".to_owned()
+        ));
+    }
     if request.check && !(request.given.is_empty() && request.wanted.is_empty()) {
         bail!(Usage("--check takes a configuration alone".to_owned()));
     }
-    Ok(request)
+    Ok(())
+}
+
+/// Fails if an assignment would have no effect: a configuration has only variables, no facts.
+fn refuse_unknown(given: &[(String, String)]) -> Result<()> {
+    let is_known =
+        |name: &str| name.starts_with(FREE) || VARIABLES.iter().any(|known| known.name == name);
+    match given.iter().find(|(name, _)| !is_known(name)) {
+        Some((name, _)) => bail!(Usage(unknown_variable(name))),
+        None => Ok(()),
+    }
 }
 
 /// Prints all problems. Returns status 1 if there is one.
@@ -226,13 +262,25 @@ fn amend(request: &Request) -> Result<Document> {
     }
     let mut document = Document::parse(&input)?;
     for (key, value) in &request.given {
-        document.set(key, amended(key, value));
+        match key.strip_suffix('+') {
+            Some(list) => append(&mut document, list, value)?,
+            None => document.set(key, amended(key, value)),
+        }
     }
     let mut document = Document::parse(&document.line())?;
     if !request.wanted.is_empty() {
         document.retain(&request.wanted);
     }
     Ok(document)
+}
+
+/// Appends one element to a list, which may be absent.
+fn append(document: &mut Document, key: &str, value: &str) -> Result<()> {
+    let mut list = document.list(key)?;
+    list.push(value);
+    let list: Value = list.into();
+    document.set(key, list);
+    Ok(())
 }
 
 /// Returns the value of `key` for the text of an assignment.

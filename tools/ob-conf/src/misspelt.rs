@@ -5,7 +5,7 @@
 
 use crate::conf::{Assignment, Conf};
 use crate::problem::{Problem, Weight};
-use ob_document::{Kind, VARIABLES, distance};
+use ob_document::{FREE, Kind, VARIABLES, distance};
 
 /// The variables that protect the host from a subhost, or limit it.
 const PROTECTIONS: &[&str] = &[
@@ -42,9 +42,6 @@ const WORDS: &[&str] = &[
 const SHELL: &[&str] = &[
     "export", "declare", "typeset", "local", "readonly", "set", "env", "let",
 ];
-
-/// The prefix of variables for other programs, which are accepted.
-pub const FREE: &str = "X_";
 
 /// Returns a problem for each line that looks like the assignment of a protection and has no
 /// effect.

@@ -1,7 +1,7 @@
 //! The problems of a configuration, and their output.
 
 use crate::conf::Conf;
-use ob_document::printable;
+use ob_document::{FREE, VARIABLES, closest, printable};
 
 /// A problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,17 @@ pub enum Weight {
     Passed,
     /// The boot continues, as documented, so a warning is only logged.
     Noted,
+}
+
+/// Returns the reason why `name` cannot be assigned, and the remedy.
+#[must_use]
+pub fn unknown_variable(name: &str) -> String {
+    let known = VARIABLES.iter().map(|variable| variable.name);
+    let remedy = match closest(name, known) {
+        Some(known) => format!("did you mean {known}?"),
+        None => format!("begin the name of a variable for other programs with {FREE}"),
+    };
+    format!("{name} is not a variable; {remedy}")
 }
 
 impl Problem {

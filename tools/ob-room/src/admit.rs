@@ -1,7 +1,7 @@
 //! Admits a subhost to the room of a guard: takes its lock, starts its log, and writes the first
 //! state file.
 
-use crate::cleanup;
+use crate::{cleanup, configured};
 use anyhow::{Context, Result};
 use ob_document::state::{Lock, StateDir, identify};
 use ob_document::{Document, Tool, log, netns};
@@ -70,6 +70,12 @@ impl Subhost {
     /// starting.
     pub fn write_state(&self, document: &Document) -> Result<Document> {
         let mut state = Document::new(&self.name)?;
+        if document.has(configured::VARIABLE) {
+            // The undo of a foreign stage may need any part of the plan.
+            let plan: Vec<String> = document.environment().map(|(key, _)| key.into()).collect();
+            state = document.clone();
+            state.retain(&plan);
+        }
         for variable in ["CONFIG", "LOG", "confid"] {
             if let Some(value) = document.optional(variable) {
                 state.set(variable, value);

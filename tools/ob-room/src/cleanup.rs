@@ -1,9 +1,10 @@
 //! The cleanup command: it gets the documents of subhosts that have ended, and removes what their
 //! stages created.
 
-use anyhow::{Context, Result, bail};
+use crate::configured::{Configured, VARIABLE};
+use anyhow::{Context, Result, anyhow, bail};
 use ob_document::state::{StateDir, open_own_pid1};
-use ob_document::{Document, Silent};
+use ob_document::{Document, Silent, one_line};
 use ob_shutdown::{cgroup, ending};
 use std::io::{ErrorKind, Write};
 use std::process::{Child, Command, Stdio};
@@ -73,14 +74,40 @@ fn parse(line: &str) -> Command {
     }
 }
 
-/// Gives the documents to the cleanup command, then removes control groups and state directories.
+/// Gives the documents to the cleanup command, or to the stages of PIPELINE, then removes control
+/// groups and state directories.
 ///
-/// Only for the process that holds the locks of these subhosts. If the command fails, the state
-/// directories stay, so that the next attempt can clean up.
+/// Only for the process that holds the locks of these subhosts. If the command or a stage fails, the
+/// state directories stay, so that the next attempt can clean up.
 pub fn finish(cleanup: Option<Cleanup>, documents: &[&Document]) -> Result<()> {
-    if let Some(cleanup) = cleanup {
-        cleanup.finish(documents)?;
+    let (configured, default): (Vec<&Document>, Vec<&Document>) = documents
+        .iter()
+        .partition(|document| document.has(VARIABLE));
+    let mut outcome = match cleanup {
+        Some(cleanup) => cleanup.finish(&default),
+        None => Ok(()),
+    };
+    if outcome.is_ok() {
+        outcome = remove_state(&default);
     }
+    for document in configured {
+        let undone = undo_configured(document);
+        outcome = outcome.and(undone.and_then(|()| remove_state(&[document])));
+    }
+    outcome
+}
+
+fn undo_configured(document: &Document) -> Result<()> {
+    let Some(stages) = Configured::of(document)? else {
+        return Ok(());
+    };
+    stages.undo(document).map_err(|error| {
+        let (name, error) = (document.name(), one_line(&error));
+        anyhow!("{name}: {error}; remove its objects, then type rm -r /run/overlay-boot/{name}")
+    })
+}
+
+fn remove_state(documents: &[&Document]) -> Result<()> {
     let mut outcome = Ok(());
     for document in documents {
         outcome = outcome
@@ -92,6 +119,7 @@ pub fn finish(cleanup: Option<Cleanup>, documents: &[&Document]) -> Result<()> {
 
 /// Runs the cleanup `command` for one subhost. Only for the process that holds its lock.
 pub fn clean_up(command: Option<&str>, document: &Document) -> Result<()> {
+    let command = command.filter(|_| !document.has(VARIABLE));
     finish(Cleanup::start(command)?, &[document])
 }
 

@@ -6,6 +6,7 @@
 //! its siblings and executes the last one.
 
 use crate::admit::Subhost;
+use crate::configured::Configured;
 use crate::pipeline::{Cut, Pipeline};
 use crate::proctitle::set_proctitle;
 use crate::{cleanup, room};
@@ -148,6 +149,8 @@ impl<'a> Guard<'a> {
             return Ok(());
         };
         self.admit(&line)?;
+        // The stages of PIPELINE, if there are any, read the document instead.
+        let second_stage = self.admitted.take().unwrap_or(second_stage);
         hand_over(&second_stage, &line).context("write the document to the next stage")
     }
 
@@ -157,14 +160,34 @@ impl<'a> Guard<'a> {
         let document = Document::parse(line)?;
         let subhost = Subhost::lock(self.tool, &document, self.cleanup, &self.store);
         let subhost = subhost.with_context(|| document.name().to_owned())?;
-        let begun = subhost
-            .write_state(&document)
-            .and_then(|state| self.detach_from_caller(&subhost, &document, &state));
+        let begun = subhost.write_state(&document).and_then(|state| {
+            if let Some(stages) = Configured::of(&document)? {
+                self.replace_stages(&stages)?;
+            }
+            self.detach_from_caller(&subhost, &document, &state)
+        });
         if let Err(error) = begun {
             let _ = subhost.state_dir.remove();
             return Err(error.context(subhost.name));
         }
         self.subhost = Some(subhost);
+        Ok(())
+    }
+
+    /// Starts the stages of PIPELINE in a new room, in place of the stages after the first, which
+    /// get empty input and exit.
+    fn replace_stages(&mut self, stages: &Configured) -> Result<()> {
+        let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
+        let child = spawn(0, None, || {
+            let error = match self.enter_room().and_then(|()| stages.prepare()) {
+                Ok(pipeline) => pipeline.continue_from(self.tool, &self.store, reading),
+                Err(error) => error,
+            };
+            self.tool.complain(&error);
+            1
+        });
+        child.context("start the room")?;
+        self.admitted = Some(writing);
         Ok(())
     }
 

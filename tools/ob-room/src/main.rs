@@ -5,6 +5,7 @@
 
 mod admit;
 mod cleanup;
+mod configured;
 mod guard;
 mod notify;
 mod pipeline;
@@ -88,7 +89,7 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     // A failure of the tool itself has the status 125 if it runs a command, like env(1), and 1
     // otherwise.
     let tool = Tool { failed: 1, ..TOOL };
-    let pipeline = Pipeline::of(&request.command)?;
+    let pipeline = Pipeline::of_boot(&request.command)?;
     let outcome = wait_ready::run_guarded(
         &tool,
         &pipeline,

@@ -68,7 +68,7 @@ pub fn make_fd_store() -> Result<FdStore> {
 pub fn become_command(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     let store = make_fd_store()?;
     enter(Depth::Recursive)?;
-    let error = become_program(command, &store, Stdio::inherit(), Stdio::inherit());
+    let error = become_program(command, &store, &[], Stdio::inherit(), Stdio::inherit());
     let status = match error.downcast_ref::<std::io::Error>().map(|e| e.kind()) {
         Some(ErrorKind::NotFound) => 127,
         _ => 126,
@@ -78,11 +78,18 @@ pub fn become_command(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
 }
 
 /// Executes a program in the room of `store`. Returns only if that fails, with the reason.
-pub fn become_program(words: &[OsString], store: &FdStore, input: Stdio, output: Stdio) -> Error {
+pub fn become_program(
+    words: &[OsString],
+    store: &FdStore,
+    environment: &[(String, String)],
+    input: Stdio,
+    output: Stdio,
+) -> Error {
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).stdin(input).stdout(output);
     // It names the command that became this tool, see ob_document::Tool, and must not name a stage.
     command.env_remove("OB_COMMAND");
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     let error = command.env(VARIABLE, store.address()).exec();
     Error::from(error).context(format!("run {}", words[0].to_string_lossy()))
 }

@@ -1,6 +1,7 @@
 //! `ob-room --undo`: ends subhosts and cleans up after them, in place of their guards.
 
 use crate::cleanup::{self, Cleanup};
+use crate::configured;
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ob_document::Document;
@@ -43,7 +44,12 @@ fn end_and_clean_up(documents: &[Document], command: Option<&str>) -> Vec<Result
                 locks.push(lock);
                 // The boot may have continued after the caller got the document.
                 let state = state_dir.document().ok().flatten();
-                ended.push(state.unwrap_or_else(|| (*document).clone()));
+                // Only the state file, which root owns, may name programs to run.
+                ended.push(state.unwrap_or_else(|| {
+                    let mut document = (*document).clone();
+                    document.remove(configured::VARIABLE);
+                    document
+                }));
             }
             Ok(None) => {}
             Err(error) => *outcome = Err(error),

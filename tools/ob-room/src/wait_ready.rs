@@ -1,9 +1,10 @@
 //! The caller of a guard: starts the guard, and waits until the subhost is up.
 
+use crate::configured::VARIABLE;
 use crate::guard::{EXIT_INTERRUPTED, EXIT_STAGE_KILLED, Guard};
 use crate::notify;
 use crate::pipeline::Pipeline;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -45,30 +46,44 @@ pub fn run_guarded(
 
     let mut status = Lines::new(status_rx);
     let state = status.next(&signals, &child)?;
-    let name = state.and_then(|line| Document::parse(&line).ok());
-    let name = name.map(|document| document.name().to_owned());
-    let outcome = wait_ready(status, &signals, &child, foreground, notify);
-    match name {
-        Some(name) => outcome.context(name),
+    let state = state.and_then(|line| Document::parse(&line).ok());
+    let is_configured = state.as_ref().is_some_and(|state| state.has(VARIABLE));
+    let report = |document: &str| {
+        if is_configured {
+            check_last_stage(document)?;
+        }
+        let printed = std::io::stdout().write_all(document.as_bytes());
+        let printed = printed.context("print the document");
+        printed.and_then(|()| notify::ready(notify))
+    };
+    let outcome = wait_ready(status, &signals, &child, foreground, report);
+    match state {
+        Some(state) => outcome.context(state.name().to_owned()),
         None => outcome,
     }
 }
 
-/// Waits until the subhost is up, and reports that. With `foreground`, or if the boot fails, waits
+/// Fails if the last stage of PIPELINE, which may be any program, has started no pid 1.
+fn check_last_stage(line: &str) -> Result<()> {
+    let document = Document::parse(line).ok();
+    ensure!(
+        document.is_some_and(|document| document.number("pid").is_ok()),
+        "the last stage of PIPELINE printed no pid; end PIPELINE with ob-unshare"
+    );
+    Ok(())
+}
+
+/// Waits until the subhost is up, and calls `report`. With `foreground`, or if the boot fails, waits
 /// for the guard too.
 fn wait_ready(
     mut status: Lines,
     signals: &SignalFd,
     guard: &Child,
     foreground: bool,
-    notify: Option<RawFd>,
+    report: impl FnOnce(&str) -> Result<()>,
 ) -> Result<ExitCode> {
     let document = status.next(signals, guard)?;
-    let reported = document.as_ref().map_or(Ok(()), |document| {
-        let printed = std::io::stdout().write_all(document.as_bytes());
-        let printed = printed.context("print the document");
-        printed.and_then(|()| notify::ready(notify))
-    });
+    let reported = document.as_deref().map_or(Ok(()), report);
     if reported.is_err() {
         // The caller would not know that the subhost runs.
         let _ = pidfd_signal(&guard.pidfd, Signal::SIGTERM);

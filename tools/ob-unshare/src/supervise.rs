@@ -25,20 +25,22 @@ pub fn run(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
     document.forget(FACTS);
     let name = document.name().to_owned();
     let locks = Locks::take(&document).map_err(|error| error.context(name.clone()))?;
+    let is_stage = command.is_empty();
     let begun = reaper
         .and_then(|reaper| start(&mut document, command, &reaper, locks.is_guarded()))
         .and_then(|subhost| subhost.kill_on_error(StateDir::of(&name).write(&document)))
-        .or_else(|error| log::failure(tool, &document, error));
-    let subhost = match begun {
+        .or_else(|error| log::failure(tool, &document, error))
+        .and_then(|subhost| {
+            let left = leave_mount_ns_and_report(&locks, &document, is_stage);
+            subhost.kill_on_error(left)
+        });
+    let mut subhost: Subhost = match begun {
         Ok(subhost) => subhost,
         Err(error) => {
             locks.clean_up(&document)?;
             return fail(tool, error.context(name), command);
         }
     };
-    let is_stage = command.is_empty();
-    let left = leave_mount_ns_and_report(&locks, &document, is_stage);
-    let mut subhost: Subhost = subhost.kill_on_error(left)?;
     let relay = subhost.relay.take();
     let status = monitor::wait(&document, subhost)?;
     locks.clean_up(&document)?;
