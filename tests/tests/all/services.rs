@@ -1,6 +1,6 @@
 //! The services of START: how they start and stop inside.
 
-use end_to_end::{World, until};
+use end_to_end::{World, is_root_or_tell, not_done, until};
 
 #[test]
 fn hazard_02_services_stop_in_reverse_then_daemons_get_term() {
@@ -114,4 +114,62 @@ fn hazard_39_services_start_in_order_without_shell_errors() {
     until("the service", || world.has("odd/root/var/order"));
     world.ok("overlay-stop odd");
     assert_eq!(world.read("odd/root/var/order"), "x start\nx stop\n");
+}
+
+/// Boots a subhost with `lines` whose BASE only root can enter; `None` if the host has no cgroup2
+/// tree.
+fn with_userns(lines: &str) -> Option<World> {
+    if !is_root_or_tell("USERNS") {
+        return None;
+    }
+    let world = World::new();
+    if !world.has_cgroup() {
+        not_done("control groups inside", "needs cgroup2");
+        return None;
+    }
+    let conf = world.subhost("mta", lines);
+    world.ok("chmod 700 mta");
+    world.boot(&conf);
+    Some(world)
+}
+
+#[test]
+fn e03_root_of_a_userns_owns_its_control_group() {
+    for lines in ["USERNS=auto", "PROTECT=strict\nCABLES="] {
+        let Some(world) = with_userns(lines) else {
+            return;
+        };
+        // As systemd(1) does: a group for itself, and one for each service.
+        world.ok("overlay-go mta sh -ec 'cd /sys/fs/cgroup; mkdir init service service/deep; \
+            echo 1 >init/cgroup.procs; sleep 100000 >/dev/null 2>&1 & echo $! >service/deep/cgroup.procs'");
+        assert_eq!(world.ok("overlay-go mta tail -n 1 /proc/1/cgroup"), "0::/init");
+        // What limits the subhost stays out of reach, and so does the group above.
+        for refused in [
+            "echo 1 >/sys/fs/cgroup/cgroup.freeze",
+            "echo 1 >/sys/fs/cgroup/cgroup.max.depth",
+            "echo 1 >/sys/fs/cgroup/cgroup.kill",
+            "mkdir /sys/fs/cgroup/../other && ls -d /sys/fs/other",
+        ] {
+            let done = world.run(&format!("overlay-go mta sh -c '{refused}'"));
+            assert_ne!(done.status, 0, "{refused} {done:#?}");
+        }
+        let groups = world.ok("cd /sys/fs/cgroup; find . -type d | sort | tr '\\n' ' '");
+        assert_eq!(
+            groups,
+            ". ./mta ./mta/init ./mta/service ./mta/service/deep ./the-host "
+        );
+        world.ok("overlay-stop mta");
+        assert!(!world.has("/sys/fs/cgroup/mta"));
+    }
+}
+
+#[test]
+fn e03_stop_ends_a_frozen_group_inside() {
+    let Some(world) = with_userns("USERNS=auto") else {
+        return;
+    };
+    world.ok("overlay-go mta sh -ec 'cd /sys/fs/cgroup; mkdir service; \
+        sleep 100000 >/dev/null 2>&1 & echo $! >service/cgroup.procs; echo 1 >service/cgroup.freeze'");
+    world.ok("timeout 60 overlay-stop mta");
+    assert!(!world.has("/sys/fs/cgroup/mta"));
 }

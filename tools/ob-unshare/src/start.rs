@@ -79,21 +79,22 @@ pub fn start(
     let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
     let confinement = Confinement::of(document, ids.is_some())?;
     let mut relay = (!command.is_empty()).then(Relay::new).transpose()?;
+    if !is_guarded {
+        mark_network(document)?;
+    }
+    let group = cgroup::make(document, ids)?;
     let plan = Plan {
         supervisor: pidfd_open(Pid::this()).context("open a pidfd of this process")?,
         root: document.path("root")?.to_owned(),
         net,
         ids,
+        has_group: group.is_some(),
         command: words,
         environment: environment(document, reaper, &confinement)?,
         confinement,
         output: relay.as_ref().map_or([writing.as_fd(); 2], Relay::ends),
         reaper: reaper.copy.as_ref().map(|copy| (copy.as_fd(), REAPER_FD)),
     };
-    if !is_guarded {
-        mark_network(document)?;
-    }
-    let group = cgroup::make(document)?;
     let child = spawn_pid1(&plan, group.as_ref());
     drop(plan);
     drop(writing);
