@@ -1,6 +1,6 @@
 //! The services of START: how they start and stop inside.
 
-use end_to_end::{World, is_root_or_tell, not_done, until};
+use end_to_end::{World, is_root, is_root_or_tell, not_done, until};
 
 #[test]
 fn hazard_02_services_stop_in_reverse_then_daemons_get_term() {
@@ -116,7 +116,7 @@ fn hazard_39_services_start_in_order_without_shell_errors() {
     assert_eq!(world.read("odd/root/var/order"), "x start\nx stop\n");
 }
 
-/// Boots a subhost with `lines` whose BASE only root can enter; `None` if the host has no cgroup2
+/// Boots a subhost with `lines` and an INIT, whose BASE only root can enter; `None` if the host has no cgroup2
 /// tree.
 fn with_userns(lines: &str) -> Option<World> {
     if !is_root_or_tell("USERNS") {
@@ -127,14 +127,15 @@ fn with_userns(lines: &str) -> Option<World> {
         not_done("control groups inside", "needs cgroup2");
         return None;
     }
-    let conf = world.subhost("mta", lines);
+    let conf = world.subhost("mta", &format!("INIT=cat init\n{lines}"));
     world.ok("chmod 700 mta");
+    world.write("mta/init", "sleep 100000 & exec \"$REAPER\" \"$NAME\"");
     world.boot(&conf);
     Some(world)
 }
 
 #[test]
-fn e03_root_of_a_userns_owns_its_control_group() {
+fn e03_init_in_a_userns_owns_its_control_group() {
     for lines in ["USERNS=auto", "PROTECT=strict\nCABLES="] {
         let Some(world) = with_userns(lines) else {
             return;
@@ -142,7 +143,10 @@ fn e03_root_of_a_userns_owns_its_control_group() {
         // As systemd(1) does: a group for itself, and one for each service.
         world.ok("overlay-go mta sh -ec 'cd /sys/fs/cgroup; mkdir init service service/deep; \
             echo 1 >init/cgroup.procs; sleep 100000 >/dev/null 2>&1 & echo $! >service/deep/cgroup.procs'");
-        assert_eq!(world.ok("overlay-go mta tail -n 1 /proc/1/cgroup"), "0::/init");
+        assert_eq!(
+            world.ok("overlay-go mta tail -n 1 /proc/1/cgroup"),
+            "0::/init"
+        );
         // What limits the subhost stays out of reach, and so does the group above.
         for refused in [
             "echo 1 >/sys/fs/cgroup/cgroup.freeze",
@@ -172,4 +176,58 @@ fn e03_stop_ends_a_frozen_group_inside() {
         sleep 100000 >/dev/null 2>&1 & echo $! >service/cgroup.procs; echo 1 >service/cgroup.freeze'");
     world.ok("timeout 60 overlay-stop mta");
     assert!(!world.has("/sys/fs/cgroup/mta"));
+}
+
+#[test]
+fn e04_console_of_an_init_goes_to_the_log() {
+    let levels = [
+        "",
+        "PROTECT=yes\nCABLES=",
+        "USERNS=auto",
+        "PROTECT=strict\nCABLES=",
+    ];
+    let levels = levels.iter().filter(|level| is_root() || level.is_empty());
+    for level in levels {
+        let world = World::new();
+        let conf = world.subhost("mta", &format!("{level}\nINIT=cat init"));
+        world.ok("chmod 700 mta");
+        world.write(
+            "mta/init",
+            "[ ! -t 1 ] || echo a terminal; exec 3>&1 </dev/console >/dev/console 2>&1
+            [ ! -t 1 ] || echo hello console; stat -c '%u:%g %F' /dev/console >&3
+            printf 'without end' >/dev/console; trap 'echo last; exit' TERM
+            while :; do sleep 0.1; done",
+        );
+        world.boot(&conf);
+        let log = || world.read("/tmp/overlay-mta.log");
+        until("the output", || {
+            log().contains("Z 0:5 character special file\n")
+        });
+        assert!(log().contains("Z hello console\n"), "{}", log());
+        // A service or a command that enters can use the console, too, and a reader blocks.
+        world.ok(
+            "overlay-go mta sh -c 'echo entered >/dev/console; ! timeout 0.2 cat /dev/console'",
+        );
+        world.ok("overlay-stop mta");
+        let log = log();
+        assert!(log.contains("without endentered\n"), "{level}: {log}");
+        assert!(
+            log.contains("Z last\n") && !log.contains('\r'),
+            "{level}: {log}"
+        );
+        assert!(!log.contains("a terminal"), "{level}: {log}");
+    }
+}
+
+#[test]
+fn e04_console_of_a_shared_dev_stays() {
+    let world = World::new();
+    let conf = world.subhost("mta", "INIT=cat init\nSHARE=/dev");
+    world.write("mta/init", "sleep 100000 & exec \"$REAPER\" \"$NAME\"");
+    world.ok("mkdir -p mta/root/proc");
+    world.boot(&conf);
+    assert_eq!(
+        world.ok("overlay-go mta stat -c %t:%T /dev/console"),
+        world.ok("stat -c %t:%T /dev/console")
+    );
 }

@@ -76,7 +76,7 @@ fn make_group(document: &Document, path: &Path) -> Result<()> {
 }
 
 /// Changes the owner of the group and of the files that cgroups(7), "Cgroups v2 delegation", lists.
-/// The files of the limits, `cgroup.freeze` and `cgroup.kill` stay those of the host.
+/// The host keeps the files of the limits, `cgroup.freeze` and `cgroup.kill`.
 fn delegate(path: &Path, ids: IdRange) -> nix::Result<()> {
     for file in [
         "",

@@ -4,6 +4,7 @@ use crate::confine::Confinement;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::libc::dev_t;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
@@ -30,8 +31,10 @@ pub struct Plan<'a> {
     /// The ids of its user namespace; `None`: as on the host. With ids, pid 1 is started in
     /// the user namespace, in its root and in its network namespace.
     pub ids: Option<IdRange>,
-    /// Whether it has its own control group.
-    pub has_group: bool,
+    /// Whether a custom INIT gets the control group, in a user namespace.
+    pub has_cgroup: bool,
+    /// The device number of the terminal that /dev/console becomes.
+    pub console: Option<dev_t>,
     /// The command and its arguments. The command is searched in PATH, inside.
     pub command: Vec<CString>,
     /// The environment, as `NAME=VALUE`.
@@ -64,14 +67,14 @@ fn prepare(plan: &Plan) -> Result<()> {
     }
     pivot().with_context(|| format!("make {} the root", plan.root.display()))?;
     mount_proc_and_sys(plan.ids.is_some())?;
-    if plan.has_group && plan.ids.is_some() {
+    if plan.has_cgroup {
         mount_cgroup()?;
     }
     // After pivot_root(".", ".") the old root is mounted on the new one, at the working directory,
     // see pivot_root(2).
     umount2(".", MntFlags::MNT_DETACH).context("detach the old root")?;
     chdir("/")?;
-    plan.confinement.cover(plan.ids.is_some())
+    plan.confinement.cover(plan.ids.is_some(), plan.console)
 }
 
 /// Sets the resource limits, joins the network namespace, and changes to the root of the subhost.

@@ -1,6 +1,7 @@
 //! Starts pid 1, and notes it in the document.
 
 use crate::confine::Confinement;
+use crate::console::Console;
 use crate::environment::{PASSED, variables};
 use crate::facts::Facts;
 use crate::init::{REAPER_FD, Reaper, text};
@@ -30,6 +31,8 @@ pub struct Subhost {
     pub child: Child,
     /// Where its output is read; `None` if a relay copies it.
     pub output: Option<File>,
+    /// Its console; `None` unless the plan has INIT.
+    pub console: Option<Console>,
     /// Copies the output of a command to that of the supervisor.
     pub relay: Option<Relay>,
     /// Writes to the log.
@@ -82,13 +85,21 @@ pub fn start(
     if !is_guarded {
         mark_network(document)?;
     }
-    let group = cgroup::make(document, ids)?;
+    let has_init = command.is_empty() && document.has("INIT");
+    let root = document.path("root")?.to_owned();
+    let console = if has_init {
+        Console::create(&root, ids)?
+    } else {
+        None
+    };
+    let group = cgroup::make(document, ids.filter(|_| has_init))?;
     let plan = Plan {
         supervisor: pidfd_open(Pid::this()).context("open a pidfd of this process")?,
-        root: document.path("root")?.to_owned(),
+        root,
         net,
         ids,
-        has_group: group.is_some(),
+        has_cgroup: has_init && ids.is_some() && group.is_some(),
+        console: console.as_ref().map(Console::device).transpose()?,
         command: words,
         environment: environment(document, reaper, &confinement)?,
         confinement,
@@ -104,6 +115,7 @@ pub fn start(
     Ok(Subhost {
         child,
         output: command.is_empty().then(|| File::from(reading)),
+        console,
         relay,
         logger,
     })
