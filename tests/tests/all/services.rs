@@ -1,6 +1,6 @@
 //! The services of START: how they start and stop inside.
 
-use end_to_end::{World, is_root, is_root_or_tell, not_done, until};
+use end_to_end::{Done, World, is_root, is_root_or_tell, not_done, until};
 
 #[test]
 fn hazard_02_services_stop_in_reverse_then_daemons_get_term() {
@@ -230,4 +230,113 @@ fn e04_console_of_a_shared_dev_stays() {
         world.ok("overlay-go mta stat -c %t:%T /dev/console"),
         world.ok("stat -c %t:%T /dev/console")
     );
+}
+
+/// Checks what `ob-conf --check` has printed: one problem with these parts, or nothing.
+#[track_caller]
+fn says(check: &Done, parts: &[&str]) {
+    assert_eq!(check.status, i32::from(!parts.is_empty()), "{check:#?}");
+    let problems = check
+        .out
+        .lines()
+        .filter(|line| line.starts_with('/'))
+        .count();
+    assert_eq!(problems, usize::from(!parts.is_empty()), "{check:#?}");
+    assert!(
+        parts.iter().all(|part| check.out.contains(part)),
+        "{check:#?}"
+    );
+}
+
+#[test]
+fn e08_service_without_init_script_is_reported() {
+    let world = World::new();
+    let check = |conf: &str| world.run(&format!("ob-conf --check {conf}"));
+    let over_busybox =
+        |name: &str, lines: &str| world.conf(name, &format!("{lines}\nBASE=.\nLOWER=../busybox"));
+    world.script("busybox/etc/init.d/one", "echo one $1");
+    world.script(
+        "busybox/bin/service",
+        "[ -x /etc/init.d/$1 ] || { echo $1: unrecognized service >&2; exit 1; }; exec /etc/init.d/$1 $2",
+    );
+    let conf = over_busybox("mta", "START=one two /etc/three none");
+    world.script("mta/root/etc/three", "exit 7");
+    says(
+        &check(&conf),
+        &["1:7: two has no script in /etc/init.d", "set INIT"],
+    );
+    world.boot(&conf);
+    until("the messages in the log", || {
+        let log = world.read("/tmp/overlay-mta.log");
+        let is_said = |text: &str| log.contains(text);
+        assert!(!is_said("one: its start"), "{log}");
+        is_said("two: its start has ended with status 1\n")
+            && is_said("/etc/three: its start has ended with status 7\n")
+    });
+    world.ok("overlay-stop mta");
+    // A script in either layer counts, a whiteout hides one; INIT and other roots are not judged.
+    world.script("mta/root/etc/init.d/two", "");
+    says(&check(&conf), &[]);
+    if is_root() {
+        world.ok("mknod mta/root/etc/init.d/one c 0 0");
+        says(&check(&conf), &["one has no script"]);
+    }
+    let conf = over_busybox("init", "START=two\nINIT=echo exec sleep 100");
+    says(&check(&conf), &[]);
+    world.ok("rm -r busybox/etc/init.d");
+    let conf = over_busybox("bare", "START=two");
+    says(&check(&conf), &[]);
+}
+
+#[test]
+fn check_reports_comma_in_start_and_bad_ram_size() {
+    let world = World::new();
+    let check = |line: &str| {
+        let conf = world.conf("mta", &format!("{line}\nBASE=.\nLOWER=../busybox"));
+        world.run(&format!("ob-conf --check {conf}"))
+    };
+    for start in ["networking, ssh", "networking,ssh", ", networking ssh,"] {
+        says(
+            &check(&format!("START={start}")),
+            &["write START=networking ssh"],
+        );
+    }
+    for size in ["lots", "50 M", "50MB", "-1", "M", "5%%", "0x10"] {
+        says(
+            &check(&format!("RAM_SIZE={size}")),
+            &[&format!("RAM_SIZE={size} is not a size")],
+        );
+    }
+    for size in ["none", "50M", "10%", "1g", "65536"] {
+        says(&check(&format!("RAM_SIZE={size}")), &[]);
+    }
+}
+
+#[test]
+fn e03_systemd_without_mounts_is_reported() {
+    let world = World::new();
+    let check = |lines: &str| {
+        let conf = world.subhost("mta", lines);
+        world.write("mta/init", "mkdir -p /run/x; exec /sbin/init\n");
+        world.ok(
+            "chmod 700 mta; mkdir -p busybox/sbin; ln -sf ../lib/systemd/systemd busybox/sbin/init",
+        );
+        world.run(&format!("ob-conf --check {conf}"))
+    };
+    for init in [
+        "echo exec /sbin/init",
+        "cat init",
+        "echo 'exec /lib/systemd/systemd'",
+    ] {
+        says(
+            &check(&format!("PROTECT=yes\nINIT={init}")),
+            &["2:6: systemd cannot mount"],
+        );
+        says(&check(&format!("INIT={init}")), &[]);
+    }
+    says(&check("PROTECT=yes\nINIT=echo exec /bin/init"), &[]);
+    if is_root() {
+        says(&check("PROTECT=strict\nINIT=cat init"), &[]);
+        says(&check("PROTECT=yes\nUSERNS=auto\nINIT=cat init"), &[]);
+    }
 }

@@ -28,9 +28,12 @@ pub fn problems(conf: &Conf) -> Vec<Problem> {
         check.hooks(base);
         check.shares(base);
         check.users(base);
+        check.services(base);
+        check.init(base);
     }
     check.cables(base.as_deref());
     check.protection(base.as_deref());
+    check.ram_size();
     check.problems.sort();
     check.problems
 }

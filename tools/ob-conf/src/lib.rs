@@ -10,3 +10,4 @@ mod insecure;
 mod lines;
 mod misspelt;
 pub mod problem;
+mod services;
