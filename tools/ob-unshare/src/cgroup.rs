@@ -1,7 +1,7 @@
 //! Creates the control group of a subhost, if the host has a cgroup2 tree.
 
-use crate::cgroup_parent::{delegated_unit, prepare_parent, set, tree};
-use anyhow::{Context, Result, bail, ensure};
+use crate::cgroup_parent::{delegated_unit, no_tree, prepare_parent, set, tree};
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::{chown, mkdir};
@@ -26,7 +26,7 @@ pub fn make(document: &mut Document, ids: Option<IdRange>) -> Result<Option<File
     let tree = match (tree(), limits.first()) {
         (Some(tree), _) => tree,
         (None, None) => return Ok(None),
-        (None, Some((limit, _))) => bail!("{}: the host has no cgroup2 tree", limit.name),
+        (None, Some((limit, _))) => return Err(no_tree(limit)),
     };
     let parent = if limits.is_empty() {
         delegated_unit(&tree).ok().flatten().unwrap_or(tree)
