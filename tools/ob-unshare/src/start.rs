@@ -13,6 +13,7 @@ use crate::{cgroup, userns};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, fchmod};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, pipe2};
 use ob_document::state::{self, StateDir};
@@ -134,6 +135,10 @@ fn words(document: &Document, command: &[OsString], reaper: &Reaper) -> Result<V
 /// Starts pid 1, and waits until it has executed its program.
 fn spawn_pid1(plan: &Plan, group: Option<&File>) -> Result<Child> {
     let (status_rx, status_tx) = high_pipe()?;
+    for output in plan.output {
+        // A service that has changed its user can open /dev/stdout.
+        fchmod(output, Mode::from_bits_truncate(0o622)).context("chmod the output pipe")?;
+    }
     let run = || {
         let (status, error) = inside::become_pid_1(plan);
         let message = ob_document::one_line(&error);
