@@ -118,3 +118,55 @@ fn a04_command_has_the_limits_of_the_caller_or_of_rlimits() {
     let (world, _) = booted("RLIMITS=fsize=65536 cpu=40");
     assert_eq!(limits(&world), "40 40 65536 65536");
 }
+
+#[test]
+fn c01_other_user_can_reopen_standard_descriptors() {
+    if !is_root_or_tell("a user other than root") {
+        return;
+    }
+    for level in ["", "PROTECT=yes\nCABLES=", "PROTECT=strict\nCABLES="] {
+        let world = World::new();
+        let conf = world.subhost("mta", &format!("{level}\nINIT=cat init"));
+        world.ok("chmod 700 mta; printf 'ann:x:1000:100::/tmp:/bin/sh\\n' >>busybox/etc/passwd");
+        // A service that changes its user, and logs to /dev/stdout.
+        world.write(
+            "mta/init",
+            "su ann -c 'echo service >/dev/stdout; echo wrong >/dev/stderr'; sleep 100000 & exec \"$REAPER\" \"$NAME\"",
+        );
+        world.boot(&conf);
+        let script = "cat /dev/stdin >/dev/stdout; echo err >/dev/stderr";
+        for enter in [
+            format!("ob-enter -u ann mta sh -c '{script}'"),
+            format!("ob-enter -u 1234:5678 mta sh -c '{script}'"),
+            format!("ob-enter mta su ann -c '{script}'"),
+        ] {
+            let done = world.run(&format!("echo text | {enter} | cat"));
+            let found = (done.status, &*done.out, &*done.err);
+            assert_eq!(found, (0, "text\n", "err\n"), "{level} {enter}");
+        }
+        let log = world.read("/tmp/overlay-mta.log");
+        assert!(
+            log.contains("Z service\n") && log.contains("Z wrong\n"),
+            "{log}"
+        );
+        // A user cannot take what others print.
+        let done = world.run("ob-enter mta su ann -c 'timeout 0.2 head -c 1 /dev/stdout' | cat");
+        assert_eq!(done.out, "", "{level}");
+        assert!(done.err.contains("Permission denied"), "{level} {done:#?}");
+    }
+}
+
+#[test]
+fn c01_command_as_pid_1_can_change_its_user() {
+    if !is_root_or_tell("a user other than root") {
+        return;
+    }
+    let world = World::new();
+    let conf = world.subhost("mta", "");
+    world.ok("printf 'ann:x:1000:100::/tmp:/bin/sh\\n' >>busybox/etc/passwd");
+    let boot = format!(
+        "ob-room sh -c 'ob-conf {conf} | ob-mount | ob-unshare -- su ann -c \"echo x >/dev/stdout; echo y >/dev/stderr\"'"
+    );
+    let done = world.run(&boot);
+    assert_eq!((done.status, &*done.out, &*done.err), (0, "x\n", "y\n"));
+}

@@ -1,6 +1,6 @@
 //! overlay-new: the directory and the configuration of a new subhost.
 
-use end_to_end::{World, is_root_or_tell, not_done};
+use end_to_end::{World, is_root, is_root_or_tell, not_done};
 
 #[test]
 fn new_subhost_boots_by_the_printed_command() {
@@ -78,5 +78,105 @@ fn new_subhost_has_other_keys_than_its_host() {
             "cat web/root/etc/ssh/* 2>/dev/null || stat -c %t%T web/root/etc/ssh/ssh_host_rsa_key"
         ),
         "00"
+    );
+}
+
+#[test]
+fn e05_name_of_a_new_subhost_resolves_inside() {
+    let world = World::new();
+    world.ok("printf '127.0.0.1 localhost\\n127.0.1.1 thehost\\n10.9.8.7 peer\\n::1 localhost\\n' >busybox/etc/hosts; echo thehost >busybox/etc/hostname");
+    world.ok("overlay-new --lower busybox mta && overlay-boot mta/mta.conf");
+    let inside = |line: &str| world.ok(&format!("overlay-go mta sh -c '{line}'"));
+    assert_eq!(inside("hostname; cat /etc/hostname"), "mta\nmta");
+    assert_eq!(
+        inside("cat /etc/hosts; stat -c %a:%U /etc/hosts /etc/hostname"),
+        "127.0.0.1\tlocalhost\n127.0.1.1\tmta\n10.9.8.7 peer\n::1 localhost\n644:root\n644:root"
+    );
+    world.ok("overlay-stop mta");
+    // LOWER may have neither file, nor /etc.
+    world
+        .ok("rm -r busybox/etc; overlay-new --lower busybox web && grep -c web web/root/etc/hosts");
+}
+
+#[test]
+fn e13_proposals_of_a_new_subhost_pass_the_check() {
+    let world = World::new();
+    world.ok("mkdir -p busybox/etc/init.d; : >busybox/etc/init.d/cron");
+    for bridge in [false, true] {
+        if bridge {
+            world.ok("ip link add lan0 type bridge");
+        }
+        let name = if bridge { "mtb" } else { "mta" };
+        world.ok(&format!("overlay-new --lower busybox {name} >&2"));
+        let conf = format!("{name}/{name}.conf");
+        let text = world.read(&conf);
+        assert_eq!(text.contains("\n#CABLES=lan0=\n"), bridge, "{text}");
+        let proposals = text.lines().filter(|line| {
+            let assigned = line.strip_prefix('#').and_then(|line| line.split_once('='));
+            assigned
+                .is_some_and(|(name, _)| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
+        });
+        let proposals: Vec<&str> = proposals.collect();
+        assert!(proposals.len() > 5, "{text}");
+        for proposal in &proposals {
+            let changed = text
+                .replace("START=none\n", "")
+                .replace(proposal, &proposal[1..]);
+            world.write(&conf, &changed);
+            let done = world.run(&format!("ob-conf --check {conf}"));
+            assert_eq!((done.status, &*done.out), (0, ""), "{proposal} {done:#?}");
+        }
+    }
+}
+
+#[test]
+fn e06_new_subhost_has_the_strongest_level_that_works() {
+    let world = World::new();
+    let level = |name: &str| {
+        let files = world.ok(&format!(
+            "cd {name}; find . ! -path './root/etc/*' | sort | tr '\\n' ' '"
+        ));
+        assert_eq!(
+            files,
+            format!(". ./live ./root ./root/etc ./{name}.conf ./work ")
+        );
+        world.ok(&format!("grep ^PROTECT= {name}/{name}.conf"))
+    };
+    world.ok("overlay-new --lower busybox mta && overlay-boot mta/mta.conf && overlay-go mta true && overlay-stop mta");
+    let expected = if is_root() { "strict" } else { "yes" };
+    let found = world.ok("grep ^PROTECT= mta/mta.conf");
+    assert_eq!(found, format!("PROTECT={expected}"));
+    // ramfs has no idmapped mounts.
+    if is_root() {
+        world.ok("mkdir ram; mount -t ramfs ramfs ram; cp -a busybox ram");
+        world.ok("overlay-new --lower ram/busybox web");
+        assert_eq!(level("web"), "PROTECT=yes");
+    }
+    world.ok("overlay-new --lower busybox wax");
+    assert_eq!(level("wax"), format!("PROTECT={expected}"));
+    assert!(!world.has("/tmp/overlay-wax.log"));
+}
+
+#[test]
+fn new_subhost_with_an_odd_path_is_refused_or_reported() {
+    let world = World::new();
+    for (path, parts) in [
+        ("nodir/x", ["nodir", "there is no such directory"]),
+        (
+            "busybox/bin/sh/x",
+            ["busybox/bin/sh", "there is no such directory"],
+        ),
+        ("hzx.conf", ["hzx.conf", "omit .conf"]),
+        ("busybox/hzx.conf/", ["busybox/hzx.conf", "omit .conf"]),
+    ] {
+        world
+            .run(&format!("overlay-new --lower busybox {path}"))
+            .fails(1, &parts);
+    }
+    let done = world.run("overlay-new --lower busybox abcdefghijklm");
+    assert_eq!(done.status, 0);
+    assert!(
+        done.err.contains("'abcdefghijklm' has 13 characters"),
+        "{done:#?}"
     );
 }

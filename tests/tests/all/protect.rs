@@ -335,9 +335,13 @@ fn cgroup_limits_hold_and_are_logged() {
         let conf = world.subhost("a", line);
         if !has(controller) {
             let variable = line.split('=').next().unwrap_or_default();
-            world
-                .run(&format!("overlay-boot {conf}"))
-                .fails(1, &[variable, &format!("no {controller} controller")]);
+            world.run(&format!("overlay-boot {conf}")).fails(
+                1,
+                &[
+                    &format!("no {controller} controller"),
+                    &format!("or remove {variable}"),
+                ],
+            );
             world.ok("rm -r a");
             world.assert_same(&before);
             not_done(variable, NO_CONTROLLER);

@@ -30,10 +30,13 @@ pub fn problems(conf: &Conf) -> Vec<Problem> {
         check.shares(base);
         check.users(base);
         check.free(base);
+        check.services(base);
+        check.init(base);
     }
     check.cables(base.as_deref());
     check.pipeline(base.as_deref());
     check.protection(base.as_deref());
+    check.ram_size();
     check.problems.sort();
     check.problems
 }

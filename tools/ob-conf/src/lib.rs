@@ -10,4 +10,5 @@ mod insecure;
 mod lines;
 mod misspelt;
 pub mod problem;
+mod services;
 mod stages;

@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc::dev_t;
 use nix::pty::{PtyMaster, posix_openpt};
 use nix::sys::socket::{getsockopt, sockopt::AcceptConn};
-use nix::sys::stat::{SFlag, fstat, makedev};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, makedev};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, isatty, pipe2};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -130,6 +130,7 @@ impl CallerStdio {
         };
         let (proxy, terminal) = connector.finish()?;
         let standard = [input, output, errors];
+        allow_reopen(&standard).context("set the mode of the pipes")?;
         Ok((proxy, ChildStdio { standard, terminal }))
     }
 }
@@ -205,6 +206,17 @@ impl Connector {
         }
         Ok((self.proxy, peer))
     }
+}
+
+/// Lets every user inside reopen the pipes, as /dev/stdout or /dev/stdin: the command may change its
+/// user. Access to /proc/PID/fd of another user needs ptrace(2) rights.
+fn allow_reopen(standard: &[OwnedFd; 3]) -> nix::Result<()> {
+    for (fd, mode) in standard.iter().zip([0o644, 0o622, 0o622]) {
+        if kind(&fstat(fd)?) == SFlag::S_IFIFO {
+            fchmod(fd, Mode::from_bits_truncate(mode))?;
+        }
+    }
+    Ok(())
 }
 
 /// Duplicates 0, 1 and 2. All are open: the Rust runtime opens /dev/null for a closed descriptor.

@@ -22,7 +22,7 @@ use ob_sys::process::{Child, close_all_except, pidfd_open, pidfd_signal, spawn};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The milliseconds that the kernel has to end pid 1 after it has killed the last other process.
 const PID1_EXIT_TIMEOUT: u16 = 250;
@@ -243,8 +243,26 @@ fn group(document: &Document) -> Result<Option<File>> {
     let noted = document.path("cgroup")?;
     let context = || format!("open its control group {}", noted.display());
     let path = cgroup_limits::group(document).context("there is no group of its name");
-    let group = path.and_then(|path| Ok(File::open(path)?));
+    let group = path.and_then(|path| Ok(File::open(group_for_processes(path, document)?)?));
     group.map(Some).with_context(context)
+}
+
+/// Returns the group below `path` that pid 1 is in, if `path` enables controllers for groups below
+/// it, as systemd(1) does; `path` otherwise. A group that enables controllers may not have
+/// processes, see "no internal processes" in cgroups(7).
+fn group_for_processes(path: PathBuf, document: &Document) -> Result<PathBuf> {
+    let enabled = std::fs::read_to_string(path.join("cgroup.subtree_control"))?;
+    if enabled.trim().is_empty() {
+        return Ok(path);
+    }
+    let table = std::fs::read_to_string(format!("/proc/{}/cgroup", document.number("pid")?))?;
+    let found = table.lines().find_map(|line| line.strip_prefix("0::/"));
+    // The line begins at a directory above `path`: at the mount point of the tree.
+    let below = found.and_then(|found| {
+        let tree = path.ancestors().map(|above| above.join(found));
+        tree.filter(|below| below.starts_with(&path)).last()
+    });
+    below.context("pid 1 is in no group below it")
 }
 
 /// Opens the root directory, for lookups that must not leave it.

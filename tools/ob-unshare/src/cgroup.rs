@@ -1,10 +1,11 @@
 //! Creates the control group of a subhost, if the host has a cgroup2 tree.
 
-use crate::cgroup_parent::{delegated_unit, prepare_parent, set, tree};
-use anyhow::{Context, Result, bail, ensure};
+use crate::cgroup_parent::{delegated_unit, no_tree, prepare_parent, set, tree};
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
-use nix::unistd::mkdir;
+use nix::unistd::{chown, mkdir};
+use ob_confine::userns::IdRange;
 use ob_document::Document;
 use ob_document::state::StateDir;
 use ob_shutdown::cgroup::{is_ours, mark, remove_if_empty};
@@ -16,14 +17,16 @@ use std::path::Path;
 /// Returns `None` if the subhost has no limits and there is no cgroup2 tree, or none that can be
 /// written to.
 ///
+/// With `ids`, root inside may create groups below it, as systemd(1) does.
+///
 /// # Errors
 /// A limit cannot be set, or another program has created a group of that name.
-pub fn make(document: &mut Document) -> Result<Option<File>> {
+pub fn make(document: &mut Document, ids: Option<IdRange>) -> Result<Option<File>> {
     let limits = ob_confine::cgroup_limits::of(document)?;
     let tree = match (tree(), limits.first()) {
         (Some(tree), _) => tree,
         (None, None) => return Ok(None),
-        (None, Some((limit, _))) => bail!("{}: the host has no cgroup2 tree", limit.name),
+        (None, Some((limit, _))) => return Err(no_tree(limit)),
     };
     let parent = if limits.is_empty() {
         delegated_unit(&tree).ok().flatten().unwrap_or(tree)
@@ -42,6 +45,9 @@ pub fn make(document: &mut Document) -> Result<Option<File>> {
         };
     }
     set(&path, &limits)?;
+    if let Some(ids) = ids {
+        delegate(&path, ids).with_context(|| format!("chown {}", path.display()))?;
+    }
     Ok(Some(File::open(&path).with_context(context)?))
 }
 
@@ -67,6 +73,20 @@ fn make_group(document: &Document, path: &Path) -> Result<()> {
             Err(errno.into())
         }
     }
+}
+
+/// Changes the owner of the group and of the files that cgroups(7), "Cgroups v2 delegation", lists.
+/// The host keeps the files of the limits, `cgroup.freeze` and `cgroup.kill`.
+fn delegate(path: &Path, ids: IdRange) -> nix::Result<()> {
+    for file in [
+        "",
+        "cgroup.procs",
+        "cgroup.threads",
+        "cgroup.subtree_control",
+    ] {
+        chown(&path.join(file), Some(ids.user(0)), Some(ids.group(0)))?;
+    }
+    Ok(())
 }
 
 fn is_forbidden(errno: Errno) -> bool {

@@ -1,6 +1,6 @@
 //! Finds the parent of the control group of a subhost, and sets the limits of the group.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use ob_confine::cgroup_limits::Limit;
 use ob_sys::file::get_xattr;
@@ -59,6 +59,15 @@ pub fn tree() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
+/// Returns the error for a limit on a host without a cgroup2 tree.
+pub fn no_tree(limit: &Limit) -> Error {
+    let name = limit.name;
+    let [alone, beside] = MOUNTS;
+    anyhow!(
+        "{name}: the host has no cgroup2 tree; mount one on {alone} or {beside}, or remove {name}"
+    )
+}
+
 /// Sets the limits of `group`.
 pub fn set(group: &Path, limits: &Limits) -> Result<()> {
     for (limit, value) in limits {
@@ -84,16 +93,20 @@ pub fn require(tree: &Path, limits: &Limits) -> Result<()> {
             .any(|word| word == limit.controller)
         {
             let version_1 = Path::new("/sys/fs/cgroup").join(limit.controller).is_dir();
+            let Limit {
+                name, controller, ..
+            } = limit;
+            let remedy = if version_1 {
+                format!(
+                    ", which is in a tree of version 1 on this host; boot the host with \
+                     cgroup_no_v1={controller}, or remove {name}"
+                )
+            } else {
+                format!("; enable it in the kernel, or remove {name}")
+            };
             bail!(
-                "{}: the cgroup2 tree at {} has no {} controller{}",
-                limit.name,
-                tree.display(),
-                limit.controller,
-                if version_1 {
-                    ", which is in a tree of version 1 on this host"
-                } else {
-                    ""
-                }
+                "{name}: the cgroup2 tree at {} has no {controller} controller{remedy}",
+                tree.display()
             );
         }
     }

@@ -6,10 +6,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::libc::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, S_IFCHR, S_IFDIR,
-    S_IFMT,
+    S_IFMT, dev_t,
 };
 use nix::mount::{MntFlags, umount2};
-use nix::sys::stat::{Mode, fstat, major, minor, mkdirat};
+use nix::sys::stat::{Mode, fstat, makedev, minor, mkdirat};
 use nix::unistd::sethostname;
 use ob_confine::protect::Protection;
 use ob_confine::seccomp::Filters;
@@ -21,6 +21,9 @@ use std::path::Path;
 
 const READ_ONLY: Attributes =
     MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+
+/// The device number of /dev/null.
+const NULL: dev_t = makedev(1, 3);
 
 /// The protection of a subhost, ready to be applied.
 pub struct Confinement {
@@ -70,8 +73,8 @@ impl Confinement {
 
     /// Sets the host name, makes paths read-only and masks paths, in the root of the subhost. With
     /// a user namespace (`has_users`), [`Self::cover_files`] has masked the paths of the root
-    /// already.
-    pub fn cover(&self, has_users: bool) -> Result<()> {
+    /// already. `console` is the terminal for /dev/console.
+    pub fn cover(&self, has_users: bool, console: Option<dev_t>) -> Result<()> {
         let protection = &self.protection;
         if let Some(name) = &protection.hostname {
             sethostname(name).with_context(|| format!("HOSTNAME={name}"))?;
@@ -82,8 +85,10 @@ impl Confinement {
         if protection.no_devices {
             set_nodev().context("set nodev on the mount of /")?;
         }
-        if protection.no_console {
-            mask_console().context("bind /dev/null on /dev/console")?;
+        match console {
+            Some(device) => bind_console(&format!("/dev/pts/{}", minor(device)), device)?,
+            None if protection.no_console => bind_console("/dev/null", NULL)?,
+            None => {}
         }
         let masks = protection.masks.iter().map(AsRef::as_ref);
         cover(masks.filter(|path| !has_users || is_of_kernel(path)))
@@ -186,21 +191,26 @@ fn set_nodev() -> Result<()> {
     Ok(())
 }
 
-/// Mounts /dev/null of the subhost on its /dev/console. Services can still write to the console,
-/// but a reader of the real one would read the input of the console of the host.
-fn mask_console() -> Result<()> {
-    let device = |path| -> Result<Option<OwnedFd>> {
-        let found = find(Path::new(path), OFlag::O_NOFOLLOW)?;
-        Ok(found.filter(|fd| fstat(fd).is_ok_and(|status| status.st_mode & S_IFMT == S_IFCHR)))
+/// Mounts `path`, which must be the character device `device`, on /dev/console; an empty file, if
+/// it is another file. Services can still write to the console, but a reader of the real one would
+/// read the input of the console of the host.
+fn bind_console(path: &str, device: dev_t) -> Result<()> {
+    let find_device = |path: &str| -> Result<Option<(OwnedFd, dev_t)>> {
+        let Some(fd) = find(Path::new(path), OFlag::O_NOFOLLOW)? else {
+            return Ok(None);
+        };
+        let status = fstat(&fd)?;
+        let is_device = status.st_mode & S_IFMT == S_IFCHR;
+        Ok(is_device.then_some((fd, status.st_rdev)))
     };
-    let Some(console) = device("/dev/console")? else {
-        return Ok(());
+    let bind = || {
+        let Some((console, _)) = find_device("/dev/console")? else {
+            return Ok(());
+        };
+        match find_device(path)?.filter(|(_, found)| *found == device) {
+            Some((found, _)) => Ok(attach(clone_tree(found, c"", Depth::One)?, console)?),
+            None => cover(std::iter::once(Path::new("/dev/console"))),
+        }
     };
-    let is_null = |fd: &OwnedFd| {
-        fstat(fd).is_ok_and(|status| (major(status.st_rdev), minor(status.st_rdev)) == (1, 3))
-    };
-    match device("/dev/null")?.filter(is_null) {
-        Some(null) => Ok(attach(clone_tree(null, c"", Depth::One)?, console)?),
-        None => cover(std::iter::once(Path::new("/dev/console"))),
-    }
+    bind().with_context(|| format!("bind {path} on /dev/console"))
 }

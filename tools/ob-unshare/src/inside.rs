@@ -4,6 +4,7 @@ use crate::confine::Confinement;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::libc::dev_t;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
@@ -30,6 +31,10 @@ pub struct Plan<'a> {
     /// The ids of its user namespace; `None`: as on the host. With ids, pid 1 is started in
     /// the user namespace, in its root and in its network namespace.
     pub ids: Option<IdRange>,
+    /// Whether a custom INIT gets the control group, in a user namespace.
+    pub has_cgroup: bool,
+    /// The device number of the terminal that /dev/console becomes.
+    pub console: Option<dev_t>,
     /// The command and its arguments. The command is searched in PATH, inside.
     pub command: Vec<CString>,
     /// The environment, as `NAME=VALUE`.
@@ -62,11 +67,14 @@ fn prepare(plan: &Plan) -> Result<()> {
     }
     pivot().with_context(|| format!("make {} the root", plan.root.display()))?;
     mount_proc_and_sys(plan.ids.is_some())?;
+    if plan.has_cgroup {
+        mount_cgroup()?;
+    }
     // After pivot_root(".", ".") the old root is mounted on the new one, at the working directory,
     // see pivot_root(2).
     umount2(".", MntFlags::MNT_DETACH).context("detach the old root")?;
     chdir("/")?;
-    plan.confinement.cover(plan.ids.is_some())
+    plan.confinement.cover(plan.ids.is_some(), plan.console)
 }
 
 /// Sets the resource limits, joins the network namespace, and changes to the root of the subhost.
@@ -144,6 +152,18 @@ fn mount_proc_and_sys(mapped: bool) -> Result<()> {
         // EPERM: the network namespace belongs to another user namespace.
         Ok(()) | Err(Errno::ENOENT | Errno::EPERM) => Ok(()),
         Err(error) => Err(error).context("mount sysfs on /sys"),
+    }
+}
+
+/// Mounts the tree of control groups, which begins at the group of the subhost: in a user
+/// namespace, pid 1 has a new cgroup namespace.
+fn mount_cgroup() -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let path = "/sys/fs/cgroup";
+    match mount(Some("cgroup2"), path, Some("cgroup2"), flags, None::<&str>) {
+        // ENOENT: the root has no /sys, or it is no sysfs.
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error).context("mount cgroup2 on /sys/fs/cgroup"),
     }
 }
 

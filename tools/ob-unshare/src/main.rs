@@ -6,6 +6,7 @@ mod cgroup;
 mod cgroup_events;
 mod cgroup_parent;
 mod confine;
+mod console;
 mod environment;
 mod facts;
 mod init;

@@ -28,6 +28,9 @@ pub fn wait(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
         if ready.output {
             copy_output(&mut subhost);
         }
+        if ready.console {
+            copy_console(&mut subhost);
+        }
         if ready.limits {
             log_limit_events(&mut limits, &mut subhost.logger, false);
         }
@@ -44,6 +47,7 @@ pub fn wait(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
     }
     // The kernel has killed every writer, so the rest of the output is in the pipe.
     while copy_output(&mut subhost) {}
+    while copy_console(&mut subhost) {}
     log_limit_events(&mut limits, &mut subhost.logger, true);
     let status = waitid(Id::PIDFd(subhost.child.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
     let (code, text) = describe(status);
@@ -58,6 +62,7 @@ struct Ready {
     signals: bool,
     limits: bool,
     output: bool,
+    console: bool,
 }
 
 /// Waits for the exit of pid 1, a signal, a limit that was reached, or output.
@@ -66,10 +71,9 @@ fn poll_all(subhost: &Subhost, signals: &SignalFd, limits: &LimitEvents) -> Resu
         PollFd::new(subhost.child.pidfd.as_fd(), PollFlags::POLLIN),
         PollFd::new(signals.as_fd(), PollFlags::POLLIN),
     ];
-    let output = subhost.output.as_ref();
-    let output = output.map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN));
-    let has_output = output.is_some();
-    events.extend(output);
+    let output = add(&mut events, subhost.output.as_ref());
+    let console = add(&mut events, subhost.console.as_ref());
+    let first_limit = events.len();
     let limits = limits.files();
     events.extend(limits.map(|file| PollFd::new(file, PollFlags::POLLPRI)));
     while let Err(error) = poll(&mut events, PollTimeout::NONE) {
@@ -78,13 +82,19 @@ fn poll_all(subhost: &Subhost, signals: &SignalFd, limits: &LimitEvents) -> Resu
         }
     }
     let is_ready = |event: &PollFd| event.revents().is_some_and(|events| !events.is_empty());
-    let first_limit = if has_output { 3 } else { 2 };
     Ok(Ready {
         pid1: is_ready(&events[0]),
         signals: is_ready(&events[1]),
-        output: has_output && is_ready(&events[2]),
+        output: output.is_some_and(|number| is_ready(&events[number])),
+        console: console.is_some_and(|number| is_ready(&events[number])),
         limits: events[first_limit..].iter().any(is_ready),
     })
+}
+
+/// Adds the descriptor to `events`, and returns its index.
+fn add<'a>(events: &mut Vec<PollFd<'a>>, fd: Option<&'a impl AsFd>) -> Option<usize> {
+    events.push(PollFd::new(fd?.as_fd(), PollFlags::POLLIN));
+    Some(events.len() - 1)
 }
 
 /// Returns the exit status for `status`, and the line for the log.
@@ -111,8 +121,7 @@ fn copy_output(subhost: &mut Subhost) -> bool {
     let Some(output) = &mut subhost.output else {
         return false;
     };
-    let mut event = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
-    if poll(&mut event, PollTimeout::ZERO) == Ok(0) {
+    if !has_input(output) {
         return false;
     }
     let mut buffer = [0; 4096];
@@ -126,4 +135,30 @@ fn copy_output(subhost: &mut Subhost) -> bool {
             true
         }
     }
+}
+
+/// Copies available output of the console to the log, and returns whether there was any.
+fn copy_console(subhost: &mut Subhost) -> bool {
+    let Some(console) = subhost
+        .console
+        .as_mut()
+        .filter(|console| has_input(*console))
+    else {
+        return false;
+    };
+    let mut buffer = [0; 4096];
+    let length = console.read(&mut buffer);
+    // The terminal adds a carriage return to each line.
+    let text: Vec<u8> = buffer[..length]
+        .iter()
+        .copied()
+        .filter(|byte| *byte != b'\r')
+        .collect();
+    subhost.logger.take(&text);
+    length > 0
+}
+
+fn has_input(file: &impl AsFd) -> bool {
+    let mut event = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+    poll(&mut event, PollTimeout::ZERO) != Ok(0)
 }

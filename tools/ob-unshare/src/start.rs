@@ -1,6 +1,7 @@
 //! Starts pid 1, and notes it in the document.
 
 use crate::confine::Confinement;
+use crate::console::Console;
 use crate::environment::{PASSED, variables};
 use crate::facts::Facts;
 use crate::init::{REAPER_FD, Reaper, text};
@@ -12,6 +13,7 @@ use crate::{cgroup, userns};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, fchmod};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, pipe2};
 use ob_document::state::{self, StateDir};
@@ -30,6 +32,8 @@ pub struct Subhost {
     pub child: Child,
     /// Where its output is read; `None` if a relay copies it.
     pub output: Option<File>,
+    /// Its console; `None` unless the plan has INIT.
+    pub console: Option<Console>,
     /// Copies the output of a command to that of the supervisor.
     pub relay: Option<Relay>,
     /// Writes to the log.
@@ -79,21 +83,30 @@ pub fn start(
     let (reading, writing) = pipe2(OFlag::O_CLOEXEC)?;
     let confinement = Confinement::of(document, ids.is_some())?;
     let mut relay = (!command.is_empty()).then(Relay::new).transpose()?;
+    if !is_guarded {
+        mark_network(document)?;
+    }
+    let has_init = command.is_empty() && document.has("INIT");
+    let root = document.path("root")?.to_owned();
+    let console = if has_init {
+        Console::create(&root, ids)?
+    } else {
+        None
+    };
+    let group = cgroup::make(document, ids.filter(|_| has_init))?;
     let plan = Plan {
         supervisor: pidfd_open(Pid::this()).context("open a pidfd of this process")?,
-        root: document.path("root")?.to_owned(),
+        root,
         net,
         ids,
+        has_cgroup: has_init && ids.is_some() && group.is_some(),
+        console: console.as_ref().map(Console::device).transpose()?,
         command: words,
         environment: environment(document, reaper, &confinement)?,
         confinement,
         output: relay.as_ref().map_or([writing.as_fd(); 2], Relay::ends),
         reaper: reaper.copy.as_ref().map(|copy| (copy.as_fd(), REAPER_FD)),
     };
-    if !is_guarded {
-        mark_network(document)?;
-    }
-    let group = cgroup::make(document)?;
     let child = spawn_pid1(&plan, group.as_ref());
     drop(plan);
     drop(writing);
@@ -103,6 +116,7 @@ pub fn start(
     Ok(Subhost {
         child,
         output: command.is_empty().then(|| File::from(reading)),
+        console,
         relay,
         logger,
     })
@@ -121,6 +135,10 @@ fn words(document: &Document, command: &[OsString], reaper: &Reaper) -> Result<V
 /// Starts pid 1, and waits until it has executed its program.
 fn spawn_pid1(plan: &Plan, group: Option<&File>) -> Result<Child> {
     let (status_rx, status_tx) = high_pipe()?;
+    for output in plan.output {
+        // A service that has changed its user can open /dev/stdout.
+        fchmod(output, Mode::from_bits_truncate(0o622)).context("chmod the output pipe")?;
+    }
     let run = || {
         let (status, error) = inside::become_pid_1(plan);
         let message = ob_document::one_line(&error);

@@ -1,5 +1,6 @@
 //! The dry run: prints what the stage would do, as shell commands.
 
+use crate::cgroup_parent::no_tree;
 use crate::environment::{PASSED, variables};
 use crate::facts::require_network;
 use crate::init::{REAPER_FD, stop_timeout};
@@ -121,7 +122,7 @@ fn group(document: &Document, steps: &mut Vec<String>) -> Result<()> {
     let limits = cgroup_limits::of(document)?;
     let Some(tree) = crate::cgroup_parent::tree() else {
         if let Some((limit, _)) = limits.first() {
-            bail!("{}: the host has no cgroup2 tree", limit.name);
+            return Err(no_tree(limit));
         }
         return Ok(());
     };
