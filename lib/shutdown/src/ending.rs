@@ -1,5 +1,7 @@
-//! Ends any number of subhosts at the same time: TERM to every process, a bounded wait, KILL.
+//! Ends any number of subhosts at the same time: a request to pid 1, TERM to every process, a
+//! bounded wait, KILL.
 
+use crate::request::{Answer, ask};
 use crate::{KILL_TIMEOUT, guards, stop_timeout, terminator};
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,16 +20,22 @@ const PID1_ALONE_GRACE: Duration = Duration::from_millis(200);
 /// helper is started. The helper takes longer than all the rest.
 const PID1_GRACE: Duration = Duration::from_millis(20);
 
+/// How often the command that asks pid 1 is looked at: std has no pidfd of it.
+const REQUEST_POLL: Duration = Duration::from_millis(50);
+
 /// The facts that differ between two boots of a subhost.
 const BOOT_FACTS: [&str; 5] = ["guard", "guardstart", "pid", "pidns", "start"];
 
-/// A subhost whose pid 1 has got TERM.
+/// A subhost whose pid 1 was asked to end it.
 pub struct Ending {
     pid1: OwnedFd,
+    /// The command that asks pid 1.
+    request: Option<std::process::Child>,
     /// When the shutdown helper signals every process; `None` as soon as it was started.
     signal_all_at: Option<Instant>,
     /// The shutdown helper. It exits with 0 when pid 1 is alone.
     terminator: Option<Child>,
+    /// When pid 1 is killed, and then, when this process gives up.
     deadline: Instant,
     is_killed: bool,
 }
@@ -67,7 +75,7 @@ pub fn end_pid1(document: &Document, pid1: OwnedFd) -> Result<()> {
     result(document, &ending[0])
 }
 
-/// Sends TERM to pid 1 of each subhost. The result is `None` for a subhost that does not run.
+/// Asks pid 1 of each subhost to end it. The result is `None` for a subhost that does not run.
 #[must_use]
 pub fn begin(documents: &[Option<&Document>]) -> Vec<Option<Ending>> {
     // The more subhosts end at the same time, the longer each of them takes.
@@ -125,16 +133,22 @@ fn result(document: &Document, ending: &Option<Ending>) -> Result<()> {
 }
 
 impl Ending {
-    /// Sends TERM to pid 1. If it has not exited after `grace`, all other processes get TERM as
-    /// well.
+    /// Asks pid 1 to end the subhost. A custom pid 1 has STOP_TIMEOUT for that, another one `grace`.
+    /// After that, all other processes get TERM, and STOP_TIMEOUT until pid 1 is killed.
     fn begin(document: &Document, pid1: OwnedFd, grace: Duration) -> Self {
-        let _ = pidfd_signal(&pid1, Signal::SIGTERM);
+        let timeout = stop_timeout(document);
+        let (request, respite) = match ask(document, &pid1) {
+            Answer::Default => (None, Duration::ZERO),
+            Answer::Handled => (None, timeout),
+            Answer::Running(command) => (Some(command), timeout),
+        };
         let now = Instant::now();
         Ending {
             pid1,
-            signal_all_at: Some(now + grace),
+            request,
+            signal_all_at: Some(now + grace.max(respite)),
             terminator: None,
-            deadline: now + stop_timeout(document),
+            deadline: now + respite + timeout,
             is_killed: false,
         }
     }
@@ -142,8 +156,12 @@ impl Ending {
     /// Returns whether pid 1 has exited. Kills it if it is alone, or if the time is up.
     fn has_ended(&mut self) -> bool {
         if is_readable(&self.pid1) {
-            self.kill_terminator();
+            self.kill_helpers();
             return true;
+        }
+        if self.request_has_failed() {
+            let _ = pidfd_signal(&self.pid1, Signal::SIGTERM);
+            self.signal_all_at = self.signal_all_at.map(|due| due.min(Instant::now()));
         }
         if self.signal_all_at.is_some_and(|due| Instant::now() >= due) {
             self.signal_all_at = None;
@@ -165,8 +183,21 @@ impl Ending {
         false
     }
 
-    /// Ends the shutdown helper. Its child inside has exited with pid 1.
-    fn kill_terminator(&mut self) {
+    /// Returns true once if the command that asks pid 1 has failed.
+    fn request_has_failed(&mut self) -> bool {
+        let exited = self.request.as_mut().map(std::process::Child::try_wait);
+        let Some(Ok(Some(status))) = exited else {
+            return false;
+        };
+        self.request = None;
+        !status.success()
+    }
+
+    /// Ends the shutdown helper and the command. Their children inside have exited with pid 1.
+    fn kill_helpers(&mut self) {
+        if let Some(mut command) = self.request.take() {
+            let _ = command.kill();
+        }
         if let Some(child) = self.terminator.take() {
             let _ = pidfd_signal(&child.pidfd, Signal::SIGKILL);
             let _ = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
@@ -191,6 +222,9 @@ fn wait(endings: &[Option<Ending>]) {
             .signal_all_at
             .map_or(ending.deadline, |due| due.min(ending.deadline));
         next = next.min(due.saturating_duration_since(Instant::now()));
+        if ending.request.is_some() {
+            next = next.min(REQUEST_POLL);
+        }
     }
     let milliseconds = u16::try_from(next.as_millis() + 1).unwrap_or(1000);
     let _ = poll(&mut events, PollTimeout::from(milliseconds));

@@ -40,5 +40,6 @@ mod services;
 mod shares;
 mod sigchld;
 mod stop;
+mod stop_init;
 mod sudo;
 mod userns;

@@ -21,7 +21,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use ob_document::state::open_pid1;
 use ob_document::{Document, Tool, log, one_line};
-use ob_shutdown::{ChildTerminator, STAGE_GRACE, block_termination_signals, guards, stop_timeout};
+use ob_shutdown::{ChildTerminator, STAGE_GRACE, block_termination_signals, end_timeout, guards};
 use ob_sys::fdstore::FdStore;
 use ob_sys::mount::Depth;
 use ob_sys::process::spawn;
@@ -224,7 +224,7 @@ impl<'a> Guard<'a> {
             }
             while let Some(signal) = signals.read_signal()? {
                 if signal.ssi_signo != Signal::SIGCHLD as u32 && terminator.is_none() {
-                    let timeout = self.stop_timeout() + STAGE_GRACE;
+                    let timeout = self.end_timeout() + STAGE_GRACE;
                     terminator = Some(ChildTerminator::with_timeout(timeout));
                     status = EXIT_INTERRUPTED;
                 }
@@ -248,9 +248,9 @@ impl<'a> Guard<'a> {
         document.is_some_and(|document| document.has("pid") && open_pid1(&document).is_none())
     }
 
-    fn stop_timeout(&self) -> Duration {
+    fn end_timeout(&self) -> Duration {
         let document = self.state();
-        document.map_or(Duration::from_secs(10), |document| stop_timeout(&document))
+        document.map_or(Duration::from_secs(10), |document| end_timeout(&document))
     }
 
     /// Reads the state file of the subhost.
