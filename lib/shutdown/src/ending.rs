@@ -70,7 +70,7 @@ pub fn end(documents: &[Document]) -> Vec<Result<()>> {
 
 /// Ends the subhost of this pid 1.
 pub fn end_pid1(document: &Document, pid1: OwnedFd) -> Result<()> {
-    let mut ending = [Some(Ending::begin(document, pid1, PID1_GRACE))];
+    let mut ending = [Some(Ending::of_pid1(document, pid1))];
     wait_for_pid1s(&mut ending);
     result(document, &ending[0])
 }
@@ -110,29 +110,29 @@ pub fn wait_for_exit(
     ended.collect()
 }
 
-/// Waits until each pid 1 has exited, or a pid 1 cannot be killed. The `endings` that are finished
-/// become `None`.
+/// Waits until each pid 1 has exited or is overdue. The `endings` that are finished become `None`.
 fn wait_for_pid1s(endings: &mut [Option<Ending>]) {
-    while endings.iter().any(Option::is_some) {
+    while endings.iter().flatten().any(|ending| !ending.is_overdue()) {
         wait(endings);
         for ending in &mut *endings {
             ending.take_if(Ending::has_ended);
-        }
-        if endings.iter().flatten().any(Ending::is_overdue) {
-            return;
         }
     }
 }
 
 fn result(document: &Document, ending: &Option<Ending>) -> Result<()> {
-    if ending.is_none() {
-        return Ok(());
-    }
-    let pid = document.number("pid").unwrap_or_default();
-    bail!("pid 1, {pid}, does not exit after SIGKILL: it waits in the kernel")
+    ending
+        .as_ref()
+        .map_or(Ok(()), |ending| bail!(ending.message(document)))
 }
 
 impl Ending {
+    /// Asks this pid 1 to end its subhost.
+    #[must_use]
+    pub fn of_pid1(document: &Document, pid1: OwnedFd) -> Self {
+        Ending::begin(document, pid1, PID1_GRACE)
+    }
+
     /// Asks pid 1 to end the subhost. A custom pid 1 has STOP_TIMEOUT for that, another one `grace`.
     /// After that, all other processes get TERM, and STOP_TIMEOUT until pid 1 is killed.
     fn begin(document: &Document, pid1: OwnedFd, grace: Duration) -> Self {
@@ -153,8 +153,9 @@ impl Ending {
         }
     }
 
-    /// Returns whether pid 1 has exited. Kills it if it is alone, or if the time is up.
-    fn has_ended(&mut self) -> bool {
+    /// Returns whether pid 1 has exited. Kills it if it is alone, or if the time is up. To be called
+    /// every few milliseconds, or when a helper has exited.
+    pub fn has_ended(&mut self) -> bool {
         if is_readable(&self.pid1) {
             self.kill_helpers();
             return true;
@@ -204,8 +205,31 @@ impl Ending {
         }
     }
 
-    fn is_overdue(&self) -> bool {
+    /// Returns whether pid 1 has been killed for [`KILL_TIMEOUT`], and has not exited.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
         self.is_killed && Instant::now() >= self.deadline
+    }
+
+    /// Returns the error for a subhost that is overdue.
+    #[must_use]
+    pub fn message(&self, document: &Document) -> String {
+        let pid = document.number("pid").unwrap_or_default();
+        format!("pid 1, {pid}, does not exit after SIGKILL: it waits in the kernel")
+    }
+
+    /// Returns the time until [`Ending::has_ended`] must be called again.
+    fn until_due(&self) -> Duration {
+        let due = self
+            .signal_all_at
+            .unwrap_or(self.deadline)
+            .min(self.deadline);
+        let left = due.saturating_duration_since(Instant::now());
+        if self.request.is_some() {
+            left.min(REQUEST_POLL)
+        } else {
+            left
+        }
     }
 }
 
@@ -213,18 +237,12 @@ impl Ending {
 fn wait(endings: &[Option<Ending>]) {
     let mut events = Vec::new();
     let mut next = Duration::from_secs(1);
-    for ending in endings.iter().flatten() {
+    for ending in endings.iter().flatten().filter(|it| !it.is_overdue()) {
         events.push(PollFd::new(ending.pid1.as_fd(), PollFlags::POLLIN));
         if let Some(child) = &ending.terminator {
             events.push(PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN));
         }
-        let due = ending
-            .signal_all_at
-            .map_or(ending.deadline, |due| due.min(ending.deadline));
-        next = next.min(due.saturating_duration_since(Instant::now()));
-        if ending.request.is_some() {
-            next = next.min(REQUEST_POLL);
-        }
+        next = next.min(ending.until_due());
     }
     let milliseconds = u16::try_from(next.as_millis() + 1).unwrap_or(1000);
     let _ = poll(&mut events, PollTimeout::from(milliseconds));
