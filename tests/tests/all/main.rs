@@ -14,6 +14,7 @@ mod enter;
 mod examples;
 mod faults;
 mod faults_enter;
+mod foreground;
 mod guard;
 mod hazards;
 mod hooks;

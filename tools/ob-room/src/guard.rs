@@ -18,7 +18,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use ob_document::state::open_pid1;
 use ob_document::{Document, Tool, log, one_line};
 use ob_shutdown::{ChildTerminator, STAGE_GRACE, block_termination_signals, end_timeout, guards};
@@ -41,6 +41,11 @@ pub const EXIT_INTERRUPTED: i32 = 2;
 /// The exit status of the guard if a process of the boot was killed, which nothing has reported.
 pub const EXIT_STAGE_KILLED: i32 = 3;
 
+/// The exit status of the guard if the last stage, the supervisor, was killed.
+pub const EXIT_LAST_STAGE_KILLED: i32 = 4;
+/// The exit status of the guard if the last stage has failed: so does the supervisor if pid 1 has.
+pub const EXIT_LAST_STAGE_FAILED: i32 = 5;
+
 /// The capacity of a new pipe, pipe(7).
 const PIPE_SIZE: usize = 65536;
 
@@ -57,6 +62,8 @@ pub struct Guard<'a> {
     /// The input of the second stage.
     admitted: Option<OwnedFd>,
     subhost: Option<Subhost>,
+    /// The first process of the room, which executes the last stage.
+    last_stage: Option<Pid>,
 }
 
 impl<'a> Guard<'a> {
@@ -70,6 +77,7 @@ impl<'a> Guard<'a> {
             printed: None,
             admitted: None,
             subhost: None,
+            last_stage: None,
         })
     }
 
@@ -104,7 +112,7 @@ impl<'a> Guard<'a> {
             self.tool.complain(&error);
             1
         });
-        child.context("start the room")?;
+        self.last_stage = Some(child.context("start the room")?.pid);
         self.printed = Some((File::from(reading), Vec::new()));
         self.admitted = Some(writing);
         Ok(signals)
@@ -200,13 +208,25 @@ impl<'a> Guard<'a> {
     fn reap(&mut self, signals: &SignalFd) -> Result<u8> {
         let mut terminator: Option<ChildTerminator> = None;
         let mut status = 0;
+        let mut last_stage = None;
         loop {
-            let children = wait_for_children();
+            let children = wait_for_children(self.last_stage);
             if children.is_killed && terminator.is_none() {
                 status = status.max(EXIT_STAGE_KILLED);
             }
+            match children.last_stage {
+                Some(WaitStatus::Signaled(..)) if terminator.is_none() => {
+                    last_stage = Some(EXIT_LAST_STAGE_KILLED);
+                }
+                Some(WaitStatus::Exited(_, 1..)) if status != EXIT_INTERRUPTED => {
+                    last_stage = Some(EXIT_LAST_STAGE_FAILED);
+                }
+                _ => {}
+            }
             if !children.is_left {
-                return Ok(u8::try_from(status)?);
+                // After a failed boot, another stage may have caused the failure of the last one.
+                let last_stage = last_stage.filter(|_| self.subhost_has_ended());
+                return Ok(u8::try_from(last_stage.unwrap_or(status))?);
             }
             if terminator.is_none() && self.subhost_has_ended() {
                 terminator = Some(ChildTerminator::with_timeout(STRAGGLER_GRACE));
@@ -292,27 +312,33 @@ struct Children {
     is_killed: bool,
     /// There is a child that has not exited.
     is_left: bool,
+    /// How the last stage has ended, if it has just done so.
+    last_stage: Option<WaitStatus>,
 }
 
 /// Waits for all children that have exited.
-fn wait_for_children() -> Children {
-    let mut is_killed = false;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::ECHILD) => break,
-            Ok(WaitStatus::StillAlive) => {
-                return Children {
-                    is_killed,
-                    is_left: true,
-                };
-            }
-            Ok(WaitStatus::Signaled(_, signal, _)) => is_killed |= signal != Signal::SIGPIPE,
-            _ => {}
-        }
-    }
-    Children {
-        is_killed,
+fn wait_for_children(last_stage: Option<Pid>) -> Children {
+    let mut children = Children {
+        is_killed: false,
         is_left: false,
+        last_stage: None,
+    };
+    loop {
+        let ended = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::ECHILD) => return children,
+            Ok(WaitStatus::StillAlive) => {
+                children.is_left = true;
+                return children;
+            }
+            Ok(ended) => ended,
+            Err(_) => continue,
+        };
+        if let WaitStatus::Signaled(_, signal, _) = ended {
+            children.is_killed |= signal != Signal::SIGPIPE;
+        }
+        if ended.pid() == last_stage {
+            children.last_stage = Some(ended);
+        }
     }
 }
 
