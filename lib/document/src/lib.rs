@@ -14,6 +14,7 @@ mod ownership;
 pub mod printable;
 mod process;
 mod share;
+pub mod signal;
 pub mod state;
 pub mod steps;
 mod suggest;

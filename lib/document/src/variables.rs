@@ -54,6 +54,8 @@ pub const VARIABLES: &[Variable] = &[
     variable("RAM_SIZE", Kind::Text, Some("50M")),
     variable("SHARE", Kind::Lines, None),
     variable("STOP_TIMEOUT", Kind::Text, Some("10")),
+    variable("STOP_SIGNAL", Kind::Text, None),
+    variable("STOP_COMMAND", Kind::Words, None),
     variable("LOG_MAX", Kind::Text, Some("10M")),
     variable("PROTECT", Kind::Text, None),
     variable("CAPS", Kind::Words, None),

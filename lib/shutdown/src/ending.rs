@@ -1,5 +1,7 @@
-//! Ends any number of subhosts at the same time: TERM to every process, a bounded wait, KILL.
+//! Ends any number of subhosts at the same time: a request to pid 1, TERM to every process, a
+//! bounded wait, KILL.
 
+use crate::request::{Answer, ask};
 use crate::{KILL_TIMEOUT, guards, stop_timeout, terminator};
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,16 +20,22 @@ const PID1_ALONE_GRACE: Duration = Duration::from_millis(200);
 /// helper is started. The helper takes longer than all the rest.
 const PID1_GRACE: Duration = Duration::from_millis(20);
 
+/// How often the command that asks pid 1 is looked at: std has no pidfd of it.
+const REQUEST_POLL: Duration = Duration::from_millis(50);
+
 /// The facts that differ between two boots of a subhost.
 const BOOT_FACTS: [&str; 5] = ["guard", "guardstart", "pid", "pidns", "start"];
 
-/// A subhost whose pid 1 has got TERM.
+/// A subhost whose pid 1 was asked to end it.
 pub struct Ending {
     pid1: OwnedFd,
+    /// The command that asks pid 1.
+    request: Option<std::process::Child>,
     /// When the shutdown helper signals every process; `None` as soon as it was started.
     signal_all_at: Option<Instant>,
     /// The shutdown helper. It exits with 0 when pid 1 is alone.
     terminator: Option<Child>,
+    /// When pid 1 is killed, and then, when this process gives up.
     deadline: Instant,
     is_killed: bool,
 }
@@ -62,12 +70,12 @@ pub fn end(documents: &[Document]) -> Vec<Result<()>> {
 
 /// Ends the subhost of this pid 1.
 pub fn end_pid1(document: &Document, pid1: OwnedFd) -> Result<()> {
-    let mut ending = [Some(Ending::begin(document, pid1, PID1_GRACE))];
+    let mut ending = [Some(Ending::of_pid1(document, pid1))];
     wait_for_pid1s(&mut ending);
     result(document, &ending[0])
 }
 
-/// Sends TERM to pid 1 of each subhost. The result is `None` for a subhost that does not run.
+/// Asks pid 1 of each subhost to end it. The result is `None` for a subhost that does not run.
 #[must_use]
 pub fn begin(documents: &[Option<&Document>]) -> Vec<Option<Ending>> {
     // The more subhosts end at the same time, the longer each of them takes.
@@ -102,48 +110,59 @@ pub fn wait_for_exit(
     ended.collect()
 }
 
-/// Waits until each pid 1 has exited, or a pid 1 cannot be killed. The `endings` that are finished
-/// become `None`.
+/// Waits until each pid 1 has exited or is overdue. The `endings` that are finished become `None`.
 fn wait_for_pid1s(endings: &mut [Option<Ending>]) {
-    while endings.iter().any(Option::is_some) {
+    while endings.iter().flatten().any(|ending| !ending.is_overdue()) {
         wait(endings);
         for ending in &mut *endings {
             ending.take_if(Ending::has_ended);
-        }
-        if endings.iter().flatten().any(Ending::is_overdue) {
-            return;
         }
     }
 }
 
 fn result(document: &Document, ending: &Option<Ending>) -> Result<()> {
-    if ending.is_none() {
-        return Ok(());
-    }
-    let pid = document.number("pid").unwrap_or_default();
-    bail!("pid 1, {pid}, does not exit after SIGKILL: it waits in the kernel")
+    ending
+        .as_ref()
+        .map_or(Ok(()), |ending| bail!(ending.message(document)))
 }
 
 impl Ending {
-    /// Sends TERM to pid 1. If it has not exited after `grace`, all other processes get TERM as
-    /// well.
+    /// Asks this pid 1 to end its subhost.
+    #[must_use]
+    pub fn of_pid1(document: &Document, pid1: OwnedFd) -> Self {
+        Ending::begin(document, pid1, PID1_GRACE)
+    }
+
+    /// Asks pid 1 to end the subhost. A custom pid 1 has STOP_TIMEOUT for that, another one `grace`.
+    /// After that, all other processes get TERM, and STOP_TIMEOUT until pid 1 is killed.
     fn begin(document: &Document, pid1: OwnedFd, grace: Duration) -> Self {
-        let _ = pidfd_signal(&pid1, Signal::SIGTERM);
+        let timeout = stop_timeout(document);
+        let (request, respite) = match ask(document, &pid1) {
+            Answer::Default => (None, Duration::ZERO),
+            Answer::Handled => (None, timeout),
+            Answer::Running(command) => (Some(command), timeout),
+        };
         let now = Instant::now();
         Ending {
             pid1,
-            signal_all_at: Some(now + grace),
+            request,
+            signal_all_at: Some(now + grace.max(respite)),
             terminator: None,
-            deadline: now + stop_timeout(document),
+            deadline: now + respite + timeout,
             is_killed: false,
         }
     }
 
-    /// Returns whether pid 1 has exited. Kills it if it is alone, or if the time is up.
-    fn has_ended(&mut self) -> bool {
+    /// Returns whether pid 1 has exited. Kills it if it is alone, or if the time is up. To be called
+    /// every few milliseconds, or when a helper has exited.
+    pub fn has_ended(&mut self) -> bool {
         if is_readable(&self.pid1) {
-            self.kill_terminator();
+            self.kill_helpers();
             return true;
+        }
+        if self.request_has_failed() {
+            let _ = pidfd_signal(&self.pid1, Signal::SIGTERM);
+            self.signal_all_at = self.signal_all_at.map(|due| due.min(Instant::now()));
         }
         if self.signal_all_at.is_some_and(|due| Instant::now() >= due) {
             self.signal_all_at = None;
@@ -165,16 +184,52 @@ impl Ending {
         false
     }
 
-    /// Ends the shutdown helper. Its child inside has exited with pid 1.
-    fn kill_terminator(&mut self) {
+    /// Returns true once if the command that asks pid 1 has failed.
+    fn request_has_failed(&mut self) -> bool {
+        let exited = self.request.as_mut().map(std::process::Child::try_wait);
+        let Some(Ok(Some(status))) = exited else {
+            return false;
+        };
+        self.request = None;
+        !status.success()
+    }
+
+    /// Ends the shutdown helper and the command. Their children inside have exited with pid 1.
+    fn kill_helpers(&mut self) {
+        if let Some(mut command) = self.request.take() {
+            let _ = command.kill();
+        }
         if let Some(child) = self.terminator.take() {
             let _ = pidfd_signal(&child.pidfd, Signal::SIGKILL);
             let _ = waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
         }
     }
 
-    fn is_overdue(&self) -> bool {
+    /// Returns whether pid 1 has been killed for [`KILL_TIMEOUT`], and has not exited.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
         self.is_killed && Instant::now() >= self.deadline
+    }
+
+    /// Returns the error for a subhost that is overdue.
+    #[must_use]
+    pub fn message(&self, document: &Document) -> String {
+        let pid = document.number("pid").unwrap_or_default();
+        format!("pid 1, {pid}, does not exit after SIGKILL: it waits in the kernel")
+    }
+
+    /// Returns the time until [`Ending::has_ended`] must be called again.
+    fn until_due(&self) -> Duration {
+        let due = self
+            .signal_all_at
+            .unwrap_or(self.deadline)
+            .min(self.deadline);
+        let left = due.saturating_duration_since(Instant::now());
+        if self.request.is_some() {
+            left.min(REQUEST_POLL)
+        } else {
+            left
+        }
     }
 }
 
@@ -182,15 +237,12 @@ impl Ending {
 fn wait(endings: &[Option<Ending>]) {
     let mut events = Vec::new();
     let mut next = Duration::from_secs(1);
-    for ending in endings.iter().flatten() {
+    for ending in endings.iter().flatten().filter(|it| !it.is_overdue()) {
         events.push(PollFd::new(ending.pid1.as_fd(), PollFlags::POLLIN));
         if let Some(child) = &ending.terminator {
             events.push(PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN));
         }
-        let due = ending
-            .signal_all_at
-            .map_or(ending.deadline, |due| due.min(ending.deadline));
-        next = next.min(due.saturating_duration_since(Instant::now()));
+        next = next.min(ending.until_due());
     }
     let milliseconds = u16::try_from(next.as_millis() + 1).unwrap_or(1000);
     let _ = poll(&mut events, PollTimeout::from(milliseconds));

@@ -94,7 +94,14 @@ pub fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
 /// # Errors
 /// The errors of `pidfd_send_signal(2)`. `ESRCH`: the process has exited and was reaped.
 pub fn pidfd_signal(pidfd: impl AsFd, signal: impl Into<Option<Signal>>) -> Result<()> {
-    let signal = signal.into().map_or(0, |signal| signal as c_int);
+    pidfd_signal_number(pidfd, signal.into().map_or(0, |signal| signal as c_int))
+}
+
+/// Like [`pidfd_signal`], also for real-time signals, for which nix has no names.
+///
+/// # Errors
+/// Those of [`pidfd_signal`].
+pub fn pidfd_signal_number(pidfd: impl AsFd, signal: c_int) -> Result<()> {
     // SAFETY: takes only numbers, and a null pointer instead of a siginfo.
     let result = unsafe {
         libc::syscall(

@@ -263,6 +263,9 @@ pub(crate) fn check(name: &str, value: &str) -> Result<()> {
             .parse::<u32>()
             .map(drop)
             .map_err(|_| anyhow!("STOP_TIMEOUT={value} is not a number of seconds")),
+        "STOP_SIGNAL" => ob_document::signal::parse(value)
+            .map(drop)
+            .context("STOP_SIGNAL"),
         "SHARE" | "SHARE_RO" => Share::parse(value)
             .and_then(|share| share.ensure_visible())
             .with_context(|| format!("{name}={value}")),

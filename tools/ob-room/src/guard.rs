@@ -19,10 +19,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 use ob_document::state::open_pid1;
 use ob_document::{Document, Tool, log, one_line};
-use ob_shutdown::{ChildTerminator, STAGE_GRACE, block_termination_signals, guards, stop_timeout};
+use ob_shutdown::{ChildTerminator, STAGE_GRACE, block_termination_signals, end_timeout, guards};
 use ob_sys::fdstore::FdStore;
 use ob_sys::mount::Depth;
 use ob_sys::process::spawn;
@@ -42,6 +42,11 @@ pub const EXIT_INTERRUPTED: i32 = 2;
 /// The exit status of the guard if a process of the boot was killed, which nothing has reported.
 pub const EXIT_STAGE_KILLED: i32 = 3;
 
+/// The exit status of the guard if the last stage, the supervisor, was killed.
+pub const EXIT_LAST_STAGE_KILLED: i32 = 4;
+/// The exit status of the guard if the last stage has failed: so does the supervisor if pid 1 has.
+pub const EXIT_LAST_STAGE_FAILED: i32 = 5;
+
 /// The capacity of a new pipe, pipe(7).
 const PIPE_SIZE: usize = 65536;
 
@@ -58,6 +63,8 @@ pub struct Guard<'a> {
     /// The input of the second stage.
     admitted: Option<OwnedFd>,
     subhost: Option<Subhost>,
+    /// The first process of the room, which executes the last stage.
+    last_stage: Option<Pid>,
 }
 
 impl<'a> Guard<'a> {
@@ -71,6 +78,7 @@ impl<'a> Guard<'a> {
             printed: None,
             admitted: None,
             subhost: None,
+            last_stage: None,
         })
     }
 
@@ -105,7 +113,7 @@ impl<'a> Guard<'a> {
             self.tool.complain(&error);
             1
         });
-        child.context("start the room")?;
+        self.last_stage = Some(child.context("start the room")?.pid);
         self.printed = Some((File::from(reading), Vec::new()));
         self.admitted = Some(writing);
         Ok(signals)
@@ -223,13 +231,25 @@ impl<'a> Guard<'a> {
     fn reap(&mut self, signals: &SignalFd) -> Result<u8> {
         let mut terminator: Option<ChildTerminator> = None;
         let mut status = 0;
+        let mut last_stage = None;
         loop {
-            let children = wait_for_children();
+            let children = wait_for_children(self.last_stage);
             if children.is_killed && terminator.is_none() {
                 status = status.max(EXIT_STAGE_KILLED);
             }
+            match children.last_stage {
+                Some(WaitStatus::Signaled(..)) if terminator.is_none() => {
+                    last_stage = Some(EXIT_LAST_STAGE_KILLED);
+                }
+                Some(WaitStatus::Exited(_, 1..)) if status != EXIT_INTERRUPTED => {
+                    last_stage = Some(EXIT_LAST_STAGE_FAILED);
+                }
+                _ => {}
+            }
             if !children.is_left {
-                return Ok(u8::try_from(status)?);
+                // After a failed boot, another stage may have caused the failure of the last one.
+                let last_stage = last_stage.filter(|_| self.subhost_has_ended());
+                return Ok(u8::try_from(last_stage.unwrap_or(status))?);
             }
             if terminator.is_none() && self.subhost_has_ended() {
                 terminator = Some(ChildTerminator::with_timeout(STRAGGLER_GRACE));
@@ -247,7 +267,7 @@ impl<'a> Guard<'a> {
             }
             while let Some(signal) = signals.read_signal()? {
                 if signal.ssi_signo != Signal::SIGCHLD as u32 && terminator.is_none() {
-                    let timeout = self.stop_timeout() + STAGE_GRACE;
+                    let timeout = self.end_timeout() + STAGE_GRACE;
                     terminator = Some(ChildTerminator::with_timeout(timeout));
                     status = EXIT_INTERRUPTED;
                 }
@@ -271,9 +291,9 @@ impl<'a> Guard<'a> {
         document.is_some_and(|document| document.has("pid") && open_pid1(&document).is_none())
     }
 
-    fn stop_timeout(&self) -> Duration {
+    fn end_timeout(&self) -> Duration {
         let document = self.state();
-        document.map_or(Duration::from_secs(10), |document| stop_timeout(&document))
+        document.map_or(Duration::from_secs(10), |document| end_timeout(&document))
     }
 
     /// Reads the state file of the subhost.
@@ -315,27 +335,33 @@ struct Children {
     is_killed: bool,
     /// There is a child that has not exited.
     is_left: bool,
+    /// How the last stage has ended, if it has just done so.
+    last_stage: Option<WaitStatus>,
 }
 
 /// Waits for all children that have exited.
-fn wait_for_children() -> Children {
-    let mut is_killed = false;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::ECHILD) => break,
-            Ok(WaitStatus::StillAlive) => {
-                return Children {
-                    is_killed,
-                    is_left: true,
-                };
-            }
-            Ok(WaitStatus::Signaled(_, signal, _)) => is_killed |= signal != Signal::SIGPIPE,
-            _ => {}
-        }
-    }
-    Children {
-        is_killed,
+fn wait_for_children(last_stage: Option<Pid>) -> Children {
+    let mut children = Children {
+        is_killed: false,
         is_left: false,
+        last_stage: None,
+    };
+    loop {
+        let ended = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::ECHILD) => return children,
+            Ok(WaitStatus::StillAlive) => {
+                children.is_left = true;
+                return children;
+            }
+            Ok(ended) => ended,
+            Err(_) => continue,
+        };
+        if let WaitStatus::Signaled(_, signal, _) = ended {
+            children.is_killed |= signal != Signal::SIGPIPE;
+        }
+        if ended.pid() == last_stage {
+            children.last_stage = Some(ended);
+        }
     }
 }
 

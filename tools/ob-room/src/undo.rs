@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ob_document::Document;
 use ob_document::state::{Lock, StateDir};
-use ob_shutdown::{FACTS, KILL_TIMEOUT, STAGE_GRACE, ending, guards, stop_timeout};
+use ob_shutdown::{FACTS, KILL_TIMEOUT, STAGE_GRACE, end_timeout, ending, guards};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ fn end_and_clean_up(documents: &[Document], command: Option<&str>) -> Vec<Result
 /// Returns `None` if nothing is left to clean up: another process has cleaned up, and may have
 /// booted a subhost of the same name.
 fn wait_for_lock(state_dir: &StateDir, document: &Document) -> Result<Option<Lock>> {
-    let deadline = Instant::now() + STAGE_GRACE + KILL_TIMEOUT + stop_timeout(document);
+    let deadline = Instant::now() + STAGE_GRACE + KILL_TIMEOUT + end_timeout(document);
     let mut pause = Duration::from_micros(100);
     let mut guard = guards::find(document);
     loop {

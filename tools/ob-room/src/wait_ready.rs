@@ -1,10 +1,12 @@
 //! The caller of a guard: starts the guard, and waits until the subhost is up.
 
 use crate::configured::VARIABLE;
-use crate::guard::{EXIT_INTERRUPTED, EXIT_STAGE_KILLED, Guard};
+use crate::guard::{
+    EXIT_INTERRUPTED, EXIT_LAST_STAGE_FAILED, EXIT_LAST_STAGE_KILLED, EXIT_STAGE_KILLED, Guard,
+};
 use crate::notify;
 use crate::pipeline::Pipeline;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -96,16 +98,39 @@ fn wait_ready(
     let end = wait_for_guard(guard, signals)?;
     reported?;
     if is_up {
-        return Ok(ExitCode::SUCCESS);
+        return after_run(end);
     }
-    match end {
-        WaitStatus::Exited(_, EXIT_INTERRUPTED) => bail!("a signal ended it while it was starting"),
-        WaitStatus::Exited(_, EXIT_STAGE_KILLED) => bail!("a process of its boot was killed"),
+    Err(why_not_up(end))
+}
+
+/// Returns the exit status for a guard that has ended after the subhost was up.
+fn after_run(guard: WaitStatus) -> Result<ExitCode> {
+    match guard {
+        // A stage that a hook has left may be killed at the end.
+        WaitStatus::Exited(_, 0 | EXIT_INTERRUPTED | EXIT_STAGE_KILLED) => Ok(ExitCode::SUCCESS),
+        WaitStatus::Exited(_, EXIT_LAST_STAGE_FAILED) => {
+            bail!("pid 1 has failed; overlay-log prints how it ended")
+        }
+        WaitStatus::Exited(_, EXIT_LAST_STAGE_KILLED) => bail!("its supervisor was killed"),
+        WaitStatus::Signaled(_, signal, _) => bail!("its guard was ended by {}", signal.as_str()),
+        _ => bail!("its guard has failed; overlay-log prints why"),
+    }
+}
+
+/// Returns the error for a guard that has ended before the subhost was up.
+fn why_not_up(guard: WaitStatus) -> Error {
+    match guard {
+        WaitStatus::Exited(_, EXIT_INTERRUPTED) => {
+            anyhow!("a signal ended it while it was starting")
+        }
+        WaitStatus::Exited(_, EXIT_STAGE_KILLED | EXIT_LAST_STAGE_KILLED) => {
+            anyhow!("a process of its boot was killed")
+        }
         WaitStatus::Signaled(_, signal, _) => {
-            bail!("its guard was ended by {}", signal.as_str())
+            anyhow!("its guard was ended by {}", signal.as_str())
         }
         // The process that failed has reported why.
-        _ => bail!(Silent),
+        _ => anyhow!(Silent),
     }
 }
 

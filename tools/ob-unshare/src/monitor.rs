@@ -6,25 +6,39 @@ use crate::start::Subhost;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use ob_document::{Document, one_line};
-use ob_shutdown::{block_termination_signals, ending::end_pid1};
+use ob_document::Document;
+use ob_document::state::StateDir;
+use ob_shutdown::ending::Ending;
+use ob_shutdown::{block_termination_signals, guards};
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 
-/// Waits until pid 1 has exited, and returns its exit status; 128 plus the number of a signal that
-/// has killed it.
-///
-/// TERM, INT and HUP end the subhost.
-pub fn wait(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
+/// How often a subhost that ends is looked at. The exit of pid 1 is noticed at once.
+const ENDING_POLL: u16 = 20;
+
+/// How a subhost has ended.
+pub struct End {
+    /// The exit status of pid 1; 128 plus the number of a signal that has killed it.
+    pub status: u8,
+    /// 1 if pid 1 has failed, and no process had asked it to end.
+    pub status_of_stage: u8,
+}
+
+/// Waits until pid 1 has exited, and meanwhile writes its output to the log. TERM, INT and HUP end
+/// the subhost.
+pub fn wait(document: &Document, mut subhost: Subhost) -> Result<End> {
     let signals = block_termination_signals(&[])?;
     let started = format!("pid 1 has started, as {}", subhost.child.pid);
     subhost.logger.say(&started);
     let mut limits = LimitEvents::of(document)?;
+    let mut is_asked = false;
+    let mut ending: Option<Ending> = None;
     loop {
-        let ready = poll_all(&subhost, &signals, &limits)?;
+        let timeout = ending.as_ref().map(|_| PollTimeout::from(ENDING_POLL));
+        let ready = poll_all(&subhost, &signals, &limits, timeout)?;
         if ready.output {
             copy_output(&mut subhost);
         }
@@ -37,12 +51,15 @@ pub fn wait(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
         if ready.pid1 {
             break;
         }
-        if ready.signals && signals.read_signal()?.is_some() {
+        if ready.signals && signals.read_signal()?.is_some() && ending.is_none() {
             subhost.logger.say("ending the subhost after a signal");
+            is_asked = true;
             let pid1 = subhost.child.pidfd.try_clone()?;
-            if let Err(error) = end_pid1(document, pid1) {
-                subhost.logger.say(&one_line(&error));
-            }
+            ending = Some(Ending::of_pid1(document, pid1));
+        }
+        ending.take_if(Ending::has_ended);
+        if let Some(overdue) = ending.take_if(|ending| ending.is_overdue()) {
+            subhost.logger.say(&overdue.message(document));
         }
     }
     // The kernel has killed every writer, so the rest of the output is in the pipe.
@@ -50,10 +67,25 @@ pub fn wait(document: &Document, mut subhost: Subhost) -> Result<ExitCode> {
     while copy_console(&mut subhost) {}
     log_limit_events(&mut limits, &mut subhost.logger, true);
     let status = waitid(Id::PIDFd(subhost.child.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    is_asked |= guards::is_being_stopped(&StateDir::of(document.name()));
     let (code, text) = describe(status);
     subhost.logger.say(&text);
     subhost.logger.flush();
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)))
+    Ok(End {
+        status: u8::try_from(code).unwrap_or(125),
+        status_of_stage: u8::from(!is_asked && has_failed(status)),
+    })
+}
+
+/// Returns whether pid 1 has failed. The kernel ends pid 1 with INT or HUP after reboot(2) inside,
+/// which is no failure.
+fn has_failed(status: WaitStatus) -> bool {
+    let by_reboot = |signal| matches!(signal, Signal::SIGINT | Signal::SIGHUP);
+    match status {
+        WaitStatus::Exited(_, code) => code != 0,
+        WaitStatus::Signaled(_, signal, _) => !by_reboot(signal),
+        _ => true,
+    }
 }
 
 /// Which descriptors poll(2) has reported.
@@ -65,8 +97,13 @@ struct Ready {
     console: bool,
 }
 
-/// Waits for the exit of pid 1, a signal, a limit that was reached, or output.
-fn poll_all(subhost: &Subhost, signals: &SignalFd, limits: &LimitEvents) -> Result<Ready> {
+/// Waits for the exit of pid 1, a signal, a limit that was reached, output, or until `timeout`.
+fn poll_all(
+    subhost: &Subhost,
+    signals: &SignalFd,
+    limits: &LimitEvents,
+    timeout: Option<PollTimeout>,
+) -> Result<Ready> {
     let mut events = vec![
         PollFd::new(subhost.child.pidfd.as_fd(), PollFlags::POLLIN),
         PollFd::new(signals.as_fd(), PollFlags::POLLIN),
@@ -76,7 +113,7 @@ fn poll_all(subhost: &Subhost, signals: &SignalFd, limits: &LimitEvents) -> Resu
     let first_limit = events.len();
     let limits = limits.files();
     events.extend(limits.map(|file| PollFd::new(file, PollFlags::POLLPRI)));
-    while let Err(error) = poll(&mut events, PollTimeout::NONE) {
+    while let Err(error) = poll(&mut events, timeout.unwrap_or(PollTimeout::NONE)) {
         if error != Errno::EINTR {
             return Err(error).context("wait");
         }

@@ -42,10 +42,16 @@ pub fn run(tool: &Tool, command: &[OsString]) -> Result<ExitCode> {
         }
     };
     let relay = subhost.relay.take();
-    let status = monitor::wait(&document, subhost)?;
+    let end = monitor::wait(&document, subhost)?;
     locks.clean_up(&document)?;
     relay.as_ref().map_or(Ok(()), Relay::finish)?;
-    Ok(if is_stage { ExitCode::SUCCESS } else { status })
+    let status = match (is_stage, locks.is_guarded()) {
+        (false, _) => end.status,
+        // The guard returns it to the caller of a boot in the foreground.
+        (true, true) => end.status_of_stage,
+        (true, false) => 0,
+    };
+    Ok(ExitCode::from(status))
 }
 
 /// Returns the error; for a `command` that could not be executed, reports it and returns the status
