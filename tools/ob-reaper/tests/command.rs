@@ -378,8 +378,7 @@ fn on_a_terminal(script: &str) -> Option<i32> {
     status.code()
 }
 
-/// Compares fields 5 and 8 of `/proc/PID/stat`: the process group and the foreground group of the
-/// terminal.
+/// Compares fields 5 and 8 of `/proc/PID/stat`: the group, and the foreground group of the terminal.
 const CHECK: &str = r#"check() { set -- $(cat /proc/$$/stat); [ "$5" = "$8" ]; }"#;
 
 #[test]
