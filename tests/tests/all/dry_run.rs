@@ -148,7 +148,7 @@ fn steps_with_hooks_and_init_give_the_same_environment() {
     }
 }
 
-/// Prints the properties of the subhost with this pid 1: limits and rights, mounts, files, UPPER and
+/// Prints the properties of the subhost with this pid 1: rights, limits, mounts, files, UPPER, and
 /// the environment.
 const LOOK: &str = r#"
 grep -E '^(Uid|Cap|Seccomp|NoNewPrivs|Groups)' /proc/$pid/status
@@ -256,6 +256,10 @@ fn steps_of_a_dry_run_mount_the_same_root() {
     let shares = format!(
         "SHARE={w}/other:/mnt/below/deep\nSHARE_RO={w}/shared:/mnt:rec\nSHARE={w}/file:/etc/a file\nSHARE={w}/none:/none\nSHARE={w}/file:/etc/kept\nSHARE=../../{w}/other:../..//up"
     );
+    world.ok(
+        "mkdir busybox/var; ln -s /run busybox/var/run; ln -s ../run/net/resolv.conf busybox/etc",
+    );
+    let links = format!("SHARE={w}/other:/var/run/shared\nSHARE={w}/file:/etc/resolv.conf");
     assert_steps_make_the_same(
         &world,
         &[
@@ -265,10 +269,12 @@ fn steps_of_a_dry_run_mount_the_same_root() {
             "READONLY=volatile\nPROTECT=yes",
             "RAM_SIZE=none",
             "RAM_SIZE=10%\nMASK=/etc/passwd /none",
+            &links,
             "LOWER=../mine\nUPPER=../mine",
             "LOWER=../mine\nUPPER=../mine\nREADONLY=yes",
         ],
     );
+    assert!(!world.has("/run/shared") && !world.has("/run/net"));
 }
 
 #[test]
