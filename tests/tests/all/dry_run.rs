@@ -148,8 +148,8 @@ fn steps_with_hooks_and_init_give_the_same_environment() {
     }
 }
 
-/// Prints the properties of the subhost with this pid 1: limits and rights, mounts, files, and the
-/// environment.
+/// Prints the properties of the subhost with this pid 1: rights, limits, mounts, files, UPPER, and
+/// the environment.
 const LOOK: &str = r#"
 grep -E '^(Uid|Cap|Seccomp|NoNewPrivs|Groups)' /proc/$pid/status
 cat /proc/$pid/uid_map /proc/$pid/limits
@@ -157,6 +157,7 @@ nsenter -t $pid -m -n -u sh -c 'hostname; cut -d" " -f1-4 /proc/self/mounts | so
     find / /dev /etc/network /run -xdev ! -path "/dev/pts/[0-9]*" ! -path "/bin*" -exec stat -c "%n %F %a %u:%g %t:%T" {} + | sort -u
     cat /etc/network/interfaces /etc/adjtime'
 stat -Lc %u /proc/$pid/root/
+find mta/root | sort; find mta/root -type f -exec cksum {} + | sort
 tr '\0' '\n' </proc/$pid/environ | sort
 "#;
 
@@ -250,11 +251,15 @@ fn steps_of_a_dry_run_mount_the_same_root() {
         return;
     }
     let world = world_with_bridge();
-    world.ok("mkdir -p shared/below/deep other; mount -t tmpfs tmpfs shared/below; echo x >file; mkdir -p shared/below/deep; cp -a busybox mine");
+    world.ok("mkdir -p shared/below/deep other; mount -t tmpfs tmpfs shared/below; echo x >file; mkdir -p shared/below/deep; cp -a busybox mine; echo kept >busybox/etc/kept");
     let w = world.directory();
     let shares = format!(
-        "SHARE={w}/other:/mnt/below/deep\nSHARE_RO={w}/shared:/mnt:rec\nSHARE={w}/file:/etc/a file\nSHARE={w}/none:/none\nSHARE=../../{w}/other:../..//up"
+        "SHARE={w}/other:/mnt/below/deep\nSHARE_RO={w}/shared:/mnt:rec\nSHARE={w}/file:/etc/a file\nSHARE={w}/none:/none\nSHARE={w}/file:/etc/kept\nSHARE=../../{w}/other:../..//up"
     );
+    world.ok(
+        "mkdir busybox/var; ln -s /run busybox/var/run; ln -s ../run/net/resolv.conf busybox/etc",
+    );
+    let links = format!("SHARE={w}/other:/var/run/shared\nSHARE={w}/file:/etc/resolv.conf");
     assert_steps_make_the_same(
         &world,
         &[
@@ -264,10 +269,12 @@ fn steps_of_a_dry_run_mount_the_same_root() {
             "READONLY=volatile\nPROTECT=yes",
             "RAM_SIZE=none",
             "RAM_SIZE=10%\nMASK=/etc/passwd /none",
+            &links,
             "LOWER=../mine\nUPPER=../mine",
             "LOWER=../mine\nUPPER=../mine\nREADONLY=yes",
         ],
     );
+    assert!(!world.has("/run/shared") && !world.has("/run/net"));
 }
 
 #[test]

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY, S_IFDIR, S_IFMT};
 use nix::sys::stat::fstat;
-use ob_document::steps::command;
+use ob_document::steps::{command, word};
 use ob_sys::mount::{Depth, clone_tree, set_attributes};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One SHARE, `HOST[:DEST[:OPTIONS]]`, with an absolute HOST.
 pub struct Share(ob_document::Share);
@@ -46,9 +46,9 @@ impl Share {
         &self.0.inside
     }
 
-    /// Returns how deep the mount point lies, if no directory above it is a symbolic link.
-    pub fn plain_depth(&self) -> usize {
-        self.0.plain_inside().components().count()
+    /// Returns the mount point without `..`, as it is if no directory in it is a symbolic link.
+    pub fn plain_inside(&self) -> PathBuf {
+        self.0.plain_inside()
     }
 
     /// Opens its source. Returns None if the host has no such file.
@@ -115,7 +115,11 @@ impl Share {
         }
         steps.push(match self.host().is_dir() {
             true => command(["mkdir", "-p", &inside]),
-            false => command(["install", "-D", "/dev/null", &inside]),
+            // `install` would replace an existing file.
+            false => format!(
+                "[ -e {path} ] || install -D /dev/null {path}",
+                path = word(&inside)
+            ),
         });
         let bind = match self.depth() {
             Depth::One => "--bind",

@@ -11,13 +11,14 @@ use ob_sys::mount::attach;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// A share of the plan with its mount point, which exists.
+/// A share of the plan with its mount point.
 struct Planned {
     /// The line of the configuration.
     text: String,
     share: Share,
     source: OwnedFd,
-    target: OwnedFd,
+    /// The mount point in the root; None if DEST lies in that of another share.
+    target: Option<OwnedFd>,
     /// The path of the mount point on the host, without symbolic links.
     path: PathBuf,
 }
@@ -32,15 +33,15 @@ pub fn parse(document: &Document) -> Result<Vec<(String, Share)>> {
             shares.push((format!("{variable}={text}"), share));
         }
     }
-    shares.sort_by_key(|(_, share)| share.plain_depth());
+    shares.sort_by_key(|(_, share): &(_, Share)| share.plain_inside().components().count());
     Ok(shares)
 }
 
 /// Mounts the shares of the plan below `root`. Adds each mount point to `mounts`, also if a later
 /// mount fails.
 ///
-/// Makes all mount points before the first mount: then their paths without symbolic links are
-/// known, and a share is mounted after the share that it lies in.
+/// Makes the mount points in the root before the first mount: then their paths without symbolic
+/// links are known, and a share is mounted after the share that it lies in.
 pub fn mount(
     document: &Document,
     root: &Root,
@@ -56,7 +57,8 @@ pub fn mount(
         let below = earlier.find(|below| planned.path.starts_with(&below.path));
         let again = below.map(|below| planned.find_in(below, root, &warn));
         let again = again.transpose()?;
-        let target = again.as_ref().unwrap_or(&planned.target);
+        let target = again.as_ref().or(planned.target.as_ref());
+        let target = target.context("the mount point is unknown")?;
         let tree = share.clone_source(source, idmap)?;
         attach(tree, target).with_context(|| share.context())?;
         mounts.push(planned.path.clone());
@@ -80,8 +82,18 @@ fn plan(document: &Document, root: &Root, warn: impl Fn(&str)) -> Result<Vec<Pla
         if lower.is_some_and(|lower| path_of(&source) == lower) {
             continue;
         }
-        let target = share.target(root, share.inside(), &source)?;
-        let path = path_of(&target);
+        let inside = share.plain_inside();
+        let outer = shares.iter().rev().find_map(|outer: &Planned| {
+            let rest = inside.strip_prefix(outer.share.plain_inside());
+            Some(outer.path.join(rest.ok()?))
+        });
+        let target = match outer {
+            Some(_) => None,
+            None => Some(share.target(root, share.inside(), &source)?),
+        };
+        let path = outer
+            .or_else(|| target.as_ref().map(path_of))
+            .unwrap_or_default();
         for (hiding, directory) in &hiding {
             let directory = directory.as_ref().map(path_of);
             if directory.is_ok_and(|directory| path.starts_with(directory)) {

@@ -11,8 +11,8 @@ use ob_conf::conf::Conf;
 use ob_confine::protect::ReadOnly;
 use ob_confine::userns::UsernsSetting;
 use ob_document::Document;
-use ob_document::steps::{command, hook, leave_to, word};
-use std::path::Path;
+use ob_document::steps::{command, hook, input, leave_to, word};
+use std::path::{Path, PathBuf};
 
 /// Checks the plan, and appends the commands of each mount to `steps`. Notes the root in the
 /// document.
@@ -21,7 +21,8 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
     ensure_can_mount()?;
     document.forget(FACTS);
     let commands = set_by_commands(document);
-    if UsernsSetting::of(document)? == UsernsSetting::No {
+    let is_mapped = UsernsSetting::of(document)? != UsernsSetting::No;
+    if !is_mapped && !meets_links(document)? {
         if !commands.is_empty() {
             let conf = word(document.text("CONFIG")?);
             steps.push(format!(
@@ -31,10 +32,36 @@ pub fn describe(document: &mut Document, steps: &mut Vec<String>) -> Result<()> 
         }
         return describe_mounts(document, &commands, steps);
     }
-    // No command makes idmapped mounts, so the commands become comments of the stage.
+    // No command makes idmapped mounts, or follows links inside the root, so the commands become
+    // comments of the stage.
     let mut comments = Vec::new();
     describe_mounts(document, &commands, &mut comments)?;
-    leave_to("ob-mount", document, &comments, steps)
+    if is_mapped {
+        return leave_to("ob-mount", document, &comments, steps);
+    }
+    // The steps of the other stages are commands, which read no facts.
+    let comments = comments.iter().map(|text| text.trim_start_matches("# "));
+    steps.extend(comments.map(|text| format!("# ob-mount: {text}")));
+    steps.push(format!("{} | ob-mount >/dev/null", input(document, steps)?));
+    Ok(())
+}
+
+/// Whether a mount point may lie behind a symbolic link of UPPER or LOWER. mount(8) would follow
+/// the link to a directory of the host.
+fn meets_links(document: &Document) -> Result<bool> {
+    let mut points: Vec<PathBuf> = ["dev", "run", "proc", "sys", "etc/adjtime"]
+        .map(PathBuf::from)
+        .into();
+    for (_, share) in shares::parse(document)? {
+        points.push(share.plain_inside().strip_prefix("/")?.to_owned());
+    }
+    let layers = [document.path("UPPER")?, document.path("LOWER")?];
+    let is_link = |path: &Path| {
+        layers
+            .iter()
+            .any(|layer| !path.as_os_str().is_empty() && layer.join(path).is_symlink())
+    };
+    Ok(points.iter().any(|point| point.ancestors().any(is_link)))
 }
 
 /// Returns the variables whose values commands in the configuration print. Such a command may mount
