@@ -1,6 +1,6 @@
 //! Regression tests of ob-enter. The number in a name is that of the report.
 
-use end_to_end::{World, booted, is_root_or_tell};
+use end_to_end::{World, booted, is_root_or_tell, until};
 
 /// Boots a subhost with the users root and ann, and the group adm.
 fn world_with_users() -> World {
@@ -144,11 +144,10 @@ fn c01_other_user_can_reopen_standard_descriptors() {
             let found = (done.status, &*done.out, &*done.err);
             assert_eq!(found, (0, "text\n", "err\n"), "{level} {enter}");
         }
-        let log = world.read("/tmp/overlay-mta.log");
-        assert!(
-            log.contains("Z service\n") && log.contains("Z wrong\n"),
-            "{log}"
-        );
+        until("the output of the service", || {
+            let log = world.read("/tmp/overlay-mta.log");
+            log.contains("Z service\n") && log.contains("Z wrong\n")
+        });
         // A user cannot take what others print.
         let done = world.run("ob-enter mta su ann -c 'timeout 0.2 head -c 1 /dev/stdout' | cat");
         assert_eq!(done.out, "", "{level}");

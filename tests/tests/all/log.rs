@@ -111,3 +111,41 @@ fn trace_logs_every_link() {
     let log = world.ok(&format!("overlay-log {conf}"));
     assert!(log.contains(" ob-cable: deleted mtc0"), "{log}");
 }
+
+#[test]
+fn c03_log_to_a_descriptor_is_refused() {
+    let world = World::new();
+    for log in [
+        "/dev/stdout",
+        "/dev/stderr",
+        "/dev//fd/1",
+        "/dev/../dev/stdin",
+        "/proc/self/fd/2",
+        "/proc/thread-self/fd/2",
+        "/proc/1/fd/1",
+        "/dev/tty",
+    ] {
+        let conf = world.subhost("mta", &format!("LOG={log}"));
+        let before = world.snapshot();
+        for run in [
+            format!("overlay-boot {conf}"),
+            format!("ob-conf {conf} | ob-mount"),
+        ] {
+            world
+                .run(&run)
+                .fails(1, &["mta.conf:1: LOG=/", "set LOG to a regular file"]);
+        }
+        let check = world.run(&format!("ob-conf --check {conf}"));
+        assert!(
+            check.status == 1 && check.out.contains("mta.conf:1:5: LOG="),
+            "{check:#?}"
+        );
+        world.assert_same(&before);
+    }
+    let conf = world.subhost("mta", "LOG=!echo /dev/stdout");
+    world
+        .run(&format!("overlay-boot {conf}"))
+        .fails(1, &["set LOG to a regular file"]);
+    let conf = world.subhost("mta", "LOG=/dev/null");
+    world.boot(&conf);
+}

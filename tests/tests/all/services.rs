@@ -147,10 +147,12 @@ fn e03_init_in_a_userns_owns_its_control_group() {
             world.ok("overlay-go mta tail -n 1 /proc/1/cgroup"),
             "0::/init"
         );
+        let most = world.ok("overlay-go mta cat /sys/fs/cgroup/cgroup.max.descendants");
+        assert_eq!(most, "4096");
         // What limits the subhost stays out of reach, and so does the group above.
         for refused in [
             "echo 1 >/sys/fs/cgroup/cgroup.freeze",
-            "echo 1 >/sys/fs/cgroup/cgroup.max.depth",
+            "echo max >/sys/fs/cgroup/cgroup.max.descendants",
             "echo 1 >/sys/fs/cgroup/cgroup.kill",
             "mkdir /sys/fs/cgroup/../other && ls -d /sys/fs/other",
         ] {

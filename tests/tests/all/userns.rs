@@ -332,3 +332,26 @@ fn root_of_the_machine_boots_with_userns() {
         assert!(world.ok("getcap mta/root/true").contains("cap_net_raw"));
     }
 }
+
+#[test]
+fn e07_nested_procfs_mounts_without_hidden_paths() {
+    let Some(world) = world() else { return };
+    // As docs/security.md states under "Nested namespaces".
+    for (name, lines, works) in [
+        ("strict", "PROTECT=strict\nCABLES=", false),
+        ("auto", "USERNS=auto\nSECCOMP=default", true),
+    ] {
+        let conf = subhost(&world, name, lines);
+        world.boot(&conf);
+        world.ok(&format!("overlay-go {name} unshare -pf --mount-proc true"));
+        let done = world.run(&format!(
+            "overlay-go {name} unshare -Urpf --mount-proc true"
+        ));
+        assert_eq!(done.status == 0, works, "{name} {done:#?}");
+        // A bind mount of the outer /proc needs no new procfs.
+        world.ok(&format!(
+            "overlay-go {name} unshare -Urm sh -c 'mkdir -p /tmp/p; mount --rbind /proc /tmp/p && [ -d /tmp/p/self ]'"
+        ));
+        world.ok(&format!("overlay-stop {name}"));
+    }
+}

@@ -8,7 +8,8 @@ use ob_confine::protect;
 use ob_document::{Cable, Document, FREE, Hook, Kind, Ownership, Share, VARIABLES, Variable};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 
 /// The evaluation of a configuration and of the assignments on a command line.
@@ -123,7 +124,9 @@ impl<'a> Evaluation<'a> {
             let log = self.value("LOG", directory)?;
             let log = log.unwrap_or_else(|| format!("/tmp/overlay-{name}.log"));
             let log = std::path::absolute(&log).with_context(|| format!("LOG={log}"))?;
-            document.set("LOG", text(&normal(Path::new("/"), &text(&log)?))?);
+            let log = text(&normal(Path::new("/"), &text(&log)?))?;
+            check("LOG", &log).map_err(|error| self.at("LOG", error))?;
+            document.set("LOG", log);
         }
         Ok(document)
     }
@@ -269,8 +272,39 @@ pub(crate) fn check(name: &str, value: &str) -> Result<()> {
         "SHARE" | "SHARE_RO" => Share::parse(value)
             .and_then(|share| share.ensure_visible())
             .with_context(|| format!("{name}={value}")),
+        "LOG" => {
+            ensure!(
+                !is_descriptor(Path::new(value)),
+                "LOG={value} is another file in each process; set LOG to a regular file, and read \
+                 it with overlay-log --follow"
+            );
+            Ok(())
+        }
         "LOG_MAX" => ob_document::log::bytes(value).map(drop).context("LOG_MAX"),
         name => protect::check(name, value),
+    }
+}
+
+/// Returns whether `path` stands for a descriptor or the terminal of the process that opens it.
+fn is_descriptor(path: &Path) -> bool {
+    let mut names: Vec<&OsStr> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::ParentDir => drop(names.pop()),
+            _ => {}
+        }
+    }
+    let mut names = names.into_iter();
+    let mut next = || names.next().and_then(OsStr::to_str).unwrap_or_default();
+    match next() {
+        "dev" => ["fd", "stdin", "stdout", "stderr", "tty"].contains(&next()),
+        "proc" => {
+            let process = next();
+            ["self", "thread-self"].contains(&process)
+                || process.bytes().all(|byte| byte.is_ascii_digit())
+        }
+        _ => false,
     }
 }
 

@@ -75,9 +75,14 @@ fn make_group(document: &Document, path: &Path) -> Result<()> {
     }
 }
 
+/// The largest number of groups below a group of root inside. The kernel has 65535 ids for groups
+/// with the memory controller (`MEM_CGROUP_ID_MAX`), which all groups of the host share.
+const MAX_DESCENDANTS: &str = "4096";
+
 /// Changes the owner of the group and of the files that cgroups(7), "Cgroups v2 delegation", lists.
 /// The host keeps the files of the limits, `cgroup.freeze` and `cgroup.kill`.
-fn delegate(path: &Path, ids: IdRange) -> nix::Result<()> {
+fn delegate(path: &Path, ids: IdRange) -> Result<()> {
+    std::fs::write(path.join("cgroup.max.descendants"), MAX_DESCENDANTS)?;
     for file in [
         "",
         "cgroup.procs",

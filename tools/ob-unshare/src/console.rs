@@ -51,16 +51,16 @@ impl Console {
         Ok(fstat(&self.peer)?.st_rdev)
     }
 
-    /// Reads output of the subhost. Returns 0 after a hangup.
-    pub fn read(&mut self, buffer: &mut [u8]) -> usize {
+    /// Reads output of the subhost. Returns 0 after a hangup: an init calls vhangup(2) before it
+    /// starts a getty.
+    ///
+    /// Fails if the hangup cannot be ended.
+    pub fn read(&mut self, buffer: &mut [u8]) -> nix::Result<usize> {
         match self.master.read(buffer) {
-            Ok(length) if length > 0 => length,
+            Ok(length) if length > 0 => Ok(length),
             _ => {
-                // An init calls vhangup(2) before it starts a getty. A new peer ends the hangup.
-                if let Ok(peer) = open_peer(&self.master) {
-                    self.peer = peer;
-                }
-                0
+                self.peer = open_peer(&self.master)?;
+                Ok(0)
             }
         }
     }

@@ -184,7 +184,11 @@ fn copy_console(subhost: &mut Subhost) -> bool {
         return false;
     };
     let mut buffer = [0; 4096];
-    let length = console.read(&mut buffer);
+    let Ok(length) = console.read(&mut buffer) else {
+        // poll(2) would report the hangup again and again.
+        subhost.console = None;
+        return false;
+    };
     // The terminal adds a carriage return to each line.
     let text: Vec<u8> = buffer[..length]
         .iter()
