@@ -265,7 +265,8 @@ impl<'a> Guard<'a> {
     /// Returns whether there was a pid 1 that has exited.
     fn subhost_has_ended(&self) -> bool {
         let document = self.state();
-        document.is_some_and(|document| document.has("pid") && open_pid1(&document).is_none())
+        document
+            .is_some_and(|document| document.has("pid") && matches!(open_pid1(&document), Ok(None)))
     }
 
     fn end_timeout(&self) -> Duration {
