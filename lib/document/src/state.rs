@@ -4,8 +4,8 @@
 //! proven to be that of the subhost, see [`open_pid1`]. No process is found by name: a user can
 //! choose that.
 
-use crate::process::parent;
 pub use crate::process::{identify, lives, open_pid1};
+use crate::process::{is_gone, parent};
 use crate::{Document, tree};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -191,17 +191,22 @@ impl StateDir {
     /// Returns whether the process `pid` has the lock file open.
     ///
     /// Only root can open the file, so the process is a guard or a supervisor of this subhost.
-    #[must_use]
-    pub fn is_held_by(&self, pid: i32) -> bool {
-        let Ok(lock) = std::fs::metadata(self.file("lock")) else {
-            return false;
+    ///
+    /// # Errors
+    /// The open files of the process cannot be read.
+    pub fn is_held_by(&self, pid: i32) -> std::io::Result<bool> {
+        let examine = || {
+            let lock = std::fs::metadata(self.file("lock"))?;
+            let mut open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+            Ok(open.any(|descriptor| {
+                let file = std::fs::metadata(descriptor.path());
+                file.is_ok_and(|file| (file.dev(), file.ino()) == (lock.dev(), lock.ino()))
+            }))
         };
-        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"));
-        let mut open = descriptors.into_iter().flatten().flatten();
-        open.any(|descriptor| {
-            let file = std::fs::metadata(descriptor.path());
-            file.is_ok_and(|file| (file.dev(), file.ino()) == (lock.dev(), lock.ino()))
-        })
+        match examine() {
+            Err(error) if is_gone(&error) => Ok(false),
+            examined => examined,
+        }
     }
 
     /// Removes the directory. The caller must hold the lock, and must not use the directory
@@ -342,14 +347,22 @@ pub fn names() -> Vec<String> {
 
 /// Like [`open_pid1`], but does not trust the facts of the document: returns `None` unless the
 /// parent of pid 1, the supervisor, has the lock file of the subhost NAME open.
-#[must_use]
-pub fn open_own_pid1(document: &Document) -> Option<OwnedFd> {
-    let pid_1 = open_pid1(document)?;
-    let parent = parent(document.number("pid").ok()?)?;
-    let is_own = StateDir::of(document.name()).is_held_by(parent);
+///
+/// # Errors
+/// Pid 1 or its parent cannot be examined.
+pub fn open_own_pid1(document: &Document) -> Result<Option<OwnedFd>> {
+    let Some(pid_1) = open_pid1(document)? else {
+        return Ok(None);
+    };
+    let is_own = match parent(document.number("pid")?)? {
+        None => false,
+        Some(parent) => StateDir::of(document.name())
+            .is_held_by(parent)
+            .with_context(|| format!("examine the parent of pid 1, {parent}"))?,
+    };
     // If the process behind the pidfd is still alive, its pid was not reused, so `parent` is its
     // parent.
-    (is_own && pidfd_signal(&pid_1, None).is_ok()).then_some(pid_1)
+    Ok((is_own && pidfd_signal(&pid_1, None).is_ok()).then_some(pid_1))
 }
 
 /// Returns whether another process that creates or removes the same files can cause the error.
@@ -364,29 +377,4 @@ fn is_same(file: &File, path: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lock_survives_removal_of_its_directory() {
-        let directory = std::env::temp_dir().join(format!("ob-state-{}", std::process::id()));
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    let state = StateDir::below(&directory, "mta");
-                    for _ in 0..3000 {
-                        if let Some(lock) = state.lock().unwrap() {
-                            state.remove().unwrap();
-                            drop(lock);
-                        }
-                    }
-                });
-            }
-        });
-        // A file at the path of the directory must not cause an endless loop.
-        let state = StateDir::below(&directory, "mtb");
-        std::fs::write(directory.join("mtb"), "").unwrap();
-        assert!(state.lock().is_err());
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-}
+mod tests;

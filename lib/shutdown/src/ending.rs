@@ -5,6 +5,7 @@ use crate::request::{Answer, ask};
 use crate::{KILL_TIMEOUT, guards, stop_timeout, terminator};
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use ob_document::Document;
@@ -22,6 +23,11 @@ const PID1_GRACE: Duration = Duration::from_millis(20);
 
 /// How often the command that asks pid 1 is looked at: std has no pidfd of it.
 const REQUEST_POLL: Duration = Duration::from_millis(50);
+
+/// The open files of a process that ends subhosts, and those for each subhost: pid 1, the shutdown
+/// helper, the guard, two locks, and files that are open for a moment.
+const OPEN_FILES_ALONE: u64 = 64;
+const OPEN_FILES_EACH: u64 = 8;
 
 /// The facts that differ between two boots of a subhost.
 const BOOT_FACTS: [&str; 5] = ["guard", "guardstart", "pid", "pidns", "start"];
@@ -63,9 +69,22 @@ fn is_of_another_boot(document: &Document) -> bool {
 /// document.
 #[must_use]
 pub fn end(documents: &[Document]) -> Vec<Result<()>> {
+    raise_open_files(documents.len());
     let documents = current(documents);
     let endings = begin(&documents);
     wait_for_exit(&documents, endings)
+}
+
+/// Raises the limit of open files of this process for the end of `count` subhosts.
+pub fn raise_open_files(count: usize) {
+    let needed = OPEN_FILES_ALONE + OPEN_FILES_EACH * count as u64;
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        if soft < needed {
+            // Only a process with CAP_SYS_RESOURCE may raise the hard limit.
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed))
+                .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+        }
+    }
 }
 
 /// Ends the subhost of this pid 1.
@@ -77,32 +96,44 @@ pub fn end_pid1(document: &Document, pid1: OwnedFd) -> Result<()> {
 
 /// Asks pid 1 of each subhost to end it. The result is `None` for a subhost that does not run.
 #[must_use]
-pub fn begin(documents: &[Option<&Document>]) -> Vec<Option<Ending>> {
+pub fn begin(documents: &[Option<&Document>]) -> Vec<Result<Option<Ending>>> {
     // The more subhosts end at the same time, the longer each of them takes.
     let factor = u32::try_from(1 + documents.len() / 10).unwrap_or(u32::MAX);
     let grace = PID1_GRACE.saturating_mul(factor);
     let begun = documents.iter().map(|document| {
-        let document = (*document)?;
-        Some(Ending::begin(document, open_own_pid1(document)?, grace))
+        let Some(document) = document else {
+            return Ok(None);
+        };
+        let pid1 = open_own_pid1(document)?;
+        Ok(pid1.map(|pid1| Ending::begin(document, pid1, grace)))
     });
     begun.collect()
 }
 
 /// Waits until the subhosts have ended, and cancels the boot of subhosts without a pid 1.
 ///
-/// `endings` are the results of [`begin`] for `documents`. Returns a result for each document.
+/// `begun` are the results of [`begin`] for `documents`. Returns a result for each document.
 #[must_use]
 pub fn wait_for_exit(
     documents: &[Option<&Document>],
-    mut endings: Vec<Option<Ending>>,
+    begun: Vec<Result<Option<Ending>>>,
 ) -> Vec<Result<()>> {
+    let mut endings = Vec::new();
+    let mut errors = Vec::new();
+    for outcome in begun {
+        let (ending, error) = outcome.map_or_else(|error| (None, Err(error)), |it| (it, Ok(())));
+        endings.push(ending);
+        errors.push(error);
+    }
     wait_for_pid1s(&mut endings);
-    let ended = documents.iter().zip(&endings).map(|(document, ending)| {
+    let ended = documents.iter().zip(&endings).zip(errors);
+    let ended = ended.map(|((document, ending), error)| {
         let Some(document) = document else {
             return Ok(());
         };
+        error?;
         result(document, ending)?;
-        if open_own_pid1(document).is_none() {
+        if open_own_pid1(document)?.is_none() {
             guards::cancel(document);
         }
         Ok(())

@@ -22,7 +22,8 @@ const STOPPING: &str = "stopping";
 pub fn cancel(document: &Document) {
     let state_dir = StateDir::of(document.name());
     let pid = document.number("guard").ok();
-    let is_guard = |pid| i32::try_from(pid).is_ok_and(|pid| state_dir.is_held_by(pid));
+    let is_guard =
+        |pid| i32::try_from(pid).is_ok_and(|pid| state_dir.is_held_by(pid).unwrap_or(false));
     if let Some(guard) = find(document).filter(|_| pid.is_some_and(is_guard)) {
         let _ = pidfd_signal(guard, Signal::SIGTERM);
     }

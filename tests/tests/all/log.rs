@@ -1,6 +1,6 @@
 //! The log: which lines the stages write.
 
-use end_to_end::World;
+use end_to_end::{World, until};
 
 #[test]
 fn log_names_each_step_and_its_stage() {
@@ -148,4 +148,28 @@ fn c03_log_to_a_descriptor_is_refused() {
         .fails(1, &["set LOG to a regular file"]);
     let conf = world.subhost("mta", "LOG=/dev/null");
     world.boot(&conf);
+}
+
+#[test]
+fn r15_guard_writes_to_the_log_that_is_at_its_path() {
+    let world = World::new();
+    let conf = world.subhost("mta", "LOG=mta.log");
+    world.script("fails", "cat >/dev/null; echo cannot clean up >&2; exit 3");
+    for create in [": >mta.log", ":"] {
+        let cleanup = format!("{}/fails", world.directory());
+        world.ok(&format!(
+            "ob-room --guard --cleanup {cleanup} ob-conf {conf} '|' ob-mount '|' ob-unshare >/dev/null"
+        ));
+        let pid = &world.document("mta")["pid"];
+        world.ok(&format!(
+            "for n in 1 2; do mv mta.log mta.log.1; {create}; [ -e mta.log ] || touch mta.log; done
+             {} kill -9 {pid}",
+            if create == ":" { "rm mta.log;" } else { "" }
+        ));
+        until("the message of the guard", || {
+            world.has("mta.log") && world.read("mta.log").contains("ended with exit status: 3")
+        });
+        assert!(world.read("mta.log").contains("cannot clean up"));
+        world.ok("overlay-list; rm -f mta.log*");
+    }
 }

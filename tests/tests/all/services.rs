@@ -342,3 +342,19 @@ fn e03_systemd_without_mounts_is_reported() {
         says(&check("PROTECT=yes\nUSERNS=auto\nINIT=cat init"), &[]);
     }
 }
+
+#[test]
+fn r14_number_with_a_leading_zero_stops_the_services() {
+    let world = World::new();
+    world.script(
+        "busybox/etc/one",
+        ": >/var/$1; [ $1 = stop ] || sleep 1000 &",
+    );
+    let conf = world.subhost("mta", "START=/etc/one\nSTOP_TIMEOUT=08");
+    world.boot(&conf);
+    assert_eq!(world.document("mta")["STOP_TIMEOUT"], "8");
+    until("the start", || world.has("mta/root/var/start"));
+    let stop = world.run("overlay-stop mta");
+    assert_eq!((stop.status, stop.err.as_str()), (0, ""));
+    assert!(world.has("mta/root/var/stop"));
+}

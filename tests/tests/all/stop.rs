@@ -1,6 +1,6 @@
 //! overlay-stop: how running and starting subhosts are stopped.
 
-use end_to_end::{Done, World, booted, is_root_or_tell, until};
+use end_to_end::{Done, World, booted, is_root_or_tell, not_done, until};
 use std::time::Instant;
 
 #[test]
@@ -154,4 +154,99 @@ fn shutdown_helper_exposes_no_host_descriptors() {
         }
     }
     assert!(!seen.contains("host"), "the root of the host is reachable");
+}
+
+/// Makes a control group in which processes can be frozen so that SIGKILL does not end them:
+/// version 1 of cgroups. Returns its path, or `None` if the host has no such tree.
+fn freezer(world: &World) -> Option<String> {
+    let w = world.directory();
+    let mounted = world.run("mkdir freezer; mount -t cgroup -o freezer freezer freezer");
+    if mounted.status != 0 {
+        not_done("a frozen pid 1", "needs the freezer of cgroups version 1");
+        return None;
+    }
+    let group = format!("{w}/freezer/ob-test-{}", std::process::id());
+    world.ok(&format!("mkdir {group}"));
+    Some(group)
+}
+
+#[test]
+fn r07_subhost_that_cannot_end_leaves_the_others_their_time() {
+    let world = World::new();
+    let Some(group) = freezer(&world) else { return };
+    let conf = world.subhost("frozen", "STOP_TIMEOUT=1");
+    world.boot(&conf);
+    let slow = world.subhost("slow", "INIT=./init\nSTOP_TIMEOUT=25");
+    world.init(
+        "slow",
+        "trap 'sleep 14; : >/finished; exit' TERM; : >/ready; while :; do sleep 0.1; done",
+    );
+    world.boot(&slow);
+    until("the slow pid 1", || world.has("slow/root/ready"));
+    let pid = &world.document("frozen")["pid"];
+    world.ok(&format!(
+        "echo {pid} >{group}/cgroup.procs; echo FROZEN >{group}/freezer.state"
+    ));
+    until("pid 1 is frozen", || {
+        world.ok(&format!("cat {group}/freezer.state")) == "FROZEN"
+    });
+    let stop = world.run("overlay-stop frozen slow");
+    world.ok(&format!("echo THAWED >{group}/freezer.state"));
+    let gone = || !world.has("/run/overlay-boot/frozen");
+    until("the thawed subhost ends", gone);
+    until("the group is empty", || {
+        world.run(&format!("rmdir {group}")).status == 0
+    });
+    stop.fails(1, &["frozen", "does not exit after SIGKILL"]);
+    assert!(!stop.err.contains("slow"), "{stop:?}");
+    assert!(world.has("slow/root/finished"));
+    assert_eq!(world.names(), "");
+}
+
+#[test]
+fn r08_many_subhosts_stop_with_few_open_files() {
+    let world = World::new();
+    let names: Vec<String> = (0..12).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        let conf = world.subhost(name, "");
+        world.boot(&conf);
+    }
+    world.ok(&format!(
+        "ulimit -S -n 20; overlay-stop {}",
+        names.join(" ")
+    ));
+    assert_eq!(world.names(), "");
+}
+
+#[test]
+fn r08_too_many_open_files_are_not_a_subhost_that_is_gone() {
+    let (world, _) = booted("");
+    for files in 3..12 {
+        for command in [
+            "ob-list --names mta",
+            "ob-list --documents mta",
+            "ob-enter --no-pty -- mta true",
+        ] {
+            let done = world.run(&format!("ulimit -n {files}; {command}"));
+            assert!(!done.err.contains("not running"), "{files}: {done:?}");
+        }
+    }
+    assert_eq!(world.names(), "mta ");
+}
+
+#[test]
+fn r10_zombie_is_no_running_pid_1() {
+    let (world, _) = booted("");
+    let pid = &world.document("mta")["pid"];
+    let supervisor = world.ok(&format!("cut -d' ' -f4 /proc/{pid}/stat"));
+    world.ok(&format!("kill -STOP {supervisor}; kill -9 {pid}"));
+    until("pid 1 is a zombie", || {
+        world.ok(&format!("cut -d' ' -f3 /proc/{pid}/stat")) == "Z"
+    });
+    assert_eq!(world.state("mta"), "stopping");
+    world
+        .run("overlay-go mta true")
+        .fails(125, &["mta", "not running"]);
+    world.ok(&format!("kill -CONT {supervisor}"));
+    until("the subhost is gone", || world.names().is_empty());
 }

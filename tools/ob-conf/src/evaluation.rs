@@ -169,6 +169,11 @@ impl<'a> Evaluation<'a> {
             _ => value,
         };
         check(variable.name, &value).map_err(|error| self.at(variable.name, error))?;
+        let value = match variable.name {
+            // A shell rejects 08: a number with a leading zero is octal there.
+            "STOP_TIMEOUT" => value.parse::<u32>()?.to_string(),
+            _ => value,
+        };
         Ok(Some(match variable.kind {
             Kind::Path => text(&normal(base, &value))?.into(),
             Kind::Words if variable.name == "PIPELINE" => {

@@ -52,10 +52,8 @@ impl Subhost {
         Document::new(name)?;
         let state_dir = StateDir::of(name);
         let document = state_dir.document()?;
-        let Some((document, pid_1)) = document
-            .as_ref()
-            .and_then(|document| Some((document, open_pid1(document)?)))
-        else {
+        let pid_1 = document.as_ref().map(open_pid1).transpose()?.flatten();
+        let (Some(document), Some(pid_1)) = (&document, pid_1) else {
             let has_begun = document.is_some_and(|document| document.has("pid"));
             if state_dir.is_locked() && !has_begun {
                 bail!("is starting");

@@ -144,7 +144,7 @@ impl Finder {
 
     /// Returns the subhost of `document`, whose lock is `held` by another process or not.
     fn examine(&self, state_dir: &StateDir, mut document: Document, held: bool) -> Result<Subhost> {
-        let pid_1 = open_pid1(&document);
+        let pid_1 = open_pid1(&document).with_context(|| document.name().to_owned())?;
         let state = State::of(&Signs {
             held,
             stopped: is_being_stopped(state_dir),

@@ -32,7 +32,7 @@ pub fn share(document: &mut Document, share: &str) -> Result<()> {
         ))
     })?;
     let share = Share::parse(&format!("{}:{rest}", host.display()))?;
-    let pid_1 = state::open_own_pid1(document).context("it is not running")?;
+    let pid_1 = state::open_own_pid1(document)?.context("it is not running")?;
     let idmap = Idmap::of_running(document)?;
     // Before Linux 5.12 clone_tree cannot make the clone private, so its source must be private.
     unshare(CloneFlags::CLONE_NEWNS)?;

@@ -7,7 +7,7 @@ use ob_document::state::{Lock, StateDir, identify};
 use ob_document::{Document, Tool, log, netns};
 use ob_shutdown::guards;
 use ob_sys::fdstore::FdStore;
-use std::fs::File;
+use std::path::PathBuf;
 
 /// What the guard holds of its subhost while the subhost starts and runs.
 pub struct Subhost {
@@ -15,8 +15,8 @@ pub struct Subhost {
     pub state_dir: StateDir,
     /// The value of NAME.
     pub name: String,
-    /// The log, if the document has LOG.
-    pub log: Option<File>,
+    /// The path of the log, if the document has LOG. Another program may move the file.
+    pub log: Option<PathBuf>,
     _lock: Lock,
 }
 
@@ -94,9 +94,11 @@ impl Subhost {
     }
 }
 
-fn start_log(document: &Document) -> Result<Option<File>> {
+fn start_log(document: &Document) -> Result<Option<PathBuf>> {
     if !document.has("LOG") {
         return Ok(None);
     }
-    log::begin(document.path("LOG")?).map(Some)
+    let path = document.path("LOG")?;
+    log::begin(path)?;
+    Ok(Some(path.to_owned()))
 }

@@ -133,7 +133,7 @@ pub fn clean_up_after(state_dir: &StateDir, name: &str, command: Option<&str>) -
         // The file is damaged, for example because /run was full. The name is enough to clean up.
         Err(_) => Document::new(name)?,
     };
-    if let Some(pid1) = open_own_pid1(&left) {
+    if let Some(pid1) = open_own_pid1(&left)? {
         ending::end_pid1(&left, pid1)?;
     }
     clean_up(command, &left)?;

@@ -214,7 +214,7 @@ impl<'a> Guard<'a> {
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
         dup2_stdin(&null)?;
         dup2_stdout(&null)?;
-        match &subhost.log {
+        match open_log(subhost) {
             Some(log) => dup2_stderr(log)?,
             None => dup2_stderr(&null)?,
         }
@@ -288,7 +288,8 @@ impl<'a> Guard<'a> {
     /// Returns whether there was a pid 1 that has exited.
     fn subhost_has_ended(&self) -> bool {
         let document = self.state();
-        document.is_some_and(|document| document.has("pid") && open_pid1(&document).is_none())
+        document
+            .is_some_and(|document| document.has("pid") && matches!(open_pid1(&document), Ok(None)))
     }
 
     fn end_timeout(&self) -> Duration {
@@ -309,6 +310,10 @@ impl<'a> Guard<'a> {
         if guards::is_being_stopped(&subhost.state_dir) {
             return Ok(());
         }
+        // Another program may have moved the log while the subhost ran, logrotate(8).
+        if let Some(log) = open_log(subhost) {
+            dup2_stderr(log)?;
+        }
         let document = self.state();
         let document = document.map_or_else(|| Document::new(&subhost.name), Ok)?;
         cleanup::clean_up(self.cleanup, &document)
@@ -319,14 +324,18 @@ impl<'a> Guard<'a> {
         let Some(subhost) = &self.subhost else {
             return self.tool.complain(error);
         };
-        let log = subhost.log.as_ref().and_then(|log| log.try_clone().ok());
-        if let Some(mut log) = log {
+        if let Some(mut log) = open_log(subhost) {
             log::line(
                 &mut log,
                 &format!("{}: {}", self.tool.name, one_line(error)),
             );
         }
     }
+}
+
+/// Opens the file that is now at the path of the log; `None` if that is not possible.
+fn open_log(subhost: &Subhost) -> Option<File> {
+    log::open(subhost.log.as_ref()?).ok()
 }
 
 /// What waiting for the children shows.

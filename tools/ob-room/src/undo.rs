@@ -23,6 +23,7 @@ pub fn undo(documents: &mut [Document], command: Option<&str>) -> Vec<Result<()>
 }
 
 fn end_and_clean_up(documents: &[Document], command: Option<&str>) -> Vec<Result<()>> {
+    ending::raise_open_files(documents.len());
     let documents = ending::current(documents);
     // As long as this process holds these locks, the guards leave the cleanup to it.
     let stopping = documents.iter().flatten();
