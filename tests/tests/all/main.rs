@@ -43,4 +43,5 @@ mod sigchld;
 mod stages;
 mod stop;
 mod sudo;
+mod usage;
 mod userns;
