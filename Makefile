@@ -1,5 +1,9 @@
 # make            build the static tools, in release mode
-# make install    install them; accepts DESTDIR= and PREFIX=/usr/local
+# make install    install them; accepts DESTDIR= and PREFIX=/usr/local. Beside PREFIX it writes
+#                 /etc/subhosts.conf, /etc/init.d/subhosts, the link /var/lib/overlay-boot, and
+#                 completions in /etc/fish unless PREFIX is /usr
+# make uninstall  remove the installed files; accepts the same variables. Changed files in /etc and
+#                 directories of other programs stay
 # make check      run everything that must pass before a change is merged
 # Targets that take long: make soak, make sweep, make fuzz, make bench, make check-vm.
 
@@ -61,6 +65,22 @@ install:
 	sed 's,/usr/sbin,$(PREFIX)/sbin,' etc/systemd/subhosts@.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/subhosts@.service
 	for section in 1 5 7 8; do for page in man/*.$$section; do \
 		[ ! -e $$page ] || install -m 644 $$page $(MAN)/man$$section || exit; done; done
+
+# Removes the files that install has made. A running subhost needs none of them, but overlay-stop
+# does: it stops the subhosts.
+uninstall:
+	rm -f $(addprefix $(BIN)/,$(TOOLS)) $(addprefix $(SBIN)/,$(TYPED))
+	rm -f $(addprefix $(LIB)/,$(COMMANDS) functions subhost-init reaper)
+	[ ! -d $(LIB) ] || rmdir --ignore-fail-on-non-empty $(LIB)
+	[ "$$(readlink $(HOOKS))" != ../..$(PREFIX)/lib/overlay-boot ] || rm $(HOOKS)
+	rm -f $(ZSH)/_overlay
+	for command in $(TYPED) $(TOOLS); do \
+		rm -f $(SHARE)/bash-completion/completions/$$command $(FISH)/$$command.fish || exit; done
+	for file in init.d/subhosts subhosts.conf; do \
+		! cmp -s etc/$$file $(DESTDIR)/etc/$$file || rm $(DESTDIR)/etc/$$file || exit; done
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/subhosts@.service
+	for section in 1 5 7 8; do for page in man/*.$$section; do \
+		rm -f $(MAN)/man$$section/$${page#man/} || exit; done; done
 
 check: lint
 	tests/run
@@ -145,4 +165,4 @@ BENCH = RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked
 IN_OUT = $(SUDO) env PATH="$(abspath $(OUT)):$(CURDIR)/scripts:$$PATH" OB_BIN="$(abspath $(OUT))" OB_SCRIPTS="$(CURDIR)/scripts"
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: msrv fuzz attacks attack soak sweep bench bench-short all where install check lint check-vm check-package
+.PHONY: msrv fuzz attacks attack soak sweep bench bench-short all where install uninstall check lint check-vm check-package

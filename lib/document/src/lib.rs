@@ -31,4 +31,4 @@ pub use printable::printable;
 pub use share::{Share, hidden_by};
 pub use suggest::{closest, distance};
 pub use tool::{Silent, Tool, Usage, one_line, unknown_option};
-pub use variables::{FREE, Kind, VARIABLES, Variable};
+pub use variables::{FREE, Kind, VARIABLES, Variable, remedy_of_missing};

@@ -1,5 +1,7 @@
 //! The variables of a configuration, subhost.conf(5).
 
+use std::path::Path;
+
 /// The form of a value in the document.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -21,6 +23,15 @@ pub struct Variable {
     pub kind: Kind,
     /// Its value if the configuration does not assign it; `None` if it is absent then.
     pub default: Option<&'static str>,
+}
+
+/// Returns the remedy for a layer that does not exist: an empty LOWER would be no root.
+#[must_use]
+pub fn remedy_of_missing(variable: &str, path: &Path) -> String {
+    match variable {
+        "LOWER" => "set LOWER to a directory that contains a root".to_owned(),
+        _ => format!("mkdir {}", path.display()),
+    }
 }
 
 const fn variable(name: &'static str, kind: Kind, default: Option<&'static str>) -> Variable {

@@ -130,7 +130,10 @@ const PLANS: &[(&str, &[&str])] = &[
     ),
     (
         "LOWER=gone",
-        &["ob-mount: bad: LOWER=", "/bad/gone does not exist; mkdir "],
+        &[
+            "ob-mount: bad: LOWER=",
+            "/bad/gone does not exist; set LOWER to a directory that contains a root",
+        ],
     ),
     (
         "LIVE=gone",
@@ -173,10 +176,7 @@ const PLANS: &[(&str, &[&str])] = &[
     ("WORK=root", &["must not contain one another"]),
     (
         "LIVE=mounted",
-        &[
-            "LIVE=",
-            "/mounted has a mount already; umount it, or set LOWER and UPPER to the same path",
-        ],
+        &["LIVE=", "/mounted has a mount already; umount -R /"],
     ),
     (
         "PREMOUNT=./none a",

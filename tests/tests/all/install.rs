@@ -5,8 +5,12 @@ use std::process::Command;
 
 /// Installs below `dest` in the world.
 fn install(world: &World, prefix: &str) {
+    make(world, "install", prefix);
+}
+
+fn make(world: &World, target: &str, prefix: &str) {
     let output = Command::new("make")
-        .args(["-s", "install", &format!("PREFIX={prefix}")])
+        .args(["-s", target, &format!("PREFIX={prefix}")])
         .arg(format!("BUILT={}/", bin().display()))
         .arg(format!("DESTDIR={}", world.at("dest").display()))
         .current_dir(scripts().join(".."))
@@ -113,6 +117,57 @@ fn installed_files_boot_and_complete() {
             world.ok("cat dest/etc/subhosts.conf; ls dest/var/lib/overlay-boot"),
             "mine"
         );
+    }
+}
+
+#[test]
+fn uninstall_removes_the_installed_files_alone() {
+    if !scripts().join("../Makefile").exists() {
+        return not_done("make uninstall", NO_SOURCE);
+    }
+    for prefix in ["/usr/local", "/usr", "/opt/x"] {
+        let world = World::new();
+        world.ok("mkdir -p dest/etc/init.d dest/usr/bin dest/var/lib");
+        world.ok("echo mine | tee dest/etc/other dest/etc/init.d/other dest/usr/bin/ob-other >dest/var/lib/other");
+        let files = || world.ok("cd dest; find . ! -type d | sort");
+        let before = files();
+        make(&world, "uninstall", prefix);
+        assert_eq!(files(), before, "nothing is installed");
+        install(&world, prefix);
+        // The page and the README name the files outside of the prefix.
+        let outside = world.ok(&format!(
+            "cd dest; find . ! -type d ! -path '.{prefix}/*' | sort"
+        ));
+        let fish = outside
+            .lines()
+            .filter(|line| line.starts_with("./etc/fish/"));
+        assert_eq!(fish.count() == 0, prefix == "/usr", "{outside}");
+        let others = outside.lines().filter(|line| {
+            !line.starts_with("./etc/fish/") && !before.lines().any(|mine| mine == *line)
+        });
+        assert_eq!(
+            others.collect::<Vec<_>>(),
+            [
+                "./etc/init.d/subhosts",
+                "./etc/subhosts.conf",
+                "./var/lib/overlay-boot"
+            ]
+        );
+        make(&world, "uninstall", prefix);
+        assert_eq!(files(), before);
+        assert!(!world.has(format!("dest{prefix}/lib/overlay-boot")));
+        // Changed files, and a directory in the place of the link, stay.
+        install(&world, prefix);
+        world.ok("cd dest; echo mine >>etc/subhosts.conf; echo mine >>etc/init.d/subhosts");
+        world.ok(
+            "cd dest/var/lib; rm overlay-boot; mkdir overlay-boot; echo mine >overlay-boot/hook",
+        );
+        make(&world, "uninstall", prefix);
+        let mut kept: Vec<&str> = before.lines().collect();
+        kept.extend(["./etc/init.d/subhosts", "./etc/subhosts.conf"]);
+        kept.push("./var/lib/overlay-boot/hook");
+        kept.sort_unstable();
+        assert_eq!(files(), kept.join("\n"));
     }
 }
 

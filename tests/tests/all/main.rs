@@ -46,4 +46,5 @@ mod stages;
 mod stop;
 mod stop_init;
 mod sudo;
+mod usage;
 mod userns;

@@ -7,7 +7,9 @@ use crate::misspelt;
 use crate::problem::{Problem, Weight};
 use crate::stages;
 use ob_confine::userns;
-use ob_document::{Cable, Document, FREE, Hook, Kind, VARIABLES, closed, one_line};
+use ob_document::{
+    Cable, Document, FREE, Hook, Kind, VARIABLES, closed, one_line, remedy_of_missing,
+};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -48,12 +50,29 @@ pub fn passed(conf: &Conf, document: &Document) -> Vec<Problem> {
     let mut check = Findings::new(conf, Some(document), misspelt::problems(conf));
     check.check_lines();
     check.check_ownership(document.path("BASE").ok());
-    if let Some(closed) = document.path("UPPER").ok().and_then(closed) {
+    if let Ok(upper) = document.path("UPPER") {
         let line = conf.assigned("UPPER").map_or(0, |upper| upper.line);
-        check.add(Weight::Noted, line, 1, closed);
+        if let Some(closed) = closed(upper) {
+            check.add(Weight::Noted, line, 1, closed);
+        }
+        if let Some(problem) = host_root(upper) {
+            check.add(Weight::Passed, line, 1, problem);
+        }
     }
     check.problems.sort();
     check.problems
+}
+
+/// Returns the problem of an UPPER that is the root of the host.
+fn host_root(upper: &Path) -> Option<String> {
+    let is_root = upper
+        .canonicalize()
+        .is_ok_and(|path| path == Path::new("/"));
+    is_root.then(|| {
+        "UPPER is the root of the host, which the subhost would change; set UPPER to another \
+         directory"
+            .to_owned()
+    })
 }
 
 impl Findings<'_> {
@@ -116,12 +135,14 @@ impl Findings<'_> {
                 let remedy = if path.exists() {
                     "is not a directory".to_owned()
                 } else {
-                    format!("does not exist; mkdir {}", path.display())
+                    format!("does not exist; {}", remedy_of_missing(name, &path))
                 };
                 self.report_variable(name, format!("{name}={} {remedy}", path.display()));
             }
-            if let Some(closed) = closed(&path).filter(|_| name == "UPPER") {
-                self.report_variable(name, closed);
+            if name == "UPPER" {
+                for problem in closed(&path).into_iter().chain(host_root(&path)) {
+                    self.report_variable(name, problem);
+                }
             }
             paths.push(path);
         }

@@ -97,7 +97,7 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
 
 fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     let mut request = Request::default();
-    let mut all = false;
+    let (mut all, mut is_bare_watch) = (false, false);
     while let Some(arg) = parser.next()? {
         match arg {
             Short('l') | Long("long") => request.long = true,
@@ -107,7 +107,11 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
             Short('d') | Long("documents") => request.form = Form::Documents,
             Short('s') | Long("state") => request.state = Some(state(&parser.value()?.string()?)?),
             Short('a') | Long("all") => all = true,
-            Short('w') | Long("watch") => request.watch = Some(pause(parser.optional_value())?),
+            Short('w') | Long("watch") => {
+                let seconds = parser.optional_value();
+                is_bare_watch = seconds.is_none();
+                request.watch = Some(pause(seconds)?);
+            }
             Value(operand) => {
                 request.operands.push(operand);
                 break;
@@ -116,12 +120,31 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
         }
     }
     request.operands.extend(parser.raw_args()?);
+    check_operands(&request.operands, is_bare_watch)?;
     if all && !request.operands.is_empty() {
         bail!(Usage("--all goes without a name".to_owned()));
     }
     // The other forms do not print measurements.
     request.long &= matches!(request.form, Form::Table | Form::Json);
     Ok(request)
+}
+
+/// Fails if an operand was probably meant as an option: no name begins with `-`, and a number after
+/// `-w` is not its value.
+fn check_operands(operands: &[OsString], is_bare_watch: bool) -> Result<()> {
+    let mut words = operands.iter().map(|word| word.to_string_lossy());
+    if let Some(option) = words.clone().find(|word| word.starts_with('-')) {
+        bail!(Usage(format!(
+            "{option}: options come before the first name"
+        )));
+    }
+    let number = words
+        .next()
+        .filter(|word| word.chars().all(|c| c.is_ascii_digit() || c == '.'));
+    match number.filter(|name| is_bare_watch && !state::StateDir::of(name).file("").exists()) {
+        Some(number) => bail!(Usage(format!("write -w{number} or --watch={number}"))),
+        None => Ok(()),
+    }
 }
 
 fn state(word: &str) -> Result<State> {

@@ -57,10 +57,10 @@ impl Directory {
         let path = document.path(variable)?;
         let file = match open(path) {
             Ok(file) => file,
-            Err(Errno::ENOENT) => bail!(
-                "{variable}={path} does not exist; mkdir {path}",
-                path = path.display()
-            ),
+            Err(Errno::ENOENT) => {
+                let remedy = ob_document::remedy_of_missing(variable, path);
+                bail!("{variable}={} does not exist; {remedy}", path.display())
+            }
             Err(Errno::ENOTDIR) => bail!("{variable}={} is not a directory", path.display()),
             Err(error) => {
                 return Err(error).with_context(|| format!("{variable}={}", path.display()));

@@ -35,7 +35,8 @@ impl Layers {
         }
         ensure!(
             !live.is_mount_point()?,
-            "{live} has a mount already; umount it, or set LOWER and UPPER to the same path"
+            "{live} has a mount already; umount -R {}",
+            live.path.display()
         );
         if upper.path == lower.path {
             ensure!(
