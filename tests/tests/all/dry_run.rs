@@ -191,6 +191,11 @@ fn assert_steps_make_the_same(world: &World, configurations: &[&str]) {
         let (pid, placeholder) = found.expect("the subhost");
         let is_up = world.is_up("mta");
         let looked = world.ok(&format!("pid={pid}{LOOK}"));
+        // With INIT, the console is a terminal of the supervisor, which no command makes.
+        let (booted, looked) = match more.contains("INIT=") {
+            true => (without_console(&booted), without_console(&looked)),
+            false => (booted, looked),
+        };
         if looked != booted {
             world.write("booted", &booted);
             world.write("looked", &looked);
@@ -209,6 +214,13 @@ fn assert_steps_make_the_same(world: &World, configurations: &[&str]) {
             );
         }
     }
+}
+
+fn without_console(looked: &str) -> String {
+    let lines = looked
+        .lines()
+        .filter(|line| !line.starts_with("/dev/console "));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Returns the numbers on the host of pid 1 and of the placeholder for a service.

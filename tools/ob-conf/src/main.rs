@@ -24,12 +24,12 @@ const TOOL: Tool = Tool {
 Usage: ob-conf CONF [VAR=VALUE...] [VAR...]     print the document of a subhost
        ob-conf CONF [VAR=VALUE...] -- CMD...    export the variables, exec CMD
        ob-conf - [KEY=VALUE...] [KEY...]        read a document from stdin
-       ob-conf --undo - [KEY=VALUE...]          remove these facts from documents
+       ob-conf --undo - [KEY=VALUE...]          remove these facts of documents
        ob-conf --check CONF                     report every problem
        ob-conf --mistyped CMD OPTION HELP       report an unknown option of CMD
        ob-conf --printable [PREFIX]             make stdin safe for a terminal
 
-Reads a configuration, subhost.conf(5), and prints its document, ob-document(5).
+Reads a configuration, subhost.conf(5), and prints the document, ob-document(5).
 VAR=VALUE overrides the file. With VAR, only these variables are evaluated and
 printed.
 

@@ -44,6 +44,8 @@ pub const EXIT_STAGE_KILLED: i32 = 3;
 
 /// The exit status of the guard if the last stage, the supervisor, was killed.
 pub const EXIT_LAST_STAGE_KILLED: i32 = 4;
+/// The exit status of the guard if it has failed after the caller could see its messages.
+pub const EXIT_REASON_IN_LOG: i32 = 6;
 /// The exit status of the guard if the last stage has failed: so does the supervisor if pid 1 has.
 pub const EXIT_LAST_STAGE_FAILED: i32 = 5;
 
@@ -90,11 +92,15 @@ impl<'a> Guard<'a> {
         let reaped = self
             .start_room(pipeline)
             .and_then(|signals| self.reap(&signals));
+        let failure = match reaped {
+            Err(_) if self.subhost.is_some() => u8::try_from(EXIT_REASON_IN_LOG).unwrap_or(1),
+            _ => 1,
+        };
         let outcome = self.clean_up().and(reaped);
         if let Err(error) = &outcome {
             self.report(error);
         }
-        outcome.unwrap_or(1)
+        outcome.unwrap_or(failure)
     }
 
     /// Starts the first process of the room. Returns the descriptor that reports signals.

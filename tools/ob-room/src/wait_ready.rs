@@ -2,7 +2,8 @@
 
 use crate::configured::VARIABLE;
 use crate::guard::{
-    EXIT_INTERRUPTED, EXIT_LAST_STAGE_FAILED, EXIT_LAST_STAGE_KILLED, EXIT_STAGE_KILLED, Guard,
+    EXIT_INTERRUPTED, EXIT_LAST_STAGE_FAILED, EXIT_LAST_STAGE_KILLED, EXIT_REASON_IN_LOG,
+    EXIT_STAGE_KILLED, Guard,
 };
 use crate::notify;
 use crate::pipeline::Pipeline;
@@ -128,6 +129,9 @@ fn why_not_up(guard: WaitStatus) -> Error {
         }
         WaitStatus::Signaled(_, signal, _) => {
             anyhow!("its guard was ended by {}", signal.as_str())
+        }
+        WaitStatus::Exited(_, EXIT_REASON_IN_LOG) => {
+            anyhow!("its guard has failed; overlay-log prints why")
         }
         // The process that failed has reported why.
         _ => anyhow!(Silent),
