@@ -14,6 +14,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Gid, Uid, getpid, getppid, pause, setgroups, setresgid, setresuid};
 use ob_document::Document;
+use ob_sys::namespace::refusal;
 use ob_sys::process::{Child, Namespaces, pidfd_signal, spawn};
 use std::fmt;
 use std::fs::File;
@@ -200,14 +201,11 @@ impl IdRange {
                     anyhow::anyhow!("this kernel does not support it; set DROP_CAPS=NET_ADMIN")
                 }
                 Errno::EINVAL => anyhow::anyhow!("this kernel does not support it; set USERNS=no"),
-                Errno::ENOSPC | Errno::EUSERS => {
-                    anyhow::anyhow!("the limit is reached; raise sysctl user.max_user_namespaces")
-                }
                 Errno::EPERM => anyhow::anyhow!(
                     "{}, as in a chroot, user_namespaces(7); boot outside of it",
                     Errno::EPERM.desc()
                 ),
-                error => error.into(),
+                error => anyhow::anyhow!(refusal(error, libc::CLONE_NEWUSER | more)),
             })
             .context("create a user namespace")?;
         let holder = Holder(child);

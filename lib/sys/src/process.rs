@@ -262,13 +262,19 @@ pub fn exec(
     descriptors: &Descriptors,
 ) -> Errno {
     let execed = || -> Result<Infallible> {
-        // To numbers that dup2 below does not overwrite.
+        // To numbers that dup2 below does not overwrite. A descriptor that has one stays: the
+        // process may have few.
+        let first = descriptors.extra.map_or(3, |(_, number)| number.max(2) + 1);
+        let move_up = |fd: BorrowedFd| match fd.as_raw_fd() {
+            high if high >= first => Ok(high),
+            _ => fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(first)),
+        };
         let mut moved = Vec::new();
         for (number, fd) in (0..).zip(descriptors.standard) {
-            moved.push((number, fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(64))?));
+            moved.push((number, move_up(fd)?));
         }
         if let Some((fd, number)) = descriptors.extra {
-            moved.push((number, fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(64))?));
+            moved.push((number, move_up(fd)?));
         }
         set_cloexec_from(3)?;
         for (number, fd) in moved {

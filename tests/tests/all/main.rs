@@ -37,6 +37,7 @@ mod prompt;
 mod protect;
 mod races;
 mod reaper_timeout;
+mod reasons;
 mod roots;
 mod security;
 mod services;

@@ -1,6 +1,6 @@
 //! Network namespaces with a name: each is bind-mounted on a file in /run/netns, as by ip-netns(8).
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
@@ -11,7 +11,7 @@ use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use nix::unistd::unlink;
 use ob_confine::userns::{IdRange, is_own};
 use ob_document::netns::{MADE, is_namespace, open_pinned, path, prepare_directory};
-use ob_sys::namespace::owner;
+use ob_sys::namespace::{owner, refusal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -104,7 +104,10 @@ impl Namespace {
         let new = match &holder {
             Some(holder) => holder.path("ns/net"),
             None => {
-                unshare(CloneFlags::CLONE_NEWNET).context("create a network namespace")?;
+                unshare(CloneFlags::CLONE_NEWNET).map_err(|error| {
+                    let why = refusal(error, libc::CLONE_NEWNET);
+                    anyhow!("create a network namespace: {why}")
+                })?;
                 OWN.to_owned()
             }
         };

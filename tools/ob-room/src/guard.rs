@@ -269,7 +269,12 @@ impl<'a> Guard<'a> {
                 self.report(&error);
                 self.printed = None;
                 self.admitted = None;
-                status = status.max(REPORTED);
+                let is_admitted = self.subhost.is_some();
+                status = status.max(if is_admitted {
+                    EXIT_REASON_IN_LOG
+                } else {
+                    REPORTED
+                });
             }
             while let Some(signal) = signals.read_signal()? {
                 if signal.ssi_signo != Signal::SIGCHLD as u32 && terminator.is_none() {

@@ -1,14 +1,16 @@
 //! The room: a private mount namespace that shares /run/netns with the host.
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use ob_document::{Tool, netns};
 use ob_sys::fdstore::{FdStore, VARIABLE};
 use ob_sys::mount::{Depth, attach, clone_peer};
+use ob_sys::namespace::refusal;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -29,8 +31,11 @@ pub fn enter(depth: Depth) -> Result<()> {
     netns::prepare_directory()?;
     let directory = File::open(netns::DIRECTORY)?;
     // A copy of a shared mount is its peer only if it is created before the mount becomes a slave.
-    let shared = clone_peer(directory, c"", depth).context("copy /run/netns")?;
-    unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
+    let limited = |what: &str, error| anyhow!("{what}: {}", refusal(error, libc::CLONE_NEWNS));
+    let shared = clone_peer(directory, c"", depth);
+    let shared = shared.map_err(|error| limited("copy /run/netns", error))?;
+    unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(|error| limited("unshare the mount namespace", error))?;
     let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     match mount(None::<&str>, "/", None::<&str>, flags, None::<&str>) {
         Err(Errno::EINVAL) => {

@@ -4,7 +4,9 @@ use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use ob_confine::cgroup_limits::Limit;
 use ob_sys::file::get_xattr;
+use std::fs::{File, read_link};
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -143,6 +145,25 @@ fn group_of(process: &str, tree: &Path) -> Result<PathBuf> {
     Ok(tree.join(path.context("the process is in no group of the cgroup2 tree")?))
 }
 
+/// Returns the `pids.max` whose limit is reached, of the open directory `group` or a group above it.
+/// `None` for `group` is the group of this process.
+pub fn reached_pids_max(group: Option<&File>) -> Option<PathBuf> {
+    let group = match group {
+        Some(group) => read_link(format!("/proc/self/fd/{}", group.as_raw_fd())).ok()?,
+        None => group_of("self", &tree()?).ok()?,
+    };
+    let number = |path: PathBuf| read(&path).ok()?.trim().parse::<u64>().ok();
+    let is_reached = |group: &&Path| {
+        let current = number(group.join("pids.current"));
+        let max = number(group.join("pids.max"));
+        current
+            .zip(max)
+            .is_some_and(|(current, max)| current >= max)
+    };
+    let reached = group.ancestors().find(is_reached)?;
+    Some(reached.join("pids.max"))
+}
+
 /// Moves all processes of the unit into its child group, so that the unit can enable controllers.
 fn move_to_leaf(unit: &Path) -> Result<()> {
     let leaf = unit.join(SUPERVISOR_GROUP);
@@ -234,4 +255,28 @@ fn escape(name: &str) -> String {
 
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d_reached_limit_of_a_group_above_is_found() {
+        let top = std::env::temp_dir().join(format!("ob-pids-max-{}", std::process::id()));
+        let group = top.join("group");
+        std::fs::create_dir_all(&group).unwrap();
+        for (directory, max) in [(&top, "7"), (&group, "max")] {
+            std::fs::write(directory.join("pids.max"), max).unwrap();
+        }
+        let reached = |current: &str| {
+            for directory in [&top, &group] {
+                std::fs::write(directory.join("pids.current"), current).unwrap();
+            }
+            reached_pids_max(Some(&File::open(&group).unwrap()))
+        };
+        let found = [reached("6\n"), reached("7\n")];
+        std::fs::remove_dir_all(&top).unwrap();
+        assert_eq!(found, [None, Some(top.join("pids.max"))]);
+    }
 }

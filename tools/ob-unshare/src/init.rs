@@ -1,6 +1,7 @@
 //! The script of pid 1, and the reaper that it executes.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use ob_document::{Document, Hook, log, quote};
 use ob_sys::memfd::seal;
 use ob_sys::process::set_cloexec_from;
@@ -36,7 +37,10 @@ impl Reaper {
         let program = std::env::current_exe()?.with_file_name("ob-reaper");
         let copy = std::fs::read(&program)
             .map_err(anyhow::Error::from)
-            .and_then(|bytes| Ok(seal(c"ob-reaper", &bytes)?))
+            .and_then(|bytes| match seal(c"ob-reaper", &bytes) {
+                Err(Errno::EACCES) => bail!("set the sysctl vm.memfd_noexec to 0 or 1"),
+                copy => Ok(copy?),
+            })
             .with_context(|| format!("copy {}", program.display()))?;
         Ok(Reaper {
             path: format!("/proc/self/fd/{REAPER_FD}"),

@@ -1,7 +1,7 @@
 //! The steps of pid 1, from its start in new namespaces to the program of the subhost.
 
 use crate::confine::Confinement;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc::dev_t;
@@ -188,7 +188,11 @@ fn run(plan: &Plan, stdin: &OwnedFd) -> (u8, anyhow::Error) {
         standard: [stdin.as_fd(), stdout, stderr],
         extra: plan.reaper,
     };
-    let program = find(&plan.command[0]);
+    let command = plan.command[0].to_string_lossy().into_owned();
+    let program = match find(&plan.command[0]) {
+        Err(Errno::ENOENT) => return (127, anyhow!("there is no {command} in its root")),
+        program => program,
+    };
     if let Err(error) = plan.confinement.apply() {
         return (125, error);
     }
@@ -197,19 +201,23 @@ fn run(plan: &Plan, stdin: &OwnedFd) -> (u8, anyhow::Error) {
         Ok(program) => exec(&program, &plan.command, &plan.environment, &descriptors),
         Err(error) => error,
     };
-    let missing = error == Errno::ENOENT;
-    let command = plan.command[0].to_string_lossy().into_owned();
-    let error = if missing {
-        anyhow::anyhow!("there is no {command} in its root")
-    } else {
-        anyhow::Error::from(error).context(format!("run {command}"))
-    };
-    (if missing { 127 } else { 126 }, error)
+    match error {
+        // The program exists, so execve(2) has not found its interpreter.
+        Errno::ENOENT => (
+            127,
+            anyhow!("run {command}: there is no interpreter for it"),
+        ),
+        error => (
+            126,
+            anyhow::Error::from(error).context(format!("run {command}")),
+        ),
+    }
 }
 
 /// Returns the path of the command. A command without a slash is searched in PATH, inside.
 fn find(command: &CStr) -> nix::Result<CString> {
     if command.to_bytes().contains(&b'/') {
+        access(command, AccessFlags::F_OK)?;
         return Ok(command.to_owned());
     }
     let mut directories = ob_document::inside::PATH.split(':');

@@ -22,13 +22,14 @@ mod steps;
 mod supervise;
 mod userns;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 use ob_document::{Tool, Usage, undo_together};
 use ob_shutdown::{FACTS, ending, terminator};
 use ob_sys::fdstore::FdStore;
 use ob_sys::process::close_inherited;
 use std::ffi::OsString;
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 const TOOL: Tool = Tool {
@@ -75,13 +76,16 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     if request.terminator {
         return terminator::main();
     }
-    if request.init {
-        print!("{}", init::default_text_of_environment());
-        return Ok(ExitCode::SUCCESS);
-    }
     // A failure of the tool itself has the status 125 if it runs a command, like env(1), and 1
     // otherwise.
     let stage = Tool { failed: 1, ..TOOL };
+    if request.init {
+        // print! would panic if the output is full or closed.
+        let text = init::default_text_of_environment();
+        let printed = stdout().write_all(text.as_bytes());
+        let printed = printed.context("print the script of pid 1");
+        return Ok(stage.report(printed.map(|()| ExitCode::SUCCESS)));
+    }
     if request.dry {
         return Ok(stage.report(ob_document::steps::plan(steps::describe)));
     }

@@ -1,8 +1,10 @@
 //! Creates pid 1 in new namespaces.
 
-use anyhow::{Context, Result};
+use crate::cgroup_parent::reached_pids_max;
+use anyhow::{Result, anyhow};
 use nix::errno::Errno;
 use nix::libc;
+use ob_sys::namespace::refusal;
 use ob_sys::process::{Child, Namespaces, spawn};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -23,11 +25,23 @@ pub fn spawn_in_namespaces(
     run: impl Fn() -> u8,
 ) -> Result<Child> {
     let namespaces = NAMESPACES | more;
-    let group = group.map(AsFd::as_fd);
-    match spawn(namespaces, group, &run) {
+    let fd = group.map(AsFd::as_fd);
+    match spawn(namespaces, fd, &run) {
         // The kernel was built without CONFIG_TIME_NS.
-        Err(Errno::EINVAL) => spawn(namespaces & !libc::CLONE_NEWTIME, group, &run),
+        Err(Errno::EINVAL) => spawn(namespaces & !libc::CLONE_NEWTIME, fd, &run),
         child => child,
     }
-    .context("start pid 1 in new namespaces")
+    .map_err(|error| {
+        let why = why(error, namespaces, group);
+        anyhow!("start pid 1 in new namespaces: {why}")
+    })
+}
+
+/// Returns the reason why a child was not created in these `namespaces` and in this `group`.
+pub fn why(error: Errno, namespaces: Namespaces, group: Option<&File>) -> String {
+    let pids_max = (error == Errno::EAGAIN).then(|| reached_pids_max(group));
+    match pids_max.flatten() {
+        Some(limit) => format!("the limit {} is reached", limit.display()),
+        None => refusal(error, namespaces),
+    }
 }

@@ -2,7 +2,7 @@
 //! sibling.
 
 use crate::inside::{self, Plan};
-use crate::spawn::spawn_in_namespaces;
+use crate::spawn::{spawn_in_namespaces, why};
 use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{OFlag, open};
 use nix::libc;
@@ -43,7 +43,10 @@ pub fn start(
         let pid = fork_in_userns(ids, plan, namespace, run);
         send_result(&result_tx, &pid)
     });
-    let child = child.context("start a child to join its user namespace")?;
+    let child = child.map_err(|error| {
+        let why = why(error, 0, group);
+        anyhow!("start a child to join its user namespace: {why}")
+    })?;
     drop(result_tx);
     let mut text = String::new();
     File::from(result_rx).read_to_string(&mut text)?;
