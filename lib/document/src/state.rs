@@ -10,9 +10,9 @@ use crate::{Document, tree};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
-use nix::unistd::{geteuid, linkat};
+use nix::unistd::{Pid, geteuid, linkat};
 use ob_sys::lock;
-use ob_sys::process::pidfd_signal;
+use ob_sys::process::{pidfd_open, pidfd_signal};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// The parent of the state directories. Only root may write it.
 pub const DIRECTORY: &str = "/run/overlay-boot";
+
+/// How long another process may hold a shared lock, which it needs for a moment.
+const SHARED_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state directory of one subhost, which exists from the boot to the end of the cleanup.
 pub struct StateDir(PathBuf);
@@ -60,6 +63,7 @@ impl StateDir {
         let path = self.file("lock");
         let context = || format!("lock {}", path.display());
         let mut refused = 0;
+        let deadline = Instant::now() + SHARED_LOCK_TIMEOUT;
         loop {
             let created = DirBuilder::new()
                 .recursive(true)
@@ -101,6 +105,12 @@ impl StateDir {
                 return Ok(None);
             }
             // Else a shared lock, which `is_locked` takes for a moment, was in the way.
+            ensure!(
+                Instant::now() < deadline,
+                "lock {}: another process keeps a shared lock on it, see lslocks(8)",
+                path.display()
+            );
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -363,6 +373,15 @@ pub fn open_own_pid1(document: &Document) -> Result<Option<OwnedFd>> {
     // If the process behind the pidfd is still alive, its pid was not reused, so `parent` is its
     // parent.
     Ok((is_own && pidfd_signal(&pid_1, None).is_ok()).then_some(pid_1))
+}
+
+/// Opens a pidfd of the supervisor, the parent of pid 1; `None` if that process is none.
+#[must_use]
+pub fn open_supervisor(document: &Document) -> Option<OwnedFd> {
+    let pid = parent(document.number("pid").ok()?).ok()??;
+    let pidfd = pidfd_open(Pid::from_raw(pid)).ok()?;
+    let is_own = StateDir::of(document.name()).is_held_by(pid).ok()?;
+    (is_own && pidfd_signal(&pidfd, None).is_ok()).then_some(pidfd)
 }
 
 /// Returns whether another process that creates or removes the same files can cause the error.

@@ -6,7 +6,7 @@
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use ob_document::Document;
-use ob_document::state::{Lock, StateDir, identify};
+use ob_document::state::{Lock, StateDir, identify, open_supervisor};
 use ob_sys::lock::{is_free, try_lock};
 use ob_sys::process::{pidfd_open, pidfd_signal};
 use std::fs::File;
@@ -26,6 +26,15 @@ pub fn cancel(document: &Document) {
         |pid| i32::try_from(pid).is_ok_and(|pid| state_dir.is_held_by(pid).unwrap_or(false));
     if let Some(guard) = find(document).filter(|_| pid.is_some_and(is_guard)) {
         let _ = pidfd_signal(guard, Signal::SIGTERM);
+    }
+}
+
+/// Continues the guard and the supervisor if another process has stopped them, signal(7): they must
+/// clean up, and a stopped process keeps its locks.
+pub fn resume(document: &Document) {
+    let processes = [find(document), open_supervisor(document)];
+    for process in processes.into_iter().flatten() {
+        let _ = pidfd_signal(process, Signal::SIGCONT);
     }
 }
 
