@@ -74,25 +74,31 @@ fn parse(line: &str) -> Command {
 }
 
 /// Gives the documents to the cleanup command, then removes control groups and state directories.
+/// Returns a result for each document.
 ///
-/// Only for the process that holds the locks of these subhosts. If the command fails, the state
-/// directories stay, so that the next attempt can clean up.
-pub fn finish(cleanup: Option<Cleanup>, documents: &[&Document]) -> Result<()> {
-    if let Some(cleanup) = cleanup {
-        cleanup.finish(documents)?;
+/// Only for the process that holds the locks of these subhosts. If the command fails for several
+/// documents, it runs again for each alone. If it fails for one, the state directory of that
+/// subhost stays, so that the next attempt can clean up.
+pub fn finish(cleanup: Option<Cleanup>, documents: &[&Document]) -> Vec<Result<()>> {
+    let command = cleanup.as_ref().map(|cleanup| cleanup.command);
+    let cleaned = cleanup.map_or(Ok(()), |cleanup| cleanup.finish(documents));
+    let each = documents.iter();
+    match cleaned {
+        Ok(()) => each.map(|document| remove(document)).collect(),
+        Err(error) if documents.len() < 2 => vec![Err(error)],
+        Err(_) => each.map(|document| clean_up(command, document)).collect(),
     }
-    let mut outcome = Ok(());
-    for document in documents {
-        outcome = outcome
-            .and(cgroup::remove(document))
-            .and(StateDir::of(document.name()).remove());
-    }
-    outcome
+}
+
+fn remove(document: &Document) -> Result<()> {
+    cgroup::remove(document)?;
+    StateDir::of(document.name()).remove()
 }
 
 /// Runs the cleanup `command` for one subhost. Only for the process that holds its lock.
 pub fn clean_up(command: Option<&str>, document: &Document) -> Result<()> {
-    finish(Cleanup::start(command)?, &[document])
+    let mut cleaned = finish(Cleanup::start(command)?, &[document]);
+    cleaned.pop().unwrap_or(Ok(()))
 }
 
 /// Ends and cleans up what a killed guard has left. Only for the process that holds the lock.

@@ -1,10 +1,10 @@
 //! `ob-room --undo`: ends subhosts and cleans up after them, in place of their guards.
 
 use crate::cleanup::{self, Cleanup};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ob_document::Document;
 use ob_document::state::{Lock, StateDir};
+use ob_document::{Document, one_line};
 use ob_shutdown::{FACTS, KILL_TIMEOUT, STAGE_GRACE, end_timeout, ending, guards};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -33,8 +33,8 @@ fn end_and_clean_up(documents: &[Document], command: Option<&str>) -> Vec<Result
     let started = Cleanup::start(command);
     let mut outcomes = ending::wait_for_exit(&documents, endings);
     let mut locks = Vec::new();
-    let mut ended: Vec<Document> = Vec::new();
-    for (document, outcome) in documents.iter().zip(&mut outcomes) {
+    let mut ended: Vec<(usize, Document)> = Vec::new();
+    for (index, (document, outcome)) in documents.iter().zip(&mut outcomes).enumerate() {
         let Some(document) = document.filter(|_| outcome.is_ok()) else {
             continue;
         };
@@ -44,17 +44,23 @@ fn end_and_clean_up(documents: &[Document], command: Option<&str>) -> Vec<Result
                 locks.push(lock);
                 // The boot may have continued after the caller got the document.
                 let state = state_dir.document().ok().flatten();
-                ended.push(state.unwrap_or_else(|| (*document).clone()));
+                ended.push((index, state.unwrap_or_else(|| (*document).clone())));
             }
             Ok(None) => {}
             Err(error) => *outcome = Err(error),
         }
     }
-    let ended: Vec<&Document> = ended.iter().collect();
-    let cleaned = started.and_then(|started| cleanup::finish(started, &ended));
+    let left: Vec<&Document> = ended.iter().map(|(_, document)| document).collect();
+    let cleaned = match started {
+        Ok(started) => cleanup::finish(started, &left),
+        Err(error) => left
+            .iter()
+            .map(|_| Err(anyhow!(one_line(&error))))
+            .collect(),
+    };
     drop((locks, stopping));
-    if let (Err(error), Some(outcome)) = (cleaned, outcomes.first_mut()) {
-        *outcome = Err(error);
+    for ((index, _), cleaned) in ended.iter().zip(cleaned) {
+        outcomes[*index] = cleaned;
     }
     outcomes
 }
