@@ -4,15 +4,15 @@
 //! proven to be that of the subhost, see [`open_pid1`]. No process is found by name: a user can
 //! choose that.
 
-pub use crate::process::{identify, lives, open_pid1};
-use crate::process::{is_gone, parent};
+use crate::process::is_gone;
+pub use crate::process::{identify, lives, open_pid1, parent};
 use crate::{Document, tree};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
-use nix::unistd::{Pid, geteuid, linkat};
+use nix::unistd::{geteuid, linkat};
 use ob_sys::lock;
-use ob_sys::process::{pidfd_open, pidfd_signal};
+use ob_sys::process::pidfd_signal;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -105,12 +105,7 @@ impl StateDir {
                 return Ok(None);
             }
             // Else a shared lock, which `is_locked` takes for a moment, was in the way.
-            ensure!(
-                Instant::now() < deadline,
-                "lock {}: another process keeps a shared lock on it, see lslocks(8)",
-                path.display()
-            );
-            std::thread::sleep(Duration::from_millis(1));
+            pause_until(deadline).with_context(context)?;
         }
     }
 
@@ -253,6 +248,16 @@ impl StateDir {
     }
 }
 
+/// Sleeps for a moment. Fails after `deadline`.
+fn pause_until(deadline: Instant) -> Result<()> {
+    ensure!(
+        Instant::now() < deadline,
+        "another process keeps a shared lock on it, see lslocks(8)"
+    );
+    std::thread::sleep(Duration::from_millis(1));
+    Ok(())
+}
+
 /// Creates the file `path` and locks it. It never exists unlocked, unless its last holder was
 /// killed.
 fn create_locked(path: &Path) -> std::io::Result<Lock> {
@@ -373,15 +378,6 @@ pub fn open_own_pid1(document: &Document) -> Result<Option<OwnedFd>> {
     // If the process behind the pidfd is still alive, its pid was not reused, so `parent` is its
     // parent.
     Ok((is_own && pidfd_signal(&pid_1, None).is_ok()).then_some(pid_1))
-}
-
-/// Opens a pidfd of the supervisor, the parent of pid 1; `None` if that process is none.
-#[must_use]
-pub fn open_supervisor(document: &Document) -> Option<OwnedFd> {
-    let pid = parent(document.number("pid").ok()?).ok()??;
-    let pidfd = pidfd_open(Pid::from_raw(pid)).ok()?;
-    let is_own = StateDir::of(document.name()).is_held_by(pid).ok()?;
-    (is_own && pidfd_signal(&pidfd, None).is_ok()).then_some(pidfd)
 }
 
 /// Returns whether another process that creates or removes the same files can cause the error.

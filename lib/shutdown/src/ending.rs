@@ -104,7 +104,6 @@ pub fn begin(documents: &[Option<&Document>]) -> Vec<Result<Option<Ending>>> {
         let Some(document) = document else {
             return Ok(None);
         };
-        guards::resume(document);
         let pid1 = open_own_pid1(document)?;
         Ok(pid1.map(|pid1| Ending::begin(document, pid1, grace)))
     });

@@ -9,6 +9,10 @@ use ob_shutdown::{FACTS, KILL_TIMEOUT, STAGE_GRACE, end_timeout, ending, guards}
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+/// When guard and supervisor are continued, if they still hold the lock. They usually release it
+/// within a few milliseconds.
+const RESUME_DELAY: Duration = Duration::from_millis(200);
+
 /// Ends the subhosts of the documents, takes their locks, and cleans up with `command`.
 ///
 /// Subhosts that are starting end too. Returns a result for each document; the facts of ended
@@ -73,6 +77,7 @@ fn wait_for_lock(state_dir: &StateDir, document: &Document) -> Result<Option<Loc
     let deadline = Instant::now() + STAGE_GRACE + KILL_TIMEOUT + end_timeout(document);
     let mut pause = Duration::from_micros(100);
     let mut guard = guards::find(document);
+    let mut resume_at = Some(Instant::now() + RESUME_DELAY);
     loop {
         if guards::is_gone(state_dir, document) {
             return Ok(None);
@@ -82,6 +87,9 @@ fn wait_for_lock(state_dir: &StateDir, document: &Document) -> Result<Option<Loc
         }
         if Instant::now() >= deadline {
             bail!("the subhost has ended, but its supervisor still holds the lock");
+        }
+        if resume_at.take_if(|due| Instant::now() >= *due).is_some() {
+            guards::resume(document);
         }
         sleep(pause, &mut guard);
         pause = (pause * 2).min(Duration::from_millis(20));
