@@ -67,7 +67,7 @@ fn start_in(stat: &str) -> Option<u64> {
 }
 
 /// Returns the pid of the parent of the process `pid`; `None` if the process does not exist.
-pub(crate) fn parent(pid: u64) -> io::Result<Option<i32>> {
+pub fn parent(pid: u64) -> io::Result<Option<i32>> {
     let stat = match std::fs::read(format!("/proc/{pid}/stat")) {
         Err(error) if is_gone(&error) => return Ok(None),
         stat => stat?,

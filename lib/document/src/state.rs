@@ -4,8 +4,8 @@
 //! proven to be that of the subhost, see [`open_pid1`]. No process is found by name: a user can
 //! choose that.
 
-pub use crate::process::{identify, lives, open_pid1};
-use crate::process::{is_gone, parent};
+use crate::process::is_gone;
+pub use crate::process::{identify, lives, open_pid1, parent};
 use crate::{Document, tree};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// The parent of the state directories. Only root may write it.
 pub const DIRECTORY: &str = "/run/overlay-boot";
+
+/// How long another process may hold a shared lock, which it needs for a moment.
+const SHARED_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state directory of one subhost, which exists from the boot to the end of the cleanup.
 pub struct StateDir(PathBuf);
@@ -60,6 +63,7 @@ impl StateDir {
         let path = self.file("lock");
         let context = || format!("lock {}", path.display());
         let mut refused = 0;
+        let deadline = Instant::now() + SHARED_LOCK_TIMEOUT;
         loop {
             let created = DirBuilder::new()
                 .recursive(true)
@@ -101,6 +105,7 @@ impl StateDir {
                 return Ok(None);
             }
             // Else a shared lock, which `is_locked` takes for a moment, was in the way.
+            pause_until(deadline).with_context(context)?;
         }
     }
 
@@ -241,6 +246,16 @@ impl StateDir {
             _ => Ok(()),
         }
     }
+}
+
+/// Sleeps for a moment. Fails after `deadline`.
+fn pause_until(deadline: Instant) -> Result<()> {
+    ensure!(
+        Instant::now() < deadline,
+        "another process keeps a shared lock on it, see lslocks(8)"
+    );
+    std::thread::sleep(Duration::from_millis(1));
+    Ok(())
 }
 
 /// Creates the file `path` and locks it. It never exists unlocked, unless its last holder was

@@ -6,7 +6,7 @@
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use ob_document::Document;
-use ob_document::state::{Lock, StateDir, identify};
+use ob_document::state::{Lock, StateDir, identify, parent};
 use ob_sys::lock::{is_free, try_lock};
 use ob_sys::process::{pidfd_open, pidfd_signal};
 use std::fs::File;
@@ -27,6 +27,23 @@ pub fn cancel(document: &Document) {
     if let Some(guard) = find(document).filter(|_| pid.is_some_and(is_guard)) {
         let _ = pidfd_signal(guard, Signal::SIGTERM);
     }
+}
+
+/// Continues the guard and the supervisor if another process has stopped them, signal(7): they must
+/// clean up, and a stopped process keeps its locks.
+pub fn resume(document: &Document) {
+    let processes = [find(document), open_supervisor(document)];
+    for process in processes.into_iter().flatten() {
+        let _ = pidfd_signal(process, Signal::SIGCONT);
+    }
+}
+
+/// Opens a pidfd of the supervisor, the parent of pid 1; `None` if that process is none.
+fn open_supervisor(document: &Document) -> Option<OwnedFd> {
+    let pid = parent(document.number("pid").ok()?).ok()??;
+    let pidfd = pidfd_open(Pid::from_raw(pid)).ok()?;
+    let is_own = StateDir::of(document.name()).is_held_by(pid).ok()?;
+    (is_own && pidfd_signal(&pidfd, None).is_ok()).then_some(pidfd)
 }
 
 /// Opens a pidfd of the guard that the document names; `None` if that process has exited.

@@ -36,8 +36,14 @@ pub fn is_custom(document: &Document) -> bool {
     variables.any(|variable| document.has(variable))
 }
 
-/// Asks pid 1 to end the subhost.
+/// Asks pid 1 to end the subhost, and continues it if another process has stopped it.
 pub fn ask(document: &Document, pid1: &OwnedFd) -> Answer {
+    let answer = send_request(document, pid1);
+    let _ = pidfd_signal(pid1, Signal::SIGCONT);
+    answer
+}
+
+fn send_request(document: &Document, pid1: &OwnedFd) -> Answer {
     let process = document.number("pid").ok().filter(|_| is_custom(document));
     let Some(process) = process.map(Process::read) else {
         let _ = pidfd_signal(pid1, Signal::SIGTERM);

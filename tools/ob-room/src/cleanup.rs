@@ -74,27 +74,29 @@ fn parse(line: &str) -> Command {
     }
 }
 
-/// Gives the documents to the cleanup command, or to the stages of PIPELINE, then removes control
-/// groups and state directories.
+/// Gives the documents to the cleanup command, or each to the stages of its PIPELINE, then removes
+/// control groups and state directories. Returns a result for each document.
 ///
-/// Only for the process that holds the locks of these subhosts. If the command or a stage fails, the
-/// state directories stay, so that the next attempt can clean up.
-pub fn finish(cleanup: Option<Cleanup>, documents: &[&Document]) -> Result<()> {
-    let (configured, default): (Vec<&Document>, Vec<&Document>) = documents
-        .iter()
-        .partition(|document| document.has(VARIABLE));
-    let mut outcome = match cleanup {
-        Some(cleanup) => cleanup.finish(&default),
-        None => Ok(()),
-    };
-    if outcome.is_ok() {
-        outcome = remove_state(&default);
-    }
-    for document in configured {
-        let undone = undo_configured(document);
-        outcome = outcome.and(undone.and_then(|()| remove_state(&[document])));
-    }
-    outcome
+/// Only for the process that holds the locks of these subhosts. If the command fails for several
+/// documents, it runs again for each alone. If it or a stage fails for one, the state directory of
+/// that subhost stays, so that the next attempt can clean up.
+pub fn finish(cleanup: Option<Cleanup>, documents: &[&Document]) -> Vec<Result<()>> {
+    let is_default = |document: &&&Document| !document.has(VARIABLE);
+    let default: Vec<&Document> = documents.iter().filter(is_default).copied().collect();
+    let command = cleanup.as_ref().map(|cleanup| cleanup.command);
+    let mut failure = cleanup.and_then(|cleanup| cleanup.finish(&default).err());
+    let each = documents.iter().map(|document| {
+        if document.has(VARIABLE) {
+            undo_configured(document).and_then(|()| remove(document))
+        } else if failure.is_none() {
+            remove(document)
+        } else if default.len() < 2 {
+            failure.take().map_or(Ok(()), Err)
+        } else {
+            clean_up(command, document)
+        }
+    });
+    each.collect()
 }
 
 fn undo_configured(document: &Document) -> Result<()> {
@@ -107,20 +109,16 @@ fn undo_configured(document: &Document) -> Result<()> {
     })
 }
 
-fn remove_state(documents: &[&Document]) -> Result<()> {
-    let mut outcome = Ok(());
-    for document in documents {
-        outcome = outcome
-            .and(cgroup::remove(document))
-            .and(StateDir::of(document.name()).remove());
-    }
-    outcome
+fn remove(document: &Document) -> Result<()> {
+    cgroup::remove(document)?;
+    StateDir::of(document.name()).remove()
 }
 
 /// Runs the cleanup `command` for one subhost. Only for the process that holds its lock.
 pub fn clean_up(command: Option<&str>, document: &Document) -> Result<()> {
     let command = command.filter(|_| !document.has(VARIABLE));
-    finish(Cleanup::start(command)?, &[document])
+    let mut cleaned = finish(Cleanup::start(command)?, &[document]);
+    cleaned.pop().unwrap_or(Ok(()))
 }
 
 /// Ends and cleans up what a killed guard has left. Only for the process that holds the lock.

@@ -11,6 +11,7 @@ mod notify;
 mod pipeline;
 mod proctitle;
 mod room;
+mod stop_log;
 mod undo;
 mod wait_ready;
 
@@ -31,6 +32,7 @@ const TOOL: Tool = Tool {
 Usage: ob-room CMD [ARG...]
        ob-room --guard [OPTION...] STAGE '|' STAGE...
        ob-room --undo [--cleanup CMD]
+       ob-room --log NAME
 
 Runs CMD in a room: a private mount namespace that shares /run/netns with the
 host. With --guard it runs the stages of one subhost in the room. A guard stays
@@ -38,6 +40,7 @@ in the background: it locks the subhost, and cleans up when the room has ended.
 
       --guard        run stages, the first of which prints the document
       --undo         end the subhosts of the documents on stdin, and clean up
+      --log NAME     copy stdin to stdout and to the log of the subhost
       --cleanup CMD  give the documents to CMD after the end of the subhosts
       --foreground   with --guard: stay until everything is cleaned up
       --notify-fd N  with --guard: write a newline to descriptor N when ready
@@ -64,6 +67,7 @@ struct Request {
     undo: bool,
     terminator: bool,
     foreground: bool,
+    log: Option<String>,
     cleanup: Option<String>,
     notify: Option<RawFd>,
     command: Vec<OsString>,
@@ -74,6 +78,14 @@ fn run(tool: &Tool, parser: lexopt::Parser) -> Result<ExitCode> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     if request.terminator {
         return terminator::main();
+    }
+    if let Some(name) = &request.log {
+        let tool = Tool {
+            name: "overlay-stop",
+            ..TOOL
+        };
+        stop_log::copy(&tool, name)?;
+        return Ok(ExitCode::SUCCESS);
     }
     // The guard outlives its caller, so it must not keep descriptors of the caller open.
     let mut kept = FdStore::numbers();
@@ -104,6 +116,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
     let mut request = Request::default();
     while let Some(arg) = parser.next()? {
         match arg {
+            Long("log") => request.log = Some(parser.value()?.string()?),
             Long("guard") => request.guard = true,
             Long("undo") => request.undo = true,
             Long(terminator::OPTION) => request.terminator = true,
@@ -123,7 +136,7 @@ fn parse(tool: &Tool, mut parser: lexopt::Parser) -> Result<Request> {
 
 fn check(request: &Request) -> Result<()> {
     let usage = |text: &str| Usage(text.to_owned());
-    if request.terminator {
+    if request.terminator || request.log.is_some() {
         return Ok(());
     }
     if request.undo && (request.guard || !request.command.is_empty()) {

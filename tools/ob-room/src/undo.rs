@@ -2,13 +2,17 @@
 
 use crate::cleanup::{self, Cleanup};
 use crate::configured;
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ob_document::Document;
 use ob_document::state::{Lock, StateDir};
+use ob_document::{Document, one_line};
 use ob_shutdown::{FACTS, KILL_TIMEOUT, STAGE_GRACE, end_timeout, ending, guards};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+/// When guard and supervisor are continued, if they still hold the lock. They usually release it
+/// within a few milliseconds.
+const RESUME_DELAY: Duration = Duration::from_millis(200);
 
 /// Ends the subhosts of the documents, takes their locks, and cleans up with `command`.
 ///
@@ -34,8 +38,8 @@ fn end_and_clean_up(documents: &[Document], command: Option<&str>) -> Vec<Result
     let started = Cleanup::start(command);
     let mut outcomes = ending::wait_for_exit(&documents, endings);
     let mut locks = Vec::new();
-    let mut ended: Vec<Document> = Vec::new();
-    for (document, outcome) in documents.iter().zip(&mut outcomes) {
+    let mut ended: Vec<(usize, Document)> = Vec::new();
+    for (index, (document, outcome)) in documents.iter().zip(&mut outcomes).enumerate() {
         let Some(document) = document.filter(|_| outcome.is_ok()) else {
             continue;
         };
@@ -46,21 +50,28 @@ fn end_and_clean_up(documents: &[Document], command: Option<&str>) -> Vec<Result
                 // The boot may have continued after the caller got the document.
                 let state = state_dir.document().ok().flatten();
                 // Only the state file, which root owns, may name programs to run.
-                ended.push(state.unwrap_or_else(|| {
+                let document = state.unwrap_or_else(|| {
                     let mut document = (*document).clone();
                     document.remove(configured::VARIABLE);
                     document
-                }));
+                });
+                ended.push((index, document));
             }
             Ok(None) => {}
             Err(error) => *outcome = Err(error),
         }
     }
-    let ended: Vec<&Document> = ended.iter().collect();
-    let cleaned = started.and_then(|started| cleanup::finish(started, &ended));
+    let left: Vec<&Document> = ended.iter().map(|(_, document)| document).collect();
+    let cleaned = match started {
+        Ok(started) => cleanup::finish(started, &left),
+        Err(error) => left
+            .iter()
+            .map(|_| Err(anyhow!(one_line(&error))))
+            .collect(),
+    };
     drop((locks, stopping));
-    if let (Err(error), Some(outcome)) = (cleaned, outcomes.first_mut()) {
-        *outcome = Err(error);
+    for ((index, _), cleaned) in ended.iter().zip(cleaned) {
+        outcomes[*index] = cleaned;
     }
     outcomes
 }
@@ -73,6 +84,7 @@ fn wait_for_lock(state_dir: &StateDir, document: &Document) -> Result<Option<Loc
     let deadline = Instant::now() + STAGE_GRACE + KILL_TIMEOUT + end_timeout(document);
     let mut pause = Duration::from_micros(100);
     let mut guard = guards::find(document);
+    let mut resume_at = Some(Instant::now() + RESUME_DELAY);
     loop {
         if guards::is_gone(state_dir, document) {
             return Ok(None);
@@ -82,6 +94,9 @@ fn wait_for_lock(state_dir: &StateDir, document: &Document) -> Result<Option<Loc
         }
         if Instant::now() >= deadline {
             bail!("the subhost has ended, but its supervisor still holds the lock");
+        }
+        if resume_at.take_if(|due| Instant::now() >= *due).is_some() {
+            guards::resume(document);
         }
         sleep(pause, &mut guard);
         pause = (pause * 2).min(Duration::from_millis(20));
