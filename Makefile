@@ -66,7 +66,7 @@ install:
 	for section in 1 5 7 8; do for page in man/*.$$section; do \
 		[ ! -e $$page ] || install -m 644 $$page $(MAN)/man$$section || exit; done; done
 
-# Removes the files that install has made. A running subhost needs none of them, but overlay-stop
+# Removes the files that install has written. A running subhost needs none of them, but overlay-stop
 # does: it stops the subhosts.
 uninstall:
 	rm -f $(addprefix $(BIN)/,$(TOOLS)) $(addprefix $(SBIN)/,$(TYPED))

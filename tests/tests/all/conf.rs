@@ -234,7 +234,10 @@ fn d_unknown_assignment_of_a_command_line_is_refused() {
     let world = World::new();
     let conf = world.subhost("mta", "");
     for (word, remedy) in [
-        ("STRAT=cron", "STRAT is not a variable; did you mean START?"),
+        (
+            "STARTT=cron",
+            "STARTT is not a variable; did you mean START?",
+        ),
         (
             "MINE=1",
             "begin the name of a variable for other programs with X_",

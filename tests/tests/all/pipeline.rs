@@ -1,4 +1,4 @@
-//! PIPELINE: the stages that a configuration names in place of the default ones.
+//! PIPELINE: the stages that a configuration names in place of the default stages.
 
 use end_to_end::{World, until};
 

@@ -24,7 +24,7 @@ const TOOL: Tool = Tool {
 Usage: ob-conf CONF [VAR=VALUE...] [VAR...]     print the document of a subhost
        ob-conf CONF [VAR=VALUE...] -- CMD...    export the variables, exec CMD
        ob-conf - [KEY=VALUE...] [KEY...]        read a document from stdin
-       ob-conf --undo - [KEY=VALUE...]          remove these facts of documents
+       ob-conf --undo - [KEY=VALUE...]          remove facts from documents
        ob-conf --check CONF                     report every problem
        ob-conf --mistyped CMD OPTION HELP       report an unknown option of CMD
        ob-conf --printable [PREFIX]             make stdin safe for a terminal

@@ -1,4 +1,4 @@
-//! The stages that a configuration names in PIPELINE, in place of those of the command line.
+//! The stages that a configuration names in PIPELINE, in place of the stages of the command line.
 
 use crate::pipeline::Pipeline;
 use anyhow::{Context, Result, bail, ensure};
