@@ -7,6 +7,7 @@
 
 use crate::admit::Subhost;
 use crate::configured::Configured;
+use crate::exit_status;
 use crate::pipeline::{Cut, Pipeline};
 use crate::proctitle::set_proctitle;
 use crate::{cleanup, room};
@@ -33,21 +34,6 @@ use std::time::Duration;
 
 /// How long processes that a hook has left in the room may take to exit when the subhost has ended.
 const STRAGGLER_GRACE: Duration = Duration::from_secs(2);
-
-/// The exit status of the guard if it has reported itself why there is no subhost.
-const REPORTED: i32 = 1;
-/// The exit status of the guard if a signal asked it to end, and no process of the boot has
-/// reported that.
-pub const EXIT_INTERRUPTED: i32 = 2;
-/// The exit status of the guard if a process of the boot was killed, which nothing has reported.
-pub const EXIT_STAGE_KILLED: i32 = 3;
-
-/// The exit status of the guard if the last stage, the supervisor, was killed.
-pub const EXIT_LAST_STAGE_KILLED: i32 = 4;
-/// The exit status of the guard if it has failed after the caller could see its messages.
-pub const EXIT_REASON_IN_LOG: i32 = 6;
-/// The exit status of the guard if the last stage has failed: so does the supervisor if pid 1 has.
-pub const EXIT_LAST_STAGE_FAILED: i32 = 5;
 
 /// The capacity of a new pipe, pipe(7).
 const PIPE_SIZE: usize = 65536;
@@ -93,7 +79,9 @@ impl<'a> Guard<'a> {
             .start_room(pipeline)
             .and_then(|signals| self.reap(&signals));
         let failure = match reaped {
-            Err(_) if self.subhost.is_some() => u8::try_from(EXIT_REASON_IN_LOG).unwrap_or(1),
+            Err(_) if self.subhost.is_some() => {
+                u8::try_from(exit_status::REASON_IN_LOG).unwrap_or(1)
+            }
             _ => 1,
         };
         let outcome = self.clean_up().and(reaped);
@@ -166,6 +154,20 @@ impl<'a> Guard<'a> {
         // The stages of PIPELINE, if there are any, read the document instead.
         let second_stage = self.admitted.take().unwrap_or(second_stage);
         hand_over(&second_stage, &line).context("write the document to the next stage")
+    }
+
+    /// Like [`Guard::read_document`], but reports an error, and returns the exit status for it.
+    fn pass_document(&mut self) -> i32 {
+        let Err(error) = self.read_document() else {
+            return 0;
+        };
+        self.report(&error);
+        self.printed = None;
+        self.admitted = None;
+        match self.subhost {
+            Some(_) => exit_status::REASON_IN_LOG,
+            None => exit_status::REPORTED,
+        }
     }
 
     /// Locks the subhost of the document `line`, and writes its first state file.
@@ -241,14 +243,14 @@ impl<'a> Guard<'a> {
         loop {
             let children = wait_for_children(self.last_stage);
             if children.is_killed && terminator.is_none() {
-                status = status.max(EXIT_STAGE_KILLED);
+                status = status.max(exit_status::STAGE_KILLED);
             }
             match children.last_stage {
                 Some(WaitStatus::Signaled(..)) if terminator.is_none() => {
-                    last_stage = Some(EXIT_LAST_STAGE_KILLED);
+                    last_stage = Some(exit_status::LAST_STAGE_KILLED);
                 }
-                Some(WaitStatus::Exited(_, 1..)) if status != EXIT_INTERRUPTED => {
-                    last_stage = Some(EXIT_LAST_STAGE_FAILED);
+                Some(WaitStatus::Exited(_, 1..)) if status != exit_status::INTERRUPTED => {
+                    last_stage = Some(exit_status::LAST_STAGE_FAILED);
                 }
                 _ => {}
             }
@@ -264,23 +266,14 @@ impl<'a> Guard<'a> {
                 .as_mut()
                 .map_or(PollTimeout::NONE, ChildTerminator::poll);
             let is_readable = self.wait(signals, timeout);
-            let outcome = is_readable.then(|| self.read_document());
-            if let Some(Err(error)) = outcome {
-                self.report(&error);
-                self.printed = None;
-                self.admitted = None;
-                let is_admitted = self.subhost.is_some();
-                status = status.max(if is_admitted {
-                    EXIT_REASON_IN_LOG
-                } else {
-                    REPORTED
-                });
+            if is_readable {
+                status = status.max(self.pass_document());
             }
             while let Some(signal) = signals.read_signal()? {
                 if signal.ssi_signo != Signal::SIGCHLD as u32 && terminator.is_none() {
                     let timeout = self.end_timeout() + STAGE_GRACE;
                     terminator = Some(ChildTerminator::with_timeout(timeout));
-                    status = EXIT_INTERRUPTED;
+                    status = exit_status::INTERRUPTED;
                 }
             }
         }

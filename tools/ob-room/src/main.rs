@@ -6,6 +6,7 @@
 mod admit;
 mod cleanup;
 mod configured;
+mod exit_status;
 mod guard;
 mod notify;
 mod pipeline;

@@ -1,10 +1,8 @@
 //! The caller of a guard: starts the guard, and waits until the subhost is up.
 
 use crate::configured::VARIABLE;
-use crate::guard::{
-    EXIT_INTERRUPTED, EXIT_LAST_STAGE_FAILED, EXIT_LAST_STAGE_KILLED, EXIT_REASON_IN_LOG,
-    EXIT_STAGE_KILLED, Guard,
-};
+use crate::exit_status;
+use crate::guard::Guard;
 use crate::notify;
 use crate::pipeline::Pipeline;
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -108,11 +106,13 @@ fn wait_ready(
 fn after_run(guard: WaitStatus) -> Result<ExitCode> {
     match guard {
         // A stage that a hook has left may be killed at the end.
-        WaitStatus::Exited(_, 0 | EXIT_INTERRUPTED | EXIT_STAGE_KILLED) => Ok(ExitCode::SUCCESS),
-        WaitStatus::Exited(_, EXIT_LAST_STAGE_FAILED) => {
+        WaitStatus::Exited(_, 0 | exit_status::INTERRUPTED | exit_status::STAGE_KILLED) => {
+            Ok(ExitCode::SUCCESS)
+        }
+        WaitStatus::Exited(_, exit_status::LAST_STAGE_FAILED) => {
             bail!("pid 1 has failed; overlay-log prints how it ended")
         }
-        WaitStatus::Exited(_, EXIT_LAST_STAGE_KILLED) => bail!("its supervisor was killed"),
+        WaitStatus::Exited(_, exit_status::LAST_STAGE_KILLED) => bail!("its supervisor was killed"),
         WaitStatus::Signaled(_, signal, _) => bail!("its guard was ended by {}", signal.as_str()),
         _ => bail!("its guard has failed; overlay-log prints why"),
     }
@@ -121,16 +121,16 @@ fn after_run(guard: WaitStatus) -> Result<ExitCode> {
 /// Returns the error for a guard that has ended before the subhost was up.
 fn why_not_up(guard: WaitStatus) -> Error {
     match guard {
-        WaitStatus::Exited(_, EXIT_INTERRUPTED) => {
+        WaitStatus::Exited(_, exit_status::INTERRUPTED) => {
             anyhow!("a signal ended it while it was starting")
         }
-        WaitStatus::Exited(_, EXIT_STAGE_KILLED | EXIT_LAST_STAGE_KILLED) => {
+        WaitStatus::Exited(_, exit_status::STAGE_KILLED | exit_status::LAST_STAGE_KILLED) => {
             anyhow!("a process of its boot was killed")
         }
         WaitStatus::Signaled(_, signal, _) => {
             anyhow!("its guard was ended by {}", signal.as_str())
         }
-        WaitStatus::Exited(_, EXIT_REASON_IN_LOG) => {
+        WaitStatus::Exited(_, exit_status::REASON_IN_LOG) => {
             anyhow!("its guard has failed; overlay-log prints why")
         }
         // The process that failed has reported why.
