@@ -164,7 +164,8 @@ impl Ending {
         Ending::begin(document, pid1, PID1_GRACE)
     }
 
-    /// Asks pid 1 to end the subhost. A custom pid 1 has STOP_TIMEOUT for that, another one `grace`.
+    /// Asks pid 1 to end the subhost. A custom pid 1 has STOP_TIMEOUT for that,
+    /// ob-reaper has `grace`.
     /// After that, all other processes get TERM, and STOP_TIMEOUT until pid 1 is killed.
     fn begin(document: &Document, pid1: OwnedFd, grace: Duration) -> Self {
         let timeout = stop_timeout(document);
@@ -184,8 +185,9 @@ impl Ending {
         }
     }
 
-    /// Returns whether pid 1 has exited. Kills it if it is alone, or if the time is up. To be called
-    /// every few milliseconds, or when a helper has exited.
+    /// Returns whether pid 1 has exited. Kills it if it is alone, or if the time is up.
+    ///
+    /// Must be called every few milliseconds, or when a helper has exited.
     pub fn has_ended(&mut self) -> bool {
         if is_readable(&self.pid1) {
             self.kill_helpers();

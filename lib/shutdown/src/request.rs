@@ -22,15 +22,15 @@ enum Request {
 
 /// What pid 1 does after the request.
 pub enum Answer {
-    /// Pid 1 may exit, but does not end the other processes in its own way.
+    /// Pid 1 may exit, but runs no shutdown scripts.
     Default,
-    /// Pid 1 handles the signal: it ends the subhost in its own way.
+    /// Pid 1 handles the signal: it runs its shutdown scripts.
     Handled,
     /// The command, which may still run, has asked pid 1 to do so.
     Running(Child),
 }
 
-/// Returns whether pid 1 may end the subhost in its own way, which takes STOP_TIMEOUT at most.
+/// Returns whether pid 1 may run shutdown scripts, which takes STOP_TIMEOUT at most.
 pub fn is_custom(document: &Document) -> bool {
     let mut variables = ["INIT", "STOP_SIGNAL", "STOP_COMMAND"].iter();
     variables.any(|variable| document.has(variable))
@@ -96,7 +96,7 @@ fn run(document: &Document, command: &[String]) -> Result<Child> {
     Ok(child)
 }
 
-/// Pid 1 as /proc shows it. Root inside can choose the names, and with them only how pid 1 is asked.
+/// Pid 1 as /proc shows it. Root inside chooses the names, and with them only the request.
 struct Process {
     /// The last part of the path of its program.
     program: String,
@@ -151,7 +151,8 @@ impl Process {
     }
 }
 
-/// Returns all signals if the process waits in rt_sigtimedwait(2), as busybox init and ob-reaper do.
+/// Returns all signals if the process waits in rt_sigtimedwait(2), as busybox init does.
+///
 /// For that time the kernel removes the signals from the mask in /proc/PID/status, see
 /// do_sigtimedwait().
 fn waiting(syscall: &str) -> u64 {
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_inits_are_asked_in_their_own_way() {
+    fn known_inits_get_the_signal_that_they_handle() {
         let term = 1 << (Signal::SIGTERM as i32 - 1);
         for (program, names, handled, request) in [
             ("systemd", "systemd\n/sbin/init\n", term, "Signal(37)"),

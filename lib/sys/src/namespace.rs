@@ -34,8 +34,8 @@ const LIMITS: [(Namespaces, &str); 8] = [
 
 /// Returns the reason why `namespaces` were not created, with the limit that was reached.
 ///
-/// `error` is that of `clone(2)` or `unshare(2)`: `ENOSPC` does not name the limit, so this function
-/// creates each kind alone, in a child that exits. This process must have only one thread.
+/// `error` comes from `clone(2)` or `unshare(2)`. `ENOSPC` does not name the limit, so this
+/// function creates each kind alone, in a child that exits. This process must have only one thread.
 #[must_use]
 pub fn refusal(error: Errno, namespaces: Namespaces) -> String {
     let is_limit = |error| matches!(error, Errno::ENOSPC | Errno::EUSERS);

@@ -100,7 +100,7 @@ pub fn pidfd_signal(pidfd: impl AsFd, signal: impl Into<Option<Signal>>) -> Resu
 /// Like [`pidfd_signal`], also for real-time signals, for which nix has no names.
 ///
 /// # Errors
-/// Those of [`pidfd_signal`].
+/// The errors of [`pidfd_signal`].
 pub fn pidfd_signal_number(pidfd: impl AsFd, signal: c_int) -> Result<()> {
     // SAFETY: takes only numbers, and a null pointer instead of a siginfo.
     let result = unsafe {

@@ -46,7 +46,7 @@ fn a06_stop_ends_although_a_process_is_stopped() {
 }
 
 #[test]
-fn r13_cleanup_that_fails_for_one_is_done_for_the_others() {
+fn r13_failed_cleanup_affects_one_subhost_alone() {
     let world = World::new();
     for name in ["a", "b", "c"] {
         let conf = world.subhost(name, "");

@@ -148,7 +148,7 @@ fn c01_other_user_can_reopen_standard_descriptors() {
             let log = world.read("/tmp/overlay-mta.log");
             log.contains("Z service\n") && log.contains("Z wrong\n")
         });
-        // A user cannot take what others print.
+        // A user cannot read the output of another user.
         let done = world.run("ob-enter mta su ann -c 'timeout 0.2 head -c 1 /dev/stdout' | cat");
         assert_eq!(done.out, "", "{level}");
         assert!(done.err.contains("Permission denied"), "{level} {done:#?}");

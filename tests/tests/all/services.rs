@@ -116,8 +116,9 @@ fn hazard_39_services_start_in_order_without_shell_errors() {
     assert_eq!(world.read("odd/root/var/order"), "x start\nx stop\n");
 }
 
-/// Boots a subhost with `lines` and an INIT, whose BASE only root can enter; `None` if the host has no cgroup2
-/// tree.
+/// Boots a subhost with `lines` and an INIT, whose BASE only root can enter.
+///
+/// `None` if the host has no cgroup2 tree.
 fn with_userns(lines: &str) -> Option<World> {
     if !is_root_or_tell("USERNS") {
         return None;

@@ -171,7 +171,7 @@ fn freezer(world: &World) -> Option<String> {
 }
 
 #[test]
-fn r07_subhost_that_cannot_end_leaves_the_others_their_time() {
+fn r07_stuck_subhost_takes_no_time_of_another() {
     let world = World::new();
     let Some(group) = freezer(&world) else { return };
     let conf = world.subhost("frozen", "STOP_TIMEOUT=1");

@@ -1,4 +1,4 @@
-//! overlay-stop: a custom INIT ends the subhost in its own way, and to its end.
+//! overlay-stop: a custom INIT runs all its shutdown scripts.
 
 use end_to_end::{World, until};
 use std::time::Instant;

@@ -208,8 +208,9 @@ impl Connector {
     }
 }
 
-/// Lets every user inside reopen the pipes, as /dev/stdout or /dev/stdin: the command may change its
-/// user. Access to /proc/PID/fd of another user needs ptrace(2) rights.
+/// Lets every user inside reopen the pipes, as /dev/stdout or /dev/stdin.
+///
+/// The command may change its user. Access to /proc/PID/fd of another user needs ptrace(2) rights.
 fn allow_reopen(standard: &[OwnedFd; 3]) -> nix::Result<()> {
     for (fd, mode) in standard.iter().zip([0o644, 0o622, 0o622]) {
         if kind(&fstat(fd)?) == SFlag::S_IFIFO {

@@ -378,7 +378,7 @@ fn on_a_terminal(script: &str) -> Option<i32> {
     status.code()
 }
 
-/// Compares fields 5 and 8 of `/proc/PID/stat`: the group, and the foreground group of the terminal.
+/// Compares the process group and the foreground group, fields 5 and 8 of `/proc/PID/stat`.
 const CHECK: &str = r#"check() { set -- $(cat /proc/$$/stat); [ "$5" = "$8" ]; }"#;
 
 #[test]

@@ -74,8 +74,9 @@ fn check_last_stage(line: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the subhost is up, and calls `report`. With `foreground`, or if the boot fails, waits
-/// for the guard too.
+/// Waits until the subhost is up, and calls `report`.
+///
+/// With `foreground`, or if the boot fails, waits for the guard too.
 fn wait_ready(
     mut status: Lines,
     signals: &SignalFd,

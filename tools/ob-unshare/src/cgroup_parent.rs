@@ -145,7 +145,8 @@ fn group_of(process: &str, tree: &Path) -> Result<PathBuf> {
     Ok(tree.join(path.context("the process is in no group of the cgroup2 tree")?))
 }
 
-/// Returns the `pids.max` whose limit is reached, of the open directory `group` or a group above it.
+/// Returns the `pids.max` whose limit is reached, of `group` or a group above it.
+///
 /// `None` for `group` is the group of this process.
 pub fn reached_pids_max(group: Option<&File>) -> Option<PathBuf> {
     let group = match group {

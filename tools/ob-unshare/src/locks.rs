@@ -52,8 +52,9 @@ impl Locks {
         self.own.is_none()
     }
 
-    /// Joins the mount namespace of the host, with the root directory of the creator of the room, which
-    /// may be in a chroot(2). The mounts of the room end, as pid 1 has copies of them.
+    /// Joins the mount namespace of the host, with the root directory of the creator of the room.
+    ///
+    /// That directory may be in a chroot(2). The mounts of the room end; pid 1 has copies.
     pub fn leave_room(&self) -> Result<()> {
         let Some((namespace, root)) = &self.host else {
             return Ok(());

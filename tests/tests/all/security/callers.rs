@@ -661,7 +661,7 @@ zpty -d shell
 
 /// In a chroot, the root of a process is not the root of its mount namespace, which setns(2) gives.
 #[test]
-fn c15_subhost_of_a_chroot_has_its_own_root() {
+fn c15_subhost_of_a_chroot_has_another_root() {
     if !is_root_or_tell("a chroot") {
         return;
     }
