@@ -36,10 +36,11 @@ impl Macs {
 
     /// Returns the address of the host link of a cable.
     ///
-    /// A bridge takes the lowest address of its links, `br_stp_recalculate_bridge_id`, and changes
-    /// its address when the link of that address is deleted. An address that begins with fe is higher
-    /// than any address of hardware. All cables in one bridge have the same address, so a bridge with no other link
-    /// keeps its address too. The kernel allows that, `fdb_add_local`.
+    /// A bridge takes the lowest address of its links, `br_stp_recalculate_bridge_id`, and
+    /// changes its address when the link of that address is deleted. An address that begins with
+    /// fe is higher than any address of hardware. All cables in one bridge have the same address,
+    /// so a bridge with no other link keeps its address too. The kernel allows that,
+    /// `fdb_add_local`.
     pub(crate) fn outside(&self, link: &str, bridge: Option<&str>) -> Mac {
         let id = self.machine_id.as_deref().unwrap_or_default();
         let names = bridge.map_or([id, "link", link], |bridge| [id, "bridge", bridge]);
