@@ -112,5 +112,5 @@ fn e10_output_of_stop_scripts_is_in_the_log() {
 fn a06_stopped_list_does_not_block_a_stop() {
     let (world, _) = booted("");
     // It may hold a shared lock at that moment.
-    world.ok("ob-list -w 1 >/dev/null & list=$!; sleep 0.3; kill -STOP $list; timeout 100 overlay-stop mta; kill -9 $list");
+    world.ok("ob-list -w1 >/dev/null & list=$!; sleep 0.3; kill -STOP $list; timeout 100 overlay-stop mta; kill -9 $list");
 }
