@@ -25,12 +25,17 @@ pub fn open_pid1(document: &Document) -> Result<Option<OwnedFd>> {
     };
     let examine = || -> io::Result<Option<OwnedFd>> {
         let pidfd = pidfd_open(Pid::from_raw(pid))?;
-        let (pidns, start) = identity(pid)?;
-        // While the process behind the pidfd runs, its pid is not reused. So `pidns` and `start`,
-        // read between the two system calls, belong to that process.
+        let identity = identity(pid);
+        // While the process behind the pidfd runs, its pid is not reused. So the identity, read
+        // between the two system calls, belongs to that process. If the process exits meanwhile,
+        // /proc reports other errors too, such as EACCES (proc_ns_get_link).
         let mut exit = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         let has_exited = poll(&mut exit, PollTimeout::ZERO)? > 0;
-        Ok((!has_exited && recorded == (Some(pidns), start)).then_some(pidfd))
+        if has_exited {
+            return Ok(None);
+        }
+        let (pidns, start) = identity?;
+        Ok((recorded == (Some(pidns), start)).then_some(pidfd))
     };
     match examine() {
         Err(error) if is_gone(&error) => Ok(None),

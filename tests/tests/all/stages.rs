@@ -1,18 +1,15 @@
 //! tests/stage-check: the test of a program that claims to be a stage.
 
 use crate::pages::blocks;
-use end_to_end::{NO_SOURCE, World, not_done, scripts};
+use end_to_end::World;
 
-/// Returns a world with stage-check on PATH; `None` without the source tree.
-fn world() -> Option<World> {
-    let check = scripts().join("../tests/stage-check");
-    if !check.exists() {
-        not_done("stage-check", NO_SOURCE);
-        return None;
-    }
+/// Returns a world with stage-check on PATH.
+fn world() -> World {
     let world = World::new();
-    world.ok(&format!("mkdir bin; cp {} bin", check.display()));
-    Some(world)
+    world.ok("mkdir bin");
+    world.write("bin/stage-check", include_str!("../../stage-check"));
+    world.ok("chmod +x bin/stage-check");
+    world
 }
 
 /// Runs stage-check on `stage`; `before` prints the document.
@@ -25,7 +22,7 @@ fn check(world: &World, before: &str, stage: &str) -> String {
 
 #[test]
 fn stages_of_the_project_pass_stage_check() {
-    let Some(world) = world() else { return };
+    let world = world();
     let conf = world.subhost("mta", "CABLES==");
     let conf = format!("ob-conf {conf}");
     assert_eq!(check(&world, &conf, "ob-conf - net=/proc/self/ns/net"), "");
@@ -38,7 +35,7 @@ fn stages_of_the_project_pass_stage_check() {
 
 #[test]
 fn stage_recipes_of_the_pages_pass_stage_check() {
-    let Some(world) = world() else { return };
+    let world = world();
     let conf = world.subhost("mta", "");
     // Neither macvlan nor btrfs is in every kernel: the link is a veth, the snapshot is not made.
     world.script("bin/btrfs", ":");
@@ -79,7 +76,7 @@ fn stage_recipes_of_the_pages_pass_stage_check() {
 
 #[test]
 fn stage_check_reports_each_fault() {
-    let Some(world) = world() else { return };
+    let world = world();
     let conf = format!("ob-conf {}", world.subhost("mta", ""));
     for (text, fault) in [
         ("cat", "exit with 1 on empty input"),

@@ -99,7 +99,7 @@ fn g_refused_configuration_leaves_the_log() {
     world
         .run("overlay-boot /etc/passwd")
         .fails(1, &["BASE is not set"]);
-    assert_eq!(world.ok("ls -A /tmp"), "");
+    assert_eq!(world.run("ls /tmp/overlay-*").out, "");
     let conf = world.subhost("mta", "");
     world.ok(&format!("overlay-boot {conf} && overlay-stop mta"));
     let log = world.read("/tmp/overlay-mta.log");
@@ -113,7 +113,7 @@ fn g_refused_configuration_leaves_the_log() {
 #[test]
 fn g_root_of_the_host_as_upper_is_reported() {
     let world = World::new();
-    for upper in ["/", "/.", "../../../../..", "slash"] {
+    for upper in ["/", "/.", "../../../../../../../../../..", "slash"] {
         world.ok("ln -sfn / slash && mkdir -p mta && ln -sfn / mta/slash");
         let conf = world.conf("mta", &format!("BASE=.\nUPPER={upper}\n"));
         let check = world.run(&format!("ob-conf --check {conf}"));
