@@ -214,8 +214,7 @@ impl StateDir {
         }
     }
 
-    /// Removes the directory. The caller must hold the lock, and must not use the directory
-    /// afterwards.
+    /// Removes the directory. The caller must hold the lock, which is gone afterwards.
     pub fn remove(&self) -> Result<()> {
         self.remove_all()
             .with_context(|| format!("remove {}", self.0.display()))
@@ -239,7 +238,13 @@ impl StateDir {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        match std::fs::remove_dir(&self.0) {
+        let mut removed = std::fs::remove_dir(&self.0);
+        if removed.is_err() && !self.file("lock").exists() {
+            // overlay-stop writes this file without the lock, so perhaps after the loop above.
+            let stopping = std::fs::remove_file(self.file("stopping"));
+            removed = stopping.and_then(|()| std::fs::remove_dir(&self.0));
+        }
+        match removed {
             Err(error) if !is_race(&error) && error.kind() != ErrorKind::DirectoryNotEmpty => {
                 Err(error)
             }
