@@ -5,6 +5,7 @@
 //! subhost is.
 
 pub mod credentials;
+pub mod device;
 mod fd;
 pub mod fdstore;
 pub mod file;

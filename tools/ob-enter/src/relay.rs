@@ -4,19 +4,21 @@ use crate::descriptor::set_nonblocking;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{pipe2, read, write};
+use nix::unistd::{pipe2, read};
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 
 /// A pipe from the command, and a second pipe to which a thread copies its data for the proxy.
 ///
 /// `sendfile(2)` from a terminal to a pipe waits for keys while it has the lock of the pipe
-/// (`splice_file_to_pipe` in the kernel); cat(1) of busybox does this. A read
-/// of the pipe then waits for that lock, although `poll(2)` reports data. If the proxy read the
-/// first pipe, it would wait for keys that only the proxy passes on.
+/// (`splice_file_to_pipe` in the kernel); cat(1) of busybox does this. A read of the pipe then waits
+/// for that lock, although `poll(2)` reports data. If the proxy read the first pipe, it would wait
+/// for keys that only the proxy passes on.
 pub struct Relay {
     from: OwnedFd,
-    to: OwnedFd,
+    to: File,
 }
 
 impl Relay {
@@ -27,6 +29,7 @@ impl Relay {
         let (reading, to) = pipe2(OFlag::O_CLOEXEC)?;
         set_nonblocking(&from)?;
         set_nonblocking(&reading)?;
+        let to = File::from(to);
         Ok((Relay { from, to }, writing, reading))
     }
 
@@ -36,24 +39,12 @@ impl Relay {
         let mut buffer = [0; 16 * 1024];
         while let Some(is_stopped) = self.wait(stop) {
             match read(&self.from, &mut buffer) {
-                Ok(length @ 1..) => {
-                    if self.write_all(&buffer[..length]).is_err() {
-                        break;
-                    }
-                }
+                Ok(length @ 1..) if (&self.to).write_all(&buffer[..length]).is_ok() => {}
                 // Another process has opened the pipe, and has read the data.
                 Err(Errno::EAGAIN) if !is_stopped => {}
                 _ => break,
             }
         }
-    }
-
-    fn write_all(&self, mut bytes: &[u8]) -> nix::Result<()> {
-        while !bytes.is_empty() {
-            let written = write(&self.to, bytes)?;
-            bytes = &bytes[written..];
-        }
-        Ok(())
     }
 
     /// Waits for data or the stop, and returns whether it is stopped; `None` if the proxy has

@@ -8,12 +8,12 @@ use crate::signals::Signals;
 use crate::terminal::{self, Terminal};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::libc::dev_t;
+use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, posix_openpt};
 use nix::sys::socket::{getsockopt, sockopt::AcceptConn};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat, makedev};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, isatty, pipe2};
+use ob_sys::device;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How the data of a descriptor of the caller is passed to the command.
@@ -65,9 +65,6 @@ impl ChildStdio {
     }
 }
 
-const NULL: dev_t = makedev(1, 3);
-const PTMX: dev_t = makedev(5, 2);
-
 impl CallerStdio {
     /// Examines descriptors 0, 1 and 2. Without `terminals`, terminals are passed through pipes.
     ///
@@ -98,10 +95,10 @@ impl CallerStdio {
     /// Devices are opened below `root`, the root directory of the subhost.
     pub fn connect(self, root: impl AsFd) -> Result<(Proxy, ChildStdio)> {
         let has_null = self.passing.contains(&StdioPassing::Null);
-        let null = has_null.then(|| open_device(&root, "dev/null", NULL));
+        let null = has_null.then(|| device::open_in(&root, "dev/null", device::NULL));
         let terminal = match self.terminal {
             Some(host) => {
-                let master = open_device(&root, "dev/ptmx", PTMX)
+                let master = device::open_in(&root, "dev/ptmx", device::PTMX)
                     .or_else(|_| self.fallback_pty.map(OwnedFd::from).ok_or(Errno::ENODEV))
                     .context("create a terminal in it")?;
                 let is_terminal = self
@@ -242,21 +239,8 @@ fn replace(number: usize, with: &OwnedFd) -> nix::Result<()> {
 fn classify(fd: &OwnedFd, terminals: bool) -> Result<StdioPassing> {
     let status = fstat(fd)?;
     Ok(match kind(&status) {
-        SFlag::S_IFCHR if status.st_rdev == NULL => StdioPassing::Null,
+        SFlag::S_IFCHR if status.st_rdev == device::NULL => StdioPassing::Null,
         SFlag::S_IFCHR if terminals && isatty(fd) == Ok(true) => StdioPassing::Terminal,
         _ => StdioPassing::Pipe,
     })
-}
-
-/// Opens the device `path` below `root`. `ENODEV`: the file there is not `device`.
-fn open_device(root: impl AsFd, path: &str, device: dev_t) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    let opened = openat2(root, path, how)?;
-    let status = fstat(&opened)?;
-    if kind(&status) != SFlag::S_IFCHR || status.st_rdev != device {
-        return Err(Errno::ENODEV);
-    }
-    Ok(opened)
 }

@@ -79,16 +79,14 @@ impl<'a> Guard<'a> {
             .start_room(pipeline)
             .and_then(|signals| self.reap(&signals));
         let failure = match reaped {
-            Err(_) if self.subhost.is_some() => {
-                u8::try_from(exit_status::REASON_IN_LOG).unwrap_or(1)
-            }
-            _ => 1,
+            Err(_) => self.failure(),
+            Ok(_) => exit_status::REPORTED,
         };
         let outcome = self.clean_up().and(reaped);
         if let Err(error) = &outcome {
             self.report(error);
         }
-        outcome.unwrap_or(failure)
+        u8::try_from(outcome.unwrap_or(failure)).unwrap_or(1)
     }
 
     /// Starts the first process of the room. Returns the descriptor that reports signals.
@@ -164,6 +162,12 @@ impl<'a> Guard<'a> {
         self.report(&error);
         self.printed = None;
         self.admitted = None;
+        self.failure()
+    }
+
+    /// Returns the exit status for an error of the guard: the caller sees no message of an admitted
+    /// subhost.
+    fn failure(&self) -> i32 {
         match self.subhost {
             Some(_) => exit_status::REASON_IN_LOG,
             None => exit_status::REPORTED,
@@ -236,7 +240,7 @@ impl<'a> Guard<'a> {
     /// Waits until no process of the room is left. Returns the exit status of the guard.
     ///
     /// Ends the processes that are left after a signal, or after the end of the subhost.
-    fn reap(&mut self, signals: &SignalFd) -> Result<u8> {
+    fn reap(&mut self, signals: &SignalFd) -> Result<i32> {
         let mut terminator: Option<ChildTerminator> = None;
         let mut status = 0;
         let mut last_stage = None;
@@ -257,7 +261,7 @@ impl<'a> Guard<'a> {
             if !children.is_left {
                 // After a failed boot, another stage may have caused the failure of the last one.
                 let last_stage = last_stage.filter(|_| self.subhost_has_ended());
-                return Ok(u8::try_from(last_stage.unwrap_or(status))?);
+                return Ok(last_stage.unwrap_or(status));
             }
             if terminator.is_none() && self.subhost_has_ended() {
                 terminator = Some(ChildTerminator::with_timeout(STRAGGLER_GRACE));

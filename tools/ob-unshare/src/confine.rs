@@ -9,21 +9,19 @@ use nix::libc::{
     S_IFMT, dev_t,
 };
 use nix::mount::{MntFlags, umount2};
-use nix::sys::stat::{Mode, fstat, makedev, minor, mkdirat};
+use nix::sys::stat::{Mode, fstat, minor, mkdirat};
 use nix::unistd::sethostname;
 use ob_confine::protect::Protection;
 use ob_confine::seccomp::Filters;
 use ob_document::Document;
 use ob_document::state::StateDir;
+use ob_sys::device;
 use ob_sys::mount::{Attributes, Depth, Filesystem, attach, clone_tree, set_attributes};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 const READ_ONLY: Attributes =
     MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-
-/// The device number of /dev/null.
-const NULL: dev_t = makedev(1, 3);
 
 /// The protection of a subhost, ready to be applied.
 pub struct Confinement {
@@ -87,7 +85,7 @@ impl Confinement {
         }
         match console {
             Some(device) => bind_console(&format!("/dev/pts/{}", minor(device)), device)?,
-            None if protection.no_console => bind_console("/dev/null", NULL)?,
+            None if protection.no_console => bind_console("/dev/null", device::NULL)?,
             None => {}
         }
         let masks = protection.masks.iter().map(AsRef::as_ref);

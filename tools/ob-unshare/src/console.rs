@@ -1,20 +1,17 @@
 //! The console of a custom INIT: a pseudoterminal, whose output goes to the log.
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, open};
 use nix::libc::dev_t;
-use nix::sys::stat::{Mode, fstat, makedev, stat};
+use nix::sys::stat::{Mode, fstat, stat};
 use nix::unistd::fchown;
 use ob_confine::userns::IdRange;
+use ob_sys::device;
 use ob_sys::terminal::open_peer;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-
-/// The device number of /dev/ptmx.
-const PTMX: dev_t = makedev(5, 2);
 
 /// A pseudoterminal of the subhost. An init such as systemd(1) prints to its console only if that
 /// is a terminal, so a pipe would not do.
@@ -75,12 +72,5 @@ impl AsFd for Console {
 /// Opens a new master below `root`.
 fn open_ptmx(root: &Path) -> nix::Result<OwnedFd> {
     let root = open(root, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    let master = openat2(root, "dev/ptmx", how)?;
-    match fstat(&master)?.st_rdev {
-        PTMX => Ok(master),
-        _ => Err(Errno::ENODEV),
-    }
+    device::open_in(root, "dev/ptmx", device::PTMX)
 }

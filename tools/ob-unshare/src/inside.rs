@@ -10,9 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::sys::stat::{Mode, fstat, major, minor};
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{AccessFlags, access, chdir, fchdir, getpid, pipe2, pivot_root, setsid};
 use ob_confine::userns::IdRange;
+use ob_sys::device;
 use ob_sys::mount::{Depth, attach, clone_tree};
 use ob_sys::process::{Descriptors, exec, join_new_session_keyring, pidfd_open};
 use std::ffi::{CStr, CString};
@@ -173,8 +174,7 @@ fn mount_cgroup() -> Result<()> {
 fn open_stdin() -> Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     if let Ok(null) = open("/dev/null", flags, Mode::empty()) {
-        let device = fstat(&null).map(|status| (major(status.st_rdev), minor(status.st_rdev)));
-        if device == Ok((1, 3)) {
+        if fstat(&null).is_ok_and(|status| status.st_rdev == device::NULL) {
             return Ok(null);
         }
     }

@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::fstat;
 use nix::unistd::{pipe2, read, write};
 use nix::{fcntl::OFlag, sys::wait::Id, sys::wait::WaitPidFlag, sys::wait::waitid};
+use ob_shutdown::block_termination_signals;
 use ob_sys::process::{Child, close_all_except, pidfd_signal, spawn};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -50,11 +50,7 @@ impl Relay {
 
     /// Waits until the children have written all output, or for TERM, INT or HUP.
     pub fn finish(&self) -> Result<()> {
-        let mask: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
-            .into_iter()
-            .collect();
-        mask.thread_block()?;
-        let signals = SignalFd::new(&mask)?;
+        let signals = block_termination_signals(&[])?;
         for child in &self.children {
             let mut events =
                 [child.pidfd.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
