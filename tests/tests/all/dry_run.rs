@@ -233,7 +233,7 @@ fn find_subhost(world: &World) -> Option<(String, String)> {
 
 fn world_with_bridge() -> World {
     let world = World::new();
-    world.ok("ip link add br0 type bridge; mkdir lib; mount --bind lib /var/lib");
+    world.ok("ip link add br0 type bridge");
     world.ok("mkdir -p busybox/etc; echo lower >busybox/etc/adjtime");
     world
 }
@@ -321,7 +321,7 @@ fn steps_of_a_dry_run_mount_images() {
     }
     world.ok("mkdir -p disk/upper disk/work; truncate -s 10M data.img; mke2fs -q -d disk data.img; mkdir -p mta/data");
     let image = "UPPER=!overlay-diskfile data/upper ../data.img\nWORK=data/work\nHOSTNAME=mta";
-    world.ok("ip link add br0 type bridge; mkdir lib; mount --bind lib /var/lib");
+    world.ok("ip link add br0 type bridge");
     assert_steps_make_the_same(&world, &[image]);
     let conf = world.subhost("mta", image);
     let before = world.ok("find mta; cat /proc/mounts");

@@ -273,7 +273,6 @@ fn a02_upper_of_a_living_mapped_overlay_is_refused() {
         return;
     }
     let world = World::new();
-    world.ok("mkdir lib && mount --bind lib /var/lib");
     let conf = world.subhost("a", "PROTECT=strict");
     world.ok("chmod 700 a");
     let line = "exec 9</proc/$PID/root; echo $$ >ready; exec sleep 1000";
