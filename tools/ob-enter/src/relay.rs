@@ -13,9 +13,9 @@ use std::thread;
 /// A pipe from the command, and a second pipe to which a thread copies its data for the proxy.
 ///
 /// `sendfile(2)` from a terminal to a pipe waits for keys while it has the lock of the pipe
-/// (`splice_file_to_pipe` in the kernel); cat(1) of busybox does this. A read of the pipe then waits
-/// for that lock, although `poll(2)` reports data. If the proxy read the first pipe, it would wait
-/// for keys that only the proxy passes on.
+/// (`splice_file_to_pipe` in the kernel); cat(1) of busybox does this. A read of the pipe then
+/// waits for that lock, although `poll(2)` reports data. If the proxy read the first pipe, it
+/// would wait for keys that only the proxy passes on.
 pub struct Relay {
     from: OwnedFd,
     to: File,
